@@ -1,0 +1,352 @@
+//! The plain data that goes into and comes out of a [`crate::Mesh`].
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use rmesh_wire::handshake::Cipher;
+use rmesh_wire::{Boot, Mac, PeerId, ShortId};
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::Key;
+
+/// What a mesh is made with.
+pub struct Config {
+    /// Seed of the peer's Ed25519 identity key (RFC 8032).
+    pub identity: Key,
+    /// The mesh secret, already stretched if it was a passphrase.
+    pub secret: Key,
+    /// Human name; longer than 63 bytes is cut.
+    pub name: String,
+    /// This life of the peer; the counter must be durable already.
+    pub boot: Boot,
+    /// Seed of all randomness. The public and the secret stream are both derived from it.
+    pub seed: [u8; 32],
+    /// UDP port the shell listens on; paired with local addresses to make candidates.
+    pub port: u16,
+    /// MTU of the containers in bytes; published, so that a mismatch can be named.
+    pub mtu_bytes: u16,
+    /// Addresses to publish besides those found.
+    pub advertise: Vec<SocketAddr>,
+}
+
+/// A configured peer: what the operator wrote, and what it resolves to at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// As written by the operator; the key by which targets are told apart.
+    pub name: String,
+    /// Every address it resolves to, with port; empty if it does not resolve.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A datagram to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The whole UDP payload.
+    pub bytes: Vec<u8>,
+}
+
+/// Why the kernel refused to send a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendFailure {
+    /// ENETUNREACH, EHOSTUNREACH, EPERM and their like: the path is unusable now.
+    Unreachable,
+    /// EMSGSIZE: the datagram is bigger than the path takes.
+    TooBig,
+}
+
+/// What the data plane saw of one peer since the last sample, in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrafficSample {
+    /// The peer at the other end.
+    pub peer: PeerId,
+    /// Records sent, whatever the path.
+    pub sent: u64,
+    /// Records that arrived over the direct path.
+    pub received_direct: u64,
+    /// Records that arrived through a relay.
+    pub received_relayed: u64,
+}
+
+/// Something the shell or the operator has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// [`crate::Mesh::forwarding`] has changed; build and publish a new snapshot.
+    ForwardingChanged,
+    /// A peer became reachable.
+    PeerUp {
+        /// Who.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
+    },
+    /// A peer is no longer reachable on any path.
+    PeerDown {
+        /// Who.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
+    },
+    /// The path to a reachable peer changed.
+    PathChanged {
+        /// Who.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
+        /// The path from now on.
+        path: Path,
+        /// Why, in words for the log.
+        reason: &'static str,
+    },
+    /// A configured peer does not answer: unreachable, or a different secret.
+    NoAnswer {
+        /// The target as the operator wrote it.
+        target: String,
+    },
+    /// Somebody without the right secret tried a handshake. Reported at most once a second.
+    HandshakeRefused {
+        /// Where it came from.
+        source: SocketAddr,
+    },
+    /// Another peer has the same human name.
+    NameShared {
+        /// Who else.
+        peer: PeerId,
+        /// The name.
+        name: String,
+    },
+    /// Another life of this peer has a boot counter at least as high; the shell must make
+    /// `counter` durable. The mesh already goes on with it.
+    BootRaised {
+        /// The counter now in use.
+        counter: u64,
+    },
+    /// A MAC moved too often and is frozen where it is (RFC 7432 section 15.1).
+    MacFrozen {
+        /// Which.
+        mac: Mac,
+        /// Where it stays.
+        peer: PeerId,
+    },
+    /// A message of another peer on a channel the mesh only carries.
+    ChannelMessage {
+        /// Sender.
+        peer: PeerId,
+        /// Which channel.
+        channel: u8,
+        /// Opaque bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// How datagrams for a peer leave this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// Straight to this address.
+    Direct(SocketAddr),
+    /// Wrapped for this neighbour.
+    Relay(PeerId),
+}
+
+/// Everything the data plane needs, as one immutable snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Forwarding {
+    /// This peer.
+    pub me: PeerId,
+    /// This life of it.
+    pub boot: Boot,
+    /// A number derived from the mesh secret that tells meshes apart on a shared LAN.
+    pub mesh_mark: u64,
+    /// Every session that may still receive, the newest of a peer last.
+    pub sessions: Vec<SessionKeys>,
+    /// Every reachable peer.
+    pub peers: BTreeMap<PeerId, PeerForwarding>,
+    /// Neighbour to hand a relayed datagram to, by destination.
+    pub next_hops: BTreeMap<ShortId, PeerId>,
+    /// The peer that announced each MAC, this one included.
+    pub macs: BTreeMap<Mac, PeerId>,
+    /// Broadcast tree of each source, this peer included.
+    pub floods: BTreeMap<ShortId, FloodTree>,
+}
+
+/// One session, as the data plane uses it.
+#[derive(Debug, Clone)]
+pub struct SessionKeys {
+    /// The other end.
+    pub peer: PeerId,
+    /// The index datagrams for this session arrive with.
+    pub local_index: u32,
+    /// The index to put into datagrams sent.
+    pub remote_index: u32,
+    /// How records are sealed.
+    pub cipher: Cipher,
+    /// Key of the records this side sends.
+    pub seal_key: Key,
+    /// Key of the records this side receives.
+    pub open_key: Key,
+}
+
+/// How to reach a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerForwarding {
+    /// Local index of the session to seal with; `None` while there is none yet (report a
+    /// [`crate::Mesh::handle_want`] when a frame for the peer turns up).
+    pub session: Option<u32>,
+    /// Path in use; `None` while there is none.
+    pub path: Option<Path>,
+    /// Raised with each change of path, so that a worker can move to a fresh lane.
+    pub path_epoch: u32,
+    /// Largest UDP payload the path takes, in bytes, relay headers included.
+    pub datagram_len_max: u16,
+}
+
+/// Where frames flooded by one source come from and go to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FloodTree {
+    /// The only neighbour they are accepted from; `None` at the source itself.
+    pub parent: Option<PeerId>,
+    /// Neighbours to pass them on to.
+    pub children: Vec<PeerId>,
+}
+
+/// A container's interface as its host announces it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// MAC address.
+    pub mac: Mac,
+    /// Addresses with their prefix lengths.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// Human name; may be empty.
+    pub name: String,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Everything `status` shows of the mesh.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// This peer.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// This life.
+    pub boot: Boot,
+    /// Other peers, reachable or lately so.
+    pub peers: Vec<PeerReport>,
+    /// Configured peers.
+    pub targets: Vec<TargetReport>,
+    /// Endpoints of all peers.
+    pub endpoints: Vec<EndpointReport>,
+    /// Sentences about what an operator should look at.
+    pub warnings: Vec<String>,
+    /// Event counts.
+    pub counters: Counters,
+}
+
+/// One other peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Who.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Whether any path leads to it.
+    pub reachable: bool,
+    /// Whether a session is open.
+    pub session: bool,
+    /// Path in use.
+    pub path: Option<Path>,
+    /// How long the path has been in use.
+    pub path_age: Duration,
+    /// Smoothed round-trip time of the path in use.
+    pub round_trip: Option<Duration>,
+    /// Largest IP packet the path is known to take, in bytes.
+    pub path_mtu_bytes: u16,
+    /// Container MTU the peer published, in bytes.
+    pub mtu_bytes: u16,
+    /// Why the path is not the best kind, in words; empty if it is.
+    pub reason: String,
+    /// Every address tried for a direct path, with what came of it.
+    pub candidates: Vec<CandidateReport>,
+    /// Its control links and their costs in microseconds.
+    pub links: Vec<(PeerId, u32)>,
+    /// Cost of the shortest route in microseconds, and its first hop.
+    pub route: Option<(u32, PeerId)>,
+    /// Hops of that route.
+    pub hops: u8,
+}
+
+/// One address tried for a direct path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CandidateReport {
+    /// The address.
+    pub address: SocketAddr,
+    /// What came of it: "alive", "no answer", "unreachable", "not tried yet".
+    pub state: String,
+    /// Smoothed round-trip time if alive.
+    pub round_trip: Option<Duration>,
+}
+
+/// One configured peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// As the operator wrote it.
+    pub name: String,
+    /// What it resolves to.
+    pub addresses: Vec<SocketAddr>,
+    /// The peer that answered there.
+    pub peer: Option<PeerId>,
+    /// "connected", "dialing", "does not resolve" or
+    /// "no answer from host1:6783: unreachable, or a different secret".
+    pub state: String,
+    /// When it is tried next.
+    pub retry_in: Option<Duration>,
+}
+
+/// One announced endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// The announcing peer.
+    pub peer: PeerId,
+    /// Whether that peer is reachable.
+    pub reachable: bool,
+    /// What it announced.
+    pub endpoint: Endpoint,
+    /// Its move counter.
+    pub moves: u32,
+    /// Whether this announcement is the one in force for its MAC.
+    pub in_force: bool,
+}
+
+/// Counts of what happened, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Datagrams that were not rmesh's, of an unknown index or otherwise useless.
+    pub datagrams_ignored: u64,
+    /// Datagrams whose authentication failed.
+    pub datagrams_forged: u64,
+    /// Records seen before.
+    pub datagrams_replayed: u64,
+    /// Handshakes that failed: wrong secret, forged, or beyond a bound.
+    pub handshakes_refused: u64,
+    /// Handshakes completed.
+    pub handshakes_completed: u64,
+    /// Datagrams relayed for others by the control side.
+    pub datagrams_relayed: u64,
+    /// Signed records accepted.
+    pub records_accepted: u64,
+    /// Signed records refused: bad signature, out of bounds.
+    pub records_refused: u64,
+    /// Outgoing datagrams dropped because the shell did not take them.
+    pub transmits_dropped: u64,
+    /// Control bytes sent, UDP payload.
+    pub control_bytes_sent: u64,
+}
+
+/// An address of this host, given to [`crate::Mesh::handle_local_addresses`].
+pub type LocalAddress = IpAddr;

@@ -1,0 +1,21 @@
+//! Who is there and how to reach them: identity, handshake, sessions, records, liveness, routes
+//! and paths, as one state machine without IO.
+//!
+//! [`Mesh`] is the whole of it; the contract of its `handle_*` and `poll_*` functions is stated in
+//! [`rmesh_wire`]. Everything random comes from [`Config::seed`], everything cryptographic from
+//! the [`crypto::Crypto`] provider, so a simulator can run a thousand of them in one thread.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod api;
+pub mod crypto;
+pub mod limits;
+mod mesh;
+
+pub use api::{
+    Config, Event, Forwarding, Path, PeerForwarding, Report, SendFailure, SessionKeys, Target,
+    TrafficSample, Transmit,
+};
+pub use mesh::Mesh;

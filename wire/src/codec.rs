@@ -1,0 +1,218 @@
+//! The one encoding for everything that is not a hand-laid header; the only user of `bincode`.
+//!
+//! A message is one version byte and then bincode 2's standard configuration with big-endian
+//! variable-length integers. Decoding is bounded, refuses trailing bytes and refuses any encoding
+//! that is not the one [`encode`] would produce, so that signed bytes have one form.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use bincode::config::{BigEndian, Configuration, Limit, Varint};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Version byte at the start of every encoded message.
+pub const CODEC_VERSION: u8 = 1;
+/// Largest encoded message in bytes; no datagram and no state file comes near.
+pub const ENCODED_LEN_MAX: usize = 1 << 20;
+
+const CONFIG: Configuration<BigEndian, Varint, Limit<ENCODED_LEN_MAX>> =
+    bincode::config::standard()
+        .with_big_endian()
+        .with_limit::<ENCODED_LEN_MAX>();
+
+/// Why a message could not be encoded or decoded. Nothing has been changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// There was no version byte.
+    #[error("the message is empty")]
+    Empty,
+    /// Another version of the encoding.
+    #[error("message version {0} is not spoken here (this is version {CODEC_VERSION})")]
+    Version(u8),
+    /// Bytes that no value encodes to, or beyond a bound.
+    #[error("the message is malformed")]
+    Malformed,
+    /// Bytes after the end of the value.
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+    /// A value with a shorter or different encoding.
+    #[error("the message is not in its one canonical form")]
+    NotCanonical,
+    /// The value is too big.
+    #[error("the message is longer than {ENCODED_LEN_MAX} bytes")]
+    TooLong,
+}
+
+/// Encodes `value` behind the version byte.
+///
+/// # Errors
+/// [`CodecError::TooLong`] if the value does not fit [`ENCODED_LEN_MAX`].
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let body = bincode::serde::encode_to_vec(value, CONFIG).map_err(|_| CodecError::TooLong)?;
+    if body.len() >= ENCODED_LEN_MAX {
+        return Err(CodecError::TooLong);
+    }
+    let mut bytes = Vec::with_capacity(body.len() + 1);
+    bytes.push(CODEC_VERSION);
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Decodes exactly one value from the whole of `bytes`.
+///
+/// # Errors
+/// Says what is wrong; memory used is bounded by the length of `bytes`.
+pub fn decode<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if version != CODEC_VERSION {
+        return Err(CodecError::Version(version));
+    }
+    let (value, used) = bincode::serde::decode_from_slice::<T, _>(body, CONFIG)
+        .map_err(|_| CodecError::Malformed)?;
+    if used != body.len() {
+        return Err(CodecError::Trailing(body.len() - used));
+    }
+    if encode(&value)? != bytes {
+        return Err(CodecError::NotCanonical);
+    }
+    Ok(value)
+}
+
+/// A list that can never hold more than `N` elements, also while it is being decoded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Bounded<T, const N: usize>(Vec<T>);
+
+impl<T, const N: usize> Bounded<T, N> {
+    /// Takes the first `N` elements of `items`.
+    pub fn take_from(items: impl IntoIterator<Item = T>) -> Self {
+        Bounded(items.into_iter().take(N).collect())
+    }
+
+    /// The elements.
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+
+    /// The elements, owned.
+    pub fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T: Serialize, const N: usize> Serialize for Bounded<T, N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Bounded<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T, const N: usize>(core::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
+            type Value = Bounded<T, N>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {N} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                // The announced length is checked before looping: elements may be of size zero.
+                if seq.size_hint().is_some_and(|len| len > N) {
+                    return Err(serde::de::Error::custom("too many elements"));
+                }
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if items.len() == N {
+                        return Err(serde::de::Error::custom("too many elements"));
+                    }
+                    items.push(item);
+                }
+                Ok(Bounded(items))
+            }
+        }
+        deserializer.deserialize_seq(Elements(core::marker::PhantomData))
+    }
+}
+
+/// A 64-byte Ed25519 signature (RFC 8032).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Signature(pub [u8; 64]);
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (a, b) = self.0.split_at(32);
+        (half(a), half(b)).serialize(serializer)
+    }
+}
+
+fn half(bytes: &[u8]) -> [u8; 32] {
+    let mut half = [0; 32];
+    half.copy_from_slice(bytes);
+    half
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (a, b) = <([u8; 32], [u8; 32])>::deserialize(deserializer)?;
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&a);
+        bytes[32..].copy_from_slice(&b);
+        Ok(Signature(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    type Sample = (u64, Bounded<u16, 4>, Option<[u8; 4]>);
+
+    #[test]
+    fn golden_bytes() {
+        let value: Sample = (300, Bounded::take_from([1, 2]), Some([9, 8, 7, 6]));
+        let bytes = encode(&value).unwrap();
+        assert_eq!(bytes, [1, 251, 1, 44, 2, 1, 2, 1, 9, 8, 7, 6]);
+        assert_eq!(decode(&bytes), Ok(value));
+    }
+
+    #[test]
+    fn every_other_form_is_refused() {
+        assert_eq!(decode::<u64>(&[]), Err(CodecError::Empty));
+        assert_eq!(decode::<u64>(&[2, 5]), Err(CodecError::Version(2)));
+        assert_eq!(decode::<u64>(&[1, 5, 0]), Err(CodecError::Trailing(1)));
+        assert_eq!(
+            decode::<u64>(&[1, 251, 0, 5]),
+            Err(CodecError::NotCanonical)
+        );
+        assert_eq!(
+            decode::<Bounded<u8, 2>>(&[1, 3, 0, 0, 0]),
+            Err(CodecError::Malformed)
+        );
+        let huge = [1, 253, 0, 0, 1, 0, 0, 0, 0, 0];
+        assert_eq!(decode::<Bounded<(), 9>>(&huge), Err(CodecError::Malformed));
+        assert_eq!(decode::<vec::Vec<u8>>(&huge), Err(CodecError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Sample>(&bytes);
+            let _ = decode::<crate::handshake::Hello>(&bytes);
+        }
+
+        #[test]
+        fn values_come_back(a in any::<u64>(), b in prop::collection::vec(any::<u16>(), 0..4)) {
+            let value: Sample = (a, Bounded::take_from(b), None);
+            prop_assert_eq!(decode::<Sample>(&encode(&value).unwrap()), Ok(value));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Liveness probes: one path's proof of life in both directions.
+//!
+//! Flags of the payload head: bit 0 set in an answer, bit 1 set where the sender regards the
+//! receiver as a control neighbour. Body:
+//! ```text
+//!  0       8                          32                        50
+//! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
+//! ```
+//! An answer returns over the path its question came by, with the same token, the same length, and
+//! the address the question came from (IPv4 as IPv4-mapped, RFC 4291 section 2.5.5.2; all zero
+//! over a relay). The digest summarises the sender's records for anti-entropy.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::payload::{HEAD_LEN, Head, PayloadKind};
+use alloc::vec::Vec;
+
+/// Length of a probe body without padding, in bytes.
+pub const PROBE_LEN: usize = 50;
+
+const ANSWER: u8 = 1;
+const NEIGHBOUR: u8 = 2;
+
+/// Digest of a set of records: equal sets have equal digests, whatever the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest {
+    /// How many records.
+    pub count: u64,
+    /// Exclusive or of their 64-bit hashes.
+    pub xor: u64,
+    /// Wrapping sum of their 64-bit hashes.
+    pub sum: u64,
+}
+
+/// A probe or its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether this answers a probe.
+    pub is_answer: bool,
+    /// Whether the sender regards the receiver as a control neighbour.
+    pub neighbour: bool,
+    /// Chosen by the one who asks.
+    pub token: u64,
+    /// The sender's records.
+    pub digest: Digest,
+    /// In an answer over a direct path: the address the question came from.
+    pub observed: Option<SocketAddr>,
+}
+
+impl Probe {
+    /// The payload of a probe, padded with zeros to `payload_len` bytes if that is longer.
+    pub fn encode(&self, payload_len: usize) -> Vec<u8> {
+        let flags = (u8::from(self.is_answer) * ANSWER) | (u8::from(self.neighbour) * NEIGHBOUR);
+        let head = Head {
+            flags,
+            ..Head::new(PayloadKind::Probe)
+        };
+        let mut bytes = Vec::with_capacity(payload_len.max(HEAD_LEN + PROBE_LEN));
+        bytes.extend_from_slice(&head.encode());
+        for word in [
+            self.token,
+            self.digest.count,
+            self.digest.xor,
+            self.digest.sum,
+        ] {
+            bytes.extend_from_slice(&word.to_be_bytes());
+        }
+        let (ip, port) = match self.observed {
+            None => (Ipv6Addr::UNSPECIFIED, 0),
+            Some(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()),
+            Some(SocketAddr::V6(v6)) => (*v6.ip(), v6.port()),
+        };
+        bytes.extend_from_slice(&ip.octets());
+        bytes.extend_from_slice(&port.to_be_bytes());
+        bytes.resize(bytes.len().max(payload_len), 0);
+        bytes
+    }
+
+    /// Reads the body of a probe; `None` if it is too short.
+    pub fn decode(flags: u8, body: &[u8]) -> Option<Self> {
+        let (token, rest) = body.split_first_chunk::<8>()?;
+        let (count, rest) = rest.split_first_chunk::<8>()?;
+        let (xor, rest) = rest.split_first_chunk::<8>()?;
+        let (sum, rest) = rest.split_first_chunk::<8>()?;
+        let (ip, rest) = rest.split_first_chunk::<16>()?;
+        let (port, _) = rest.split_first_chunk::<2>()?;
+        let (ip, port) = (Ipv6Addr::from(*ip), u16::from_be_bytes(*port));
+        let observed = (port != 0).then(|| {
+            let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+            SocketAddr::new(ip, port)
+        });
+        Some(Probe {
+            is_answer: flags & ANSWER != 0,
+            neighbour: flags & NEIGHBOUR != 0,
+            token: u64::from_be_bytes(*token),
+            digest: Digest {
+                count: u64::from_be_bytes(*count),
+                xor: u64::from_be_bytes(*xor),
+                sum: u64::from_be_bytes(*sum),
+            },
+            observed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_come_back_with_either_family() {
+        for address in [Some("192.0.2.1:6783"), Some("[2001:db8::1]:1"), None] {
+            let probe = Probe {
+                is_answer: address.is_some(),
+                neighbour: true,
+                token: 42,
+                digest: Digest {
+                    count: 1,
+                    xor: 2,
+                    sum: 3,
+                },
+                observed: address.map(|a| a.parse().unwrap()),
+            };
+            let payload = probe.encode(100);
+            assert_eq!(payload.len(), 100);
+            let (head, body) = Head::split(&payload).unwrap();
+            assert_eq!(Probe::decode(head.flags, body), Some(probe));
+        }
+        assert_eq!(Probe::decode(0, &[0; PROBE_LEN - 1]), None);
+    }
+}
