@@ -15,5 +15,5 @@ mod report;
 mod scenario;
 mod world;
 
-pub use report::{Outcome, Summary, table};
+pub use report::{Outcome, Summary, quantile, table};
 pub use scenario::{Options, Scenario, run};

@@ -37,9 +37,9 @@ pub(crate) struct Node {
 
 fn provider(real_crypto: bool) -> Box<dyn Crypto> {
     if real_crypto {
-        Box::new(real::Real)
+        Box::new(real::RealCrypto::new())
     } else {
-        Box::new(model::Model)
+        Box::new(model::ModelCrypto::new())
     }
 }
 
