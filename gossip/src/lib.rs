@@ -13,6 +13,7 @@ pub mod api;
 pub mod crypto;
 pub mod limits;
 mod mesh;
+pub mod replay;
 
 pub use api::{
     Config, Event, Forwarding, Path, PeerForwarding, Report, SendFailure, SessionKeys, Target,
