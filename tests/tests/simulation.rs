@@ -29,17 +29,28 @@ fn all_hold(name: &str, runs: &[Options]) {
         .filter(|outcome| !outcome.violations.is_empty())
         .collect();
     for outcome in failed.iter().take(5) {
-        println!("{}\n  {}", outcome.options.command(), outcome.violations.join("\n  "));
+        println!(
+            "{}\n  {}",
+            outcome.options.command(),
+            outcome.violations.join("\n  ")
+        );
     }
     let count = failed.len();
     assert_eq!(outcomes.len(), runs.len());
-    assert!(count == 0, "{count} of {} seeds failed; the commands above replay them", runs.len());
+    assert!(
+        count == 0,
+        "{count} of {} seeds failed; the commands above replay them",
+        runs.len()
+    );
 }
 
 fn print_figures(name: &str, outcomes: &[Outcome], wall: Duration) {
     let heal: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.heal).collect();
     let events: u64 = outcomes.iter().map(|outcome| outcome.events).sum();
-    let refused: u64 = outcomes.iter().map(|outcome| outcome.handshakes_refused).sum();
+    let refused: u64 = outcomes
+        .iter()
+        .map(|outcome| outcome.handshakes_refused)
+        .sum();
     let worst = outcomes.iter().map(|o| o.transmits_per_turn_max).max();
     println!(
         "{name}: {} seeds, {events} events in {wall:.1?}; at rest after {:?} (median), {:?} (99 %), \
@@ -73,7 +84,10 @@ fn fifty_peers_end_with_the_same_view_under_fifty_seeds() {
     let runs: Vec<Options> = (1..=50)
         .map(|seed| churn(50, 0.5, seed, seed % 5 == 0))
         .collect();
-    all_hold("50 peers, churn, every fifth with the real handshake", &runs);
+    all_hold(
+        "50 peers, churn, every fifth with the real handshake",
+        &runs,
+    );
 }
 
 #[test]

@@ -124,7 +124,14 @@ fn beliefs(world: &World, index: usize) -> Option<Vec<String>> {
             .endpoints
             .iter()
             .filter(|e| e.reachable || e.peer == report.id)
-            .map(|e| format!("{} at {} moves {}", e.endpoint.name, name(world, e.peer), e.moves)),
+            .map(|e| {
+                format!(
+                    "{} at {} moves {}",
+                    e.endpoint.name,
+                    name(world, e.peer),
+                    e.moves
+                )
+            }),
     );
     Some(lines)
 }

@@ -34,13 +34,17 @@ pub(crate) fn macs_agree(
     tables: &Tables,
     members: &[usize],
 ) -> Result<(), Difference> {
-    let mut tables = members.iter().filter_map(|&m| Some((m, tables[m].as_ref()?)));
+    let mut tables = members
+        .iter()
+        .filter_map(|&m| Some((m, tables[m].as_ref()?)));
     let Some((first, expected)) = tables.next() else {
         return Ok(());
     };
     for (member, table) in tables {
         if table.macs != expected.macs {
-            return Err(format!("peer{first} and peer{member} disagree on who has which MAC"));
+            return Err(format!(
+                "peer{first} and peer{member} disagree on who has which MAC"
+            ));
         }
     }
     for &member in members {
@@ -49,7 +53,10 @@ pub(crate) fn macs_agree(
                 return Err(format!(
                     "{} is at peer{member}, but its MAC is thought to be at {:?}",
                     endpoint.name,
-                    expected.macs.get(&endpoint.mac).map(|id| node_of(world, *id))
+                    expected
+                        .macs
+                        .get(&endpoint.mac)
+                        .map(|id| node_of(world, *id))
                 ));
             }
         }
@@ -129,13 +136,17 @@ fn flood(world: &World, tables: &Tables, source: usize, copies: &mut [u32]) -> R
     let name = world.nodes[source].id.short_id();
     let mut frontier = vec![(source, rmesh_wire::flood::TTL)];
     while let Some((at, ttl)) = frontier.pop() {
-        let tree = tables[at].as_ref().and_then(|table| table.floods.get(&name));
+        let tree = tables[at]
+            .as_ref()
+            .and_then(|table| table.floods.get(&name));
         for child in tree.iter().flat_map(|tree| &tree.children) {
             let to = node_of(world, *child).ok_or("is passed on to a stranger")?;
             if !is_straight(world, at, to, path_to(world, tables, at, to)) {
                 return Err(format!("cannot go from peer{at} to its child peer{to}"));
             }
-            let theirs = tables[to].as_ref().and_then(|table| table.floods.get(&name));
+            let theirs = tables[to]
+                .as_ref()
+                .and_then(|table| table.floods.get(&name));
             let is_parent = theirs.is_some_and(|tree| tree.parent == Some(world.nodes[at].id));
             if !is_parent {
                 continue;

@@ -20,7 +20,9 @@ impl Families {
     }
 
     fn meets(self, other: Families) -> bool {
-        [false, true].iter().any(|&v6| self.has(v6) && other.has(v6))
+        [false, true]
+            .iter()
+            .any(|&v6| self.has(v6) && other.has(v6))
     }
 }
 

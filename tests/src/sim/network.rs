@@ -153,14 +153,18 @@ pub(crate) fn wire_bytes(destination: SocketAddr, len: usize) -> u64 {
 /// One-way latencies: nodes live in up to four regions, 0.2 to 50 ms apart.
 fn latencies(size: usize, random: &mut Random) -> Vec<u32> {
     const REGIONS: usize = 4;
-    let near = Duration::from_micros(200);
-    let mut between = [[near; REGIONS]; REGIONS];
-    for a in 0..REGIONS {
-        for b in 0..a {
-            let far = random.log_between(Duration::from_millis(1), Duration::from_millis(50));
-            (between[a][b], between[b][a]) = (far, far);
+    let mut between = [[Duration::ZERO; REGIONS]; REGIONS];
+    for pair in 0..REGIONS * REGIONS {
+        let (a, b) = (pair / REGIONS, pair % REGIONS);
+        let (low, high) = if a == b {
+            (Duration::from_micros(200), Duration::from_millis(2))
+        } else {
+            (Duration::from_millis(1), Duration::from_millis(50))
+        };
+        if b <= a {
+            between[a][b] = random.log_between(low, high);
+            between[b][a] = between[a][b];
         }
-        between[a][a] = random.log_between(near, Duration::from_millis(2));
     }
     let regions: Vec<usize> = (0..size).map(|_| random.below(REGIONS)).collect();
     let pairs = (0..size * size).map(|at| between[regions[at / size]][regions[at % size]]);

@@ -122,7 +122,10 @@ pub fn table(outcome: &Outcome) -> String {
         ("peers", options.peers.to_string()),
         ("scenario", options.scenario.to_string()),
         ("seed", options.seed.to_string()),
-        ("simulated", format!("{:.1} s", outcome.simulated.as_secs_f64())),
+        (
+            "simulated",
+            format!("{:.1} s", outcome.simulated.as_secs_f64()),
+        ),
         ("converged, median", time(quantile(&outcome.converged, 0.5))),
         ("converged, 99 %", time(quantile(&outcome.converged, 0.99))),
         ("healed", time(outcome.heal)),
@@ -130,8 +133,14 @@ pub fn table(outcome: &Outcome) -> String {
             "idle, a peer",
             or_dash(outcome.idle_bytes_per_s.map(|b| format!("{b:.0} B/s"))),
         ),
-        ("peak, a peer", format!("{:.0} B/s", outcome.peak_bytes_per_s)),
-        ("busiest input", format!("{} datagrams", outcome.transmits_per_turn_max)),
+        (
+            "peak, a peer",
+            format!("{:.0} B/s", outcome.peak_bytes_per_s),
+        ),
+        (
+            "busiest input",
+            format!("{} datagrams", outcome.transmits_per_turn_max),
+        ),
         ("events", outcome.events.to_string()),
         ("real time", format!("{:.2} s", outcome.wall.as_secs_f64())),
         ("violations", outcome.violations.len().to_string()),

@@ -188,7 +188,9 @@ fn stay_at_rest(world: &mut World, sides: &[bool]) {
     world.run_for(WATCH);
     if world.meter.peer_downs != downs {
         let count = world.meter.peer_downs - downs;
-        world.violate(format!("{count} times a live peer was given up while quiet"));
+        world.violate(format!(
+            "{count} times a live peer was given up while quiet"
+        ));
     }
     // A record may be under way at the very moment.
     await_rest(world, sides);
@@ -244,7 +246,9 @@ fn await_agreement(world: &mut World, sides: &[bool]) -> Option<Duration> {
     let start = world.now;
     while let Err(difference) = check::views_agree(world, sides) {
         if world.now.since(start) >= CONVERGE_MAX {
-            world.violate(format!("a change did not spread within {CONVERGE_MAX:?}: {difference}"));
+            world.violate(format!(
+                "a change did not spread within {CONVERGE_MAX:?}: {difference}"
+            ));
             return None;
         }
         world.run_for(Duration::from_millis(5));

@@ -166,8 +166,13 @@ impl World {
             self.turns_now += 1;
         }
         if self.turns_now > TURNS_PER_INSTANT_MAX {
-            let why = self.nodes[index].mesh.as_ref().and_then(|m| m.poll_timeout());
-            self.violate(format!("peer{index} asks for one timeout for ever: {why:?}"));
+            let why = self.nodes[index]
+                .mesh
+                .as_ref()
+                .and_then(|m| m.poll_timeout());
+            self.violate(format!(
+                "peer{index} asks for one timeout for ever: {why:?}"
+            ));
             return;
         }
         self.settle(index);
@@ -207,7 +212,9 @@ impl World {
         }
         self.meter.transmits_per_turn_max = self.meter.transmits_per_turn_max.max(count);
         if count > TRANSMITS_PER_TURN_AND_PEER_MAX * self.nodes.len() {
-            self.violate(format!("peer{index} sent {count} datagrams after one input"));
+            self.violate(format!(
+                "peer{index} sent {count} datagrams after one input"
+            ));
             self.refused.clear();
         }
     }
