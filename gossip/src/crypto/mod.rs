@@ -1,7 +1,7 @@
 //! The provider of all cryptography: handshake, AEAD and signatures behind one interface.
 //!
-//! The daemon uses [`real`]; simulations mostly use [`model`], which is cheap and still rejects
-//! forgeries.
+//! The daemon uses [`real::RealCrypto`]; simulations mostly use [`model::ModelCrypto`], which is
+//! cheap and still rejects forgeries. Messages, keys and tags have the same lengths in both.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -15,8 +15,11 @@ use sha2::Digest as _;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub mod model;
+mod noise;
 pub mod real;
+mod resolver;
 pub mod secret;
+mod siphash;
 
 /// 32 secret bytes: overwritten when dropped, never shown.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -37,11 +40,15 @@ pub enum Role {
     Responder,
 }
 
-/// A message failed authentication or came at the wrong time. The state it was given to is
-/// unusable from now on, except that a failed first message leaves a responder untouched.
+/// A message failed authentication or came at the wrong time. The state it was given to is as it
+/// was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("authentication failed")]
 pub struct Forged;
+
+/// Bytes that the three messages of a handshake have beside their payloads: an ephemeral key (32)
+/// in the first two, a sealed static key (32 + 16) in the last two, and a tag (16) in each.
+pub const OVERHEAD: [usize; 3] = [48, 96, 64];
 
 /// Inputs of a handshake.
 pub struct HandshakeSetup<'a> {
@@ -57,6 +64,14 @@ pub struct HandshakeSetup<'a> {
     pub randomness: Key,
 }
 
+impl fmt::Debug for HandshakeSetup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandshakeSetup")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Maker of handshakes, AEADs and signatures.
 pub trait Crypto: Send {
     /// Public half of an identity seed (Ed25519, RFC 8032).
@@ -67,25 +82,31 @@ pub trait Crypto: Send {
     fn verify(&self, public: &[u8; 32], message: &[u8], signature: &Signature) -> bool;
     /// Public half of a Noise static key (X25519, RFC 7748).
     fn static_public(&self, secret: &Key) -> [u8; 32];
-    /// A fresh handshake.
+    /// A fresh handshake. Costs no public-key work by itself, so that a stranger's first message
+    /// is refused cheaply.
     fn handshake(&self, setup: HandshakeSetup<'_>) -> Box<dyn Handshake>;
-    /// An AEAD under `key`.
-    fn aead(&self, cipher: Cipher, key: &Key) -> Box<dyn Aead>;
+    /// The ciphers [`Crypto::aead`] can make, best first.
+    fn ciphers(&self) -> &'static [Cipher];
+    /// An AEAD under `key`; `None` if `cipher` is not one of [`Crypto::ciphers`].
+    fn aead(&self, cipher: Cipher, key: &Key) -> Option<Box<dyn Aead>>;
 }
 
 /// One handshake of three messages (Noise XXpsk0).
+///
+/// Beside its payload a message is [`OVERHEAD`] bytes long. A message that fails leaves the
+/// handshake as it was, so one who races damaged copies against the genuine message gains nothing.
 pub trait Handshake: Send {
     /// Appends the next message, carrying `payload` sealed, to `out`.
     ///
     /// # Errors
-    /// [`Forged`] if it is the other side's turn.
+    /// [`Forged`] if it is the other side's turn or the message would exceed 65,535 bytes.
     fn write(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Forged>;
     /// Reads the other side's next message and returns its payload.
     ///
     /// # Errors
     /// [`Forged`] if it does not authenticate or it is this side's turn.
     fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, Forged>;
-    /// The other side's static key, once known.
+    /// The other side's static key, once it has proved to own it.
     fn remote_static(&self) -> Option<[u8; 32]>;
     /// Keys initiator-to-responder and responder-to-initiator, once all messages are through.
     fn split(&mut self) -> Option<(Key, Key)>;

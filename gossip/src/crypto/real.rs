@@ -1,1 +1,122 @@
-//! real
+//! The provider the daemon uses: Noise, Ed25519 and ChaCha20-Poly1305.
+//!
+//! AES-256-GCM is not offered: it is worth having only with a library in assembly, which belongs
+//! to the data plane. [`RealCrypto::aead`] answers `None` for it.
+
+use alloc::boxed::Box;
+use core::cell::RefCell;
+
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use rmesh_wire::codec::Signature;
+use rmesh_wire::datagram::TAG_LEN;
+use rmesh_wire::handshake::Cipher;
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use super::noise::NoiseHandshake;
+use super::{Aead, Crypto, Forged, Handshake, HandshakeSetup, Key};
+
+/// Noise `XXpsk0_25519_ChaChaPoly_BLAKE2s`, Ed25519 and ChaCha20-Poly1305.
+#[derive(Default)]
+pub struct RealCrypto {
+    // The static key last used and its public half: computing it for every first message would be
+    // the public-key work that a stranger must not be able to ask for.
+    static_pair: RefCell<Option<(Key, [u8; 32])>>,
+}
+
+impl RealCrypto {
+    /// The provider; it holds no secret until it is used.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn static_pair(&self, secret: &Key) -> (Key, [u8; 32]) {
+        let mut known = self.static_pair.borrow_mut();
+        match &*known {
+            Some(pair) if pair.0 == *secret => pair.clone(),
+            _ => known
+                .insert((secret.clone(), self.static_public(secret)))
+                .clone(),
+        }
+    }
+}
+
+impl Crypto for RealCrypto {
+    fn identity_public(&self, seed: &Key) -> [u8; 32] {
+        SigningKey::from_bytes(&seed.0).verifying_key().to_bytes()
+    }
+
+    fn sign(&self, seed: &Key, message: &[u8]) -> Signature {
+        Signature(SigningKey::from_bytes(&seed.0).sign(message).to_bytes())
+    }
+
+    fn verify(&self, public: &[u8; 32], message: &[u8], signature: &Signature) -> bool {
+        // Strict: a key of small order would accept signatures of messages it never saw.
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        VerifyingKey::from_bytes(public)
+            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+    }
+
+    fn static_public(&self, secret: &Key) -> [u8; 32] {
+        PublicKey::from(&StaticSecret::from(secret.0)).to_bytes()
+    }
+
+    fn handshake(&self, setup: HandshakeSetup<'_>) -> Box<dyn Handshake> {
+        let static_pair = self.static_pair(setup.static_key);
+        Box::new(NoiseHandshake::new(setup, static_pair))
+    }
+
+    fn ciphers(&self) -> &'static [Cipher] {
+        &[Cipher::ChaCha20Poly1305]
+    }
+
+    fn aead(&self, cipher: Cipher, key: &Key) -> Option<Box<dyn Aead>> {
+        match cipher {
+            Cipher::ChaCha20Poly1305 => Some(Box::new(ChaChaPoly::new(key))),
+            Cipher::Aes256Gcm => None,
+        }
+    }
+}
+
+/// ChaCha20-Poly1305 (RFC 8439) under one key.
+struct ChaChaPoly(ChaCha20Poly1305);
+
+impl ChaChaPoly {
+    fn new(key: &Key) -> Self {
+        ChaChaPoly(ChaCha20Poly1305::new(&key.0.into()))
+    }
+}
+
+impl Aead for ChaChaPoly {
+    fn seal(&self, nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
+        let nonce = Nonce::from(*nonce);
+        match self
+            .0
+            .encrypt_inout_detached(&nonce, associated, (&mut *text).into())
+        {
+            Ok(tag) => tag.into(),
+            Err(_) => {
+                // Only a text of 256 GiB gets here; nothing of it may leave.
+                text.fill(0);
+                [0; TAG_LEN]
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        nonce: &[u8; 12],
+        associated: &[u8],
+        text: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Forged> {
+        let (nonce, tag) = (Nonce::from(*nonce), Tag::from(*tag));
+        self.0
+            .decrypt_inout_detached(&nonce, associated, text.into(), &tag)
+            .map_err(|_| Forged)
+    }
+}
+
+#[cfg(test)]
+mod tests;
