@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::error::AttachError;
 use crate::kernel::Bridge;
+pub(crate) use mac::locally_administered;
 pub use mac::mac_for;
 pub use target::{TargetSpec, netns_inode};
 

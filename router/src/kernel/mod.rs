@@ -2,9 +2,9 @@
 
 mod addresses;
 mod bridge;
-mod link;
-mod netlink;
-mod sysctl;
+pub(crate) mod link;
+pub(crate) mod netlink;
+pub(crate) mod sysctl;
 mod watch;
 
 pub use crate::error::KernelError;
