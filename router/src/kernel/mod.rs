@@ -4,6 +4,7 @@ mod addresses;
 mod bridge;
 pub(crate) mod link;
 pub(crate) mod netlink;
+mod route;
 pub(crate) mod sysctl;
 mod watch;
 
