@@ -84,7 +84,10 @@ pub fn attach(bridge: &Bridge, request: &Request) -> Result<Attachment, AttachEr
 /// Sends the announcements of an attachment's addresses again, for instance after the mesh has
 /// changed; success too if the namespace has vanished.
 pub fn announce(attachment: &Attachment) -> Result<(), AttachError> {
-    let netns = Netns::open(&attachment.target.parse()?)?;
+    let netns = match Netns::open(&attachment.target.parse()?) {
+        Err(error) if error.is_target_gone() => return Ok(()),
+        opened => opened?,
+    };
     if netns.inode() != attachment.netns_inode {
         return Ok(());
     }
@@ -99,21 +102,20 @@ pub fn announce(attachment: &Attachment) -> Result<(), AttachError> {
 /// Removes the interface of an attachment; success too if the namespace or the interface has
 /// vanished.
 pub fn detach(attachment: &Attachment) -> Result<(), AttachError> {
-    let host_interface = host_interface(attachment.netns_inode, &attachment.interface);
-    let mut host = Netlink::open()?;
-    let ours = host_interface == attachment.host_interface;
-    let found = match ours {
-        true => host.link(&host_interface)?,
-        false => None,
+    let not_ours = || AttachError::NotOurs {
+        host_interface: attachment.host_interface.clone(),
+        interface: attachment.interface.clone(),
+        target: attachment.target.clone(),
     };
-    match found {
+    let host_interface = host_interface(attachment.netns_inode, &attachment.interface);
+    if host_interface != attachment.host_interface {
+        return Err(not_ours());
+    }
+    let mut host = Netlink::open()?;
+    match host.link(&host_interface)? {
+        None => Ok(()),
         Some(link) if link.kind == Some(InfoKind::Veth) => Ok(host.delete_link(&host_interface)?),
-        None if ours => Ok(()),
-        _ => Err(AttachError::NotOurs {
-            host_interface: attachment.host_interface.clone(),
-            interface: attachment.interface.clone(),
-            target: attachment.target.clone(),
-        }),
+        Some(_) => Err(not_ours()),
     }
 }
 

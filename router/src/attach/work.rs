@@ -104,8 +104,12 @@ impl<'a> Work<'a> {
         self.inside.ensure_multicast_route(&link)?;
         self.wait_until_up()?;
         let mac = link.mac.unwrap_or(request.mac);
-        let mut addresses = request.addresses.clone();
-        addresses.extend(others);
+        let mut addresses: Vec<IpNet> = Vec::new();
+        for &net in request.addresses.iter().chain(&others) {
+            if !addresses.contains(&net) {
+                addresses.push(net);
+            }
+        }
         for net in &addresses {
             announce::send(&self.packets, link.index, mac, net.addr())?;
         }

@@ -3,6 +3,7 @@
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkInfo,
 };
+use rmesh_wire::Mac;
 
 use crate::attach::locally_administered;
 
@@ -16,6 +17,7 @@ use super::{KernelError, sysctl};
 pub struct Bridge {
     name: String,
     index: u32,
+    mac: Mac,
 }
 
 impl Bridge {
@@ -45,6 +47,7 @@ impl Bridge {
         Ok(Bridge {
             name: name.into(),
             index: found.index,
+            mac: found.mac.unwrap_or_default(),
         })
     }
 
@@ -56,6 +59,11 @@ impl Bridge {
     /// Its interface index.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Its MAC.
+    pub fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// Makes an interface a port of the bridge, without IPv6 of the host's on it, and sets it up.
