@@ -188,3 +188,15 @@ pub enum AttachError {
         target: String,
     },
 }
+
+impl AttachError {
+    /// Whether the container does not exist, or no longer.
+    pub fn is_target_gone(&self) -> bool {
+        matches!(
+            self,
+            AttachError::NoSuchNamespace { .. }
+                | AttachError::NoSuchPath { .. }
+                | AttachError::ProcessGone { .. }
+        )
+    }
+}

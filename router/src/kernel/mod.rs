@@ -2,9 +2,10 @@
 
 mod addresses;
 mod bridge;
-mod link;
-mod netlink;
-mod sysctl;
+pub(crate) mod link;
+pub(crate) mod netlink;
+mod route;
+pub(crate) mod sysctl;
 mod watch;
 
 pub use crate::error::KernelError;
