@@ -1,0 +1,3 @@
+//! The few files that speak to the kernel below netlink.
+
+pub(crate) mod udp;
