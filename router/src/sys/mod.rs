@@ -2,3 +2,4 @@
 
 pub(crate) mod netns;
 pub(crate) mod packet;
+pub(crate) mod udp;
