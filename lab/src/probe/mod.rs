@@ -1,0 +1,1 @@
+//! Traffic probes (filled in below).
