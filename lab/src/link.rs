@@ -1,0 +1,218 @@
+//! A wire between two hosts: a veth pair with static neighbours, which can be cut without a sound.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex},
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    Host, LabError,
+    error::{Attempt, lock},
+    netlink::{self, VethEnd},
+    nft,
+};
+
+/// Which address families a link carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 alone; IPv6 is switched off on the interfaces.
+    V4,
+    /// IPv6 alone; no IPv4 address.
+    V6,
+    /// Both.
+    Both,
+}
+
+/// A link between two hosts. Link number `n` of a lab is `10.77.n.0/24` and `fd77:n::/64`. Hosts reach
+/// each other only by a link of their own: nothing is routed between links.
+#[derive(Debug, Clone)]
+pub struct Link(Arc<Wire>);
+
+#[derive(Debug)]
+struct Wire {
+    number: u8,
+    family: Family,
+    ends: [End; 2],
+}
+
+#[derive(Debug)]
+struct End {
+    host: Host,
+    interface: String,
+    mac: [u8; 6],
+    cut: Mutex<bool>,
+}
+
+impl Link {
+    /// Makes the pair, and at both ends addresses and the other end's neighbour entry.
+    pub(crate) fn create(number: u8, a: &Host, b: &Host, family: Family) -> Result<Link, LabError> {
+        let wire = Wire {
+            number,
+            family,
+            ends: [End::new(number, 1, a, b), End::new(number, 2, b, a)],
+        };
+        let [near, far] = &wire.ends;
+        a.enter(|| netlink::add_veth(&near.veth(), &far.veth()))
+            .attempt(|| format!("link {} and {}", a.name(), b.name()))?;
+        for end in 0..2 {
+            wire.ends[end]
+                .host
+                .enter(|| wire.configure(end))
+                .attempt(|| format!("configure {}", wire.ends[end].interface))?;
+        }
+        Ok(Link(Arc::new(wire)))
+    }
+
+    /// The address of `host` on this link.
+    ///
+    /// # Panics
+    /// If `host` is not on the link, or the link does not carry that family: the test is wrong.
+    pub fn address(&self, host: &Host, v6: bool) -> IpAddr {
+        let address = self
+            .0
+            .addresses(self.end(host))
+            .into_iter()
+            .find(|a| a.addr().is_ipv6() == v6);
+        let Some(address) = address else {
+            panic!("link {} carries {:?} only", self.0.number, self.0.family)
+        };
+        address.addr()
+    }
+
+    /// The name of the interface that `host` has on this link: `eth-<other host>`.
+    ///
+    /// # Panics
+    /// If `host` is not on the link: the test is wrong.
+    pub fn interface(&self, host: &Host) -> String {
+        self.0.ends[self.end(host)].interface.clone()
+    }
+
+    /// Cuts both directions silently: what arrives is dropped, and no sender gets an error. A capture
+    /// on the interface still sees what arrives, since it listens before the drop. Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn cut(&self) -> Result<(), LabError> {
+        self.0.ends.iter().try_for_each(|end| end.set_cut(true))
+    }
+
+    /// Cuts one direction only: `host` no longer receives, but still sends.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    ///
+    /// # Panics
+    /// If `host` is not on the link: the test is wrong.
+    pub fn cut_towards(&self, host: &Host) -> Result<(), LabError> {
+        self.0.ends[self.end(host)].set_cut(true)
+    }
+
+    /// Undoes every cut of this link. Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn restore(&self) -> Result<(), LabError> {
+        self.0.ends.iter().try_for_each(|end| end.set_cut(false))
+    }
+
+    fn end(&self, host: &Host) -> usize {
+        let position = self
+            .0
+            .ends
+            .iter()
+            .position(|end| end.host.name() == host.name());
+        let Some(position) = position else {
+            panic!("host {} is not on link {}", host.name(), self.0.number)
+        };
+        position
+    }
+}
+
+impl Wire {
+    /// Runs inside the namespace of that end.
+    fn configure(&self, end: usize) -> std::io::Result<()> {
+        let (own, other) = (&self.ends[end], 1 - end);
+        // Router advertisements and duplicate address detection would only add noise and delay.
+        for (setting, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
+            fs::write(
+                format!("/proc/sys/net/ipv6/conf/{}/{setting}", own.interface),
+                value,
+            )?;
+        }
+        if self.family == Family::V4 {
+            let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", own.interface);
+            fs::write(path, "1")?;
+        }
+        netlink::set_up(&own.interface)?;
+        for address in self.addresses(end) {
+            netlink::add_address(&own.interface, address)?;
+        }
+        for address in self.addresses(other) {
+            netlink::add_neighbour(&own.interface, address.addr(), self.ends[other].mac)?;
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, end: usize) -> Vec<IpNet> {
+        let last = if end == 0 { 1 } else { 2 };
+        let v4 = IpAddr::V4(Ipv4Addr::new(10, 77, self.number, last));
+        let number = u16::from(self.number);
+        let v6 = IpAddr::V6(Ipv6Addr::new(
+            0xfd77,
+            number,
+            0,
+            0,
+            0,
+            0,
+            0,
+            u16::from(last),
+        ));
+        match self.family {
+            Family::V4 => vec![IpNet::new_assert(v4, 24)],
+            Family::V6 => vec![IpNet::new_assert(v6, 64)],
+            Family::Both => vec![IpNet::new_assert(v4, 24), IpNet::new_assert(v6, 64)],
+        }
+    }
+}
+
+impl End {
+    fn new(number: u8, end: u8, host: &Host, peer: &Host) -> End {
+        End {
+            host: host.clone(),
+            interface: format!("eth-{}", peer.short_name()),
+            // Locally administered, and telling in a capture.
+            mac: [0x02, 0x77, 0, 0, number, end],
+            cut: Mutex::new(false),
+        }
+    }
+
+    fn veth(&self) -> VethEnd<'_> {
+        VethEnd {
+            interface: &self.interface,
+            mac: self.mac,
+            namespace: self.host.fd(),
+        }
+    }
+
+    fn set_cut(&self, cut: bool) -> Result<(), LabError> {
+        let mut current = lock(&self.cut);
+        if *current == cut {
+            return Ok(());
+        }
+        let interface = &self.interface;
+        self.host
+            .enter(|| {
+                if cut {
+                    nft::drop_ingress(interface)
+                } else {
+                    nft::allow_ingress(interface)
+                }
+            })
+            .attempt(|| format!("cut or restore {interface} of {}", self.host.name()))?;
+        *current = cut;
+        Ok(())
+    }
+}
