@@ -1,0 +1,3 @@
+//! stub
+use crate::args::DemoArgs; use crate::failure::Failure;
+pub(crate) fn run(_args: &DemoArgs) -> Result<(), Failure> { Ok(()) }
