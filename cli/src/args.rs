@@ -85,7 +85,9 @@ pub(crate) enum Verb {
     /// Take a container's interface away
     Detach(DetachArgs),
     /// List the attached containers of this host
-    #[command(after_help = "Examples:\n  sudo rmesh ps\n  sudo rmesh ps --json | jq '.[].addresses'")]
+    #[command(
+        after_help = "Examples:\n  sudo rmesh ps\n  sudo rmesh ps --json | jq '.[].addresses'"
+    )]
     Ps,
     /// Show how the mesh is doing
     Status(StatusArgs),
@@ -122,7 +124,12 @@ pub(crate) struct LaunchArgs {
     #[arg(long, env = "RMESH_NAME", value_parser = parse_name)]
     pub(crate) name: Option<String>,
     /// The mesh secret; it shows in the shell's history, --secret-file does not
-    #[arg(long, env = "RMESH_SECRET", hide_env_values = true, conflicts_with = "secret_file")]
+    #[arg(
+        long,
+        env = "RMESH_SECRET",
+        hide_env_values = true,
+        conflicts_with = "secret_file"
+    )]
     pub(crate) secret: Option<String>,
     /// File with the mesh secret that only its owner can read; `-` reads standard input
     #[arg(long, env = "RMESH_SECRET_FILE")]
@@ -288,7 +295,9 @@ fn parse_ip(text: &str) -> Result<IpNet, String> {
 fn parse_name(text: &str) -> Result<String, String> {
     let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
     if text.len() > NAME_LEN_MAX || !printable {
-        return Err(format!("a name has at most {NAME_LEN_MAX} bytes and no spaces"));
+        return Err(format!(
+            "a name has at most {NAME_LEN_MAX} bytes and no spaces"
+        ));
     }
     Ok(text.into())
 }
@@ -303,7 +312,9 @@ fn parse_bridge(text: &str) -> Result<String, String> {
 
 /// Checks the name of a network interface as the kernel does.
 pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
-    let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
     if text.is_empty() || text.len() > INTERFACE_LEN_MAX || !plain || matches!(text, "." | "..") {
         return Err(format!(
             "an interface name has 1 to {INTERFACE_LEN_MAX} letters, digits or dashes"
@@ -351,7 +362,9 @@ mod tests {
         assert_eq!(global.timeout, Duration::from_secs(10));
         assert_eq!(global.run_dir, PathBuf::from("/run/rmesh"));
         assert_eq!(global.state_dir, PathBuf::from("/var/lib/rmesh"));
-        let Verb::Launch(launch) = verb else { panic!("{verb:?}") };
+        let Verb::Launch(launch) = verb else {
+            panic!("{verb:?}")
+        };
         let peers: Vec<String> = launch.peers.iter().map(ToString::to_string).collect();
         assert_eq!(peers, ["host1:6783", "[2001:db8::1]:7000"]);
         assert_eq!((launch.port, launch.mtu, launch.workers), (6783, 1328, 1));
@@ -365,7 +378,10 @@ mod tests {
             panic!()
         };
         assert_eq!(attach.ip.len(), 2);
-        assert_eq!((attach.ifname.as_str(), attach.name.as_str()), ("rmesh0", ""));
+        assert_eq!(
+            (attach.ifname.as_str(), attach.name.as_str()),
+            ("rmesh0", "")
+        );
     }
 
     #[test]
@@ -402,9 +418,15 @@ mod tests {
             }
         };
         flags(&command);
-        for verb in command.get_subcommands().filter(|v| v.get_name() != "version") {
+        for verb in command
+            .get_subcommands()
+            .filter(|v| v.get_name() != "version")
+        {
             flags(verb);
-            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = verb
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             assert!(help.contains("rmesh"), "{}", verb.get_name());
         }
     }

@@ -49,11 +49,14 @@ fn request<T: DeserializeOwned>(
         .build()
         .map_err(|cause| Failure::failed("cannot ask the daemon", cause))?;
     let exchange = exchange(global, method, path, body);
-    let limited = runtime.block_on(async { tokio::time::timeout(global.timeout + GRACE, exchange).await });
+    let limited =
+        runtime.block_on(async { tokio::time::timeout(global.timeout + GRACE, exchange).await });
     let (status, answer) = limited.map_err(|_| {
         let why = format!("no answer from the daemon within {:?}", global.timeout);
-        Failure::new(FailureKind::Timeout, "gave up waiting", why)
-            .todo(format!("try a longer --timeout, or see its log, {}", log(global)))
+        Failure::new(FailureKind::Timeout, "gave up waiting", why).todo(format!(
+            "try a longer --timeout, or see its log, {}",
+            log(global)
+        ))
     })??;
     if !(200..300).contains(&status) {
         return Err(refusal(status, &answer));
@@ -98,9 +101,14 @@ async fn exchange(
         .header(TIMEOUT_HEADER, duration::millis(global.timeout))
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| lost(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| lost(&error))?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
+    let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)
+        .collect()
+        .await;
     Ok((status, body.map_err(|error| lost(&error))?.to_bytes()))
 }
 
@@ -115,8 +123,12 @@ fn not_running(global: &Global, cause: &io::Error) -> Failure {
         true => String::new(),
         false => format!(" --run-dir {}", global.run_dir.display()),
     };
-    Failure::new(FailureKind::Unavailable, "rmesh is not running on this host", why)
-        .todo(format!("start it with: sudo rmesh launch{run_dir}"))
+    Failure::new(
+        FailureKind::Unavailable,
+        "rmesh is not running on this host",
+        why,
+    )
+    .todo(format!("start it with: sudo rmesh launch{run_dir}"))
 }
 
 fn log(global: &Global) -> String {

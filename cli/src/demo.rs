@@ -1,3 +1,6 @@
 //! stub
-use crate::args::DemoArgs; use crate::failure::Failure;
-pub(crate) fn run(_args: &DemoArgs) -> Result<(), Failure> { Ok(()) }
+use crate::args::DemoArgs;
+use crate::failure::Failure;
+pub(crate) fn run(_args: &DemoArgs) -> Result<(), Failure> {
+    Ok(())
+}

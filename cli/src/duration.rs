@@ -21,7 +21,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     };
     let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
     if duration.is_zero() || duration > LIMIT_MAX {
-        return Err(format!("{text:?} must be more than zero and at most an hour"));
+        return Err(format!(
+            "{text:?} must be more than zero and at most an hour"
+        ));
     }
     Ok(duration)
 }
@@ -65,7 +67,18 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "s", "-1", "0", "1h", "10 s", "1e3", "nan", "1..2", "9999999999999"] {
+        for text in [
+            "",
+            "s",
+            "-1",
+            "0",
+            "1h",
+            "10 s",
+            "1e3",
+            "nan",
+            "1..2",
+            "9999999999999",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -68,7 +68,10 @@ impl FromStr for PeerAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(address) = text.parse::<Ipv6Addr>() {
-            return Ok(from_socket_address(SocketAddr::new(address.into(), PORT_DEFAULT)));
+            return Ok(from_socket_address(SocketAddr::new(
+                address.into(),
+                PORT_DEFAULT,
+            )));
         }
         if let Some(rest) = text.strip_prefix('[') {
             return bracketed(rest).ok_or_else(|| wrong(text));
@@ -113,7 +116,9 @@ fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let name = text.strip_suffix('.').unwrap_or(text);
     let numeric = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -164,8 +169,23 @@ mod tests {
     fn nonsense_is_refused() {
         let long = "a".repeat(64);
         let wrong = [
-            "", ":", "host:", "host:0", "host:70000", "a b", "-x", "1.2.3", "1.2.3.4.5", "[::1",
-            "[::1]x", "[host]:1", "a..b", "a/b", "1:2:3", "host:1:2", long.as_str(),
+            "",
+            ":",
+            "host:",
+            "host:0",
+            "host:70000",
+            "a b",
+            "-x",
+            "1.2.3",
+            "1.2.3.4.5",
+            "[::1",
+            "[::1]x",
+            "[host]:1",
+            "a..b",
+            "a/b",
+            "1:2:3",
+            "host:1:2",
+            long.as_str(),
         ];
         for text in wrong {
             assert!(text.parse::<PeerAddress>().is_err(), "{text}");
@@ -174,7 +194,10 @@ mod tests {
 
     #[test]
     fn only_addresses_can_be_advertised() {
-        assert_eq!(parse_socket_address("192.0.2.1"), Ok("192.0.2.1:6783".parse().unwrap()));
+        assert_eq!(
+            parse_socket_address("192.0.2.1"),
+            Ok("192.0.2.1:6783".parse().unwrap())
+        );
         assert!(parse_socket_address("host1").is_err());
     }
 }

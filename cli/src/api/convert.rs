@@ -16,7 +16,9 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
     let report = &snapshot.report;
     let reachable = || report.peers.iter().filter(|peer| peer.reachable);
     let by = |wanted: fn(&Path) -> bool| {
-        reachable().filter(|peer| peer.path.as_ref().is_some_and(wanted)).count()
+        reachable()
+            .filter(|peer| peer.path.as_ref().is_some_and(wanted))
+            .count()
     };
     StatusView {
         version: crate::VERSION.into(),
@@ -95,12 +97,20 @@ fn is_me(snapshot: &Snapshot, peer: PeerId) -> bool {
 
 /// All other peers.
 pub(super) fn peers(snapshot: &Snapshot) -> Vec<PeerView> {
-    snapshot.report.peers.iter().map(|report| peer(snapshot, report)).collect()
+    snapshot
+        .report
+        .peers
+        .iter()
+        .map(|report| peer(snapshot, report))
+        .collect()
 }
 
 fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
-    let (bytes_sent, bytes_received) =
-        snapshot.peer_bytes.get(&report.id).copied().unwrap_or_default();
+    let (bytes_sent, bytes_received) = snapshot
+        .peer_bytes
+        .get(&report.id)
+        .copied()
+        .unwrap_or_default();
     let link = |(peer, cost_us): &(PeerId, u32)| LinkView {
         peer: peer.to_string(),
         name: snapshot.name_of(*peer),
@@ -173,7 +183,11 @@ pub(super) fn endpoints(snapshot: &Snapshot) -> EndpointsView {
 
 /// Containers of this host.
 pub(super) fn attachments(snapshot: &Snapshot) -> Vec<AttachmentView> {
-    snapshot.attachments.iter().map(AttachmentView::from).collect()
+    snapshot
+        .attachments
+        .iter()
+        .map(AttachmentView::from)
+        .collect()
 }
 
 #[cfg(test)]
@@ -239,7 +253,10 @@ pub(crate) mod samples {
         let report = Report {
             id: A,
             name: "a".into(),
-            boot: Boot { counter: 4, random: 9 },
+            boot: Boot {
+                counter: 4,
+                random: 9,
+            },
             peers: vec![
                 peer(B, "b", direct, ""),
                 peer(C, "c", Path::Relay(B), "no direct address answers"),

@@ -19,7 +19,10 @@ fn peer(report: &Report, text: &str) -> Result<Option<PeerId>, Failure> {
     if digits.len() < ID_DIGITS_MIN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let started = report.peers.iter().filter(|peer| peer.id.to_string().starts_with(&digits));
+    let started = report
+        .peers
+        .iter()
+        .filter(|peer| peer.id.to_string().starts_with(&digits));
     only_one(text, started.map(|peer| peer.id))
 }
 
@@ -31,10 +34,18 @@ fn only_one(
     let more: Vec<String> = found.map(|id| id.short().to_string()).collect();
     match (first, more.as_slice()) {
         (Some(first), [_, ..]) => {
-            let why = format!("several peers match: {}, {}", first.short(), more.join(", "));
+            let why = format!(
+                "several peers match: {}, {}",
+                first.short(),
+                more.join(", ")
+            );
             let todo = "give more digits of the id";
-            Err(Failure::new(FailureKind::Usage, format!("cannot tell who {text} is"), why)
-                .todo(todo))
+            Err(Failure::new(
+                FailureKind::Usage,
+                format!("cannot tell who {text} is"),
+                why,
+            )
+            .todo(todo))
         }
         (first, _) => Ok(first),
     }
@@ -45,14 +56,20 @@ fn only_one(
 pub(super) fn targets(report: &Report, text: &str) -> Result<Vec<PeerAddress>, Failure> {
     let remembered = |name: &str| name.parse::<PeerAddress>().ok();
     if let Ok(address) = text.parse::<PeerAddress>() {
-        let known = report.targets.iter().filter_map(|target| remembered(&target.name));
+        let known = report
+            .targets
+            .iter()
+            .filter_map(|target| remembered(&target.name));
         let same: Vec<PeerAddress> = known.filter(|known| *known == address).collect();
         if !same.is_empty() {
             return Ok(same);
         }
     }
     let meant = peer(report, text)?;
-    let leads = report.targets.iter().filter(|t| meant.is_some() && t.peer == meant);
+    let leads = report
+        .targets
+        .iter()
+        .filter(|t| meant.is_some() && t.peer == meant);
     let found: Vec<PeerAddress> = leads.filter_map(|t| remembered(&t.name)).collect();
     if !found.is_empty() {
         return Ok(found);
@@ -76,7 +93,10 @@ mod tests {
 
     fn names(text: &str) -> Result<Vec<String>, Failure> {
         let report = samples::snapshot().report;
-        Ok(targets(&report, text)?.iter().map(ToString::to_string).collect())
+        Ok(targets(&report, text)?
+            .iter()
+            .map(ToString::to_string)
+            .collect())
     }
 
     #[test]
@@ -105,6 +125,11 @@ mod tests {
         for peer in &mut report.peers {
             peer.name = "twin".into();
         }
-        assert!(targets(&report, "twin").unwrap_err().why.contains("several"));
+        assert!(
+            targets(&report, "twin")
+                .unwrap_err()
+                .why
+                .contains("several")
+        );
     }
 }

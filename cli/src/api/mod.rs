@@ -11,9 +11,7 @@ pub(crate) use body::{
     PeersReply, SecretReply, StopReply,
 };
 pub(crate) use server::{Service, bind, router, socket_path};
-pub(crate) use view::{
-    AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView,
-};
+pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]
 pub(crate) use view::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};
 

@@ -117,7 +117,9 @@ async fn bound(
 fn limit_of(request: &Request) -> Duration {
     let header = request.headers().get(TIMEOUT_HEADER);
     let millis = header.and_then(|value| value.to_str().ok()?.parse().ok());
-    millis.map_or(TIMEOUT_DEFAULT, Duration::from_millis).min(LIMIT_MAX)
+    millis
+        .map_or(TIMEOUT_DEFAULT, Duration::from_millis)
+        .min(LIMIT_MAX)
 }
 
 impl IntoResponse for Failure {
@@ -150,7 +152,9 @@ async fn endpoints(State(service): Shared) -> Answer<EndpointsView> {
 }
 
 async fn attachments(State(service): Shared) -> Answer<Vec<AttachmentView>> {
-    Ok(Json(convert::attachments(&service.handle.snapshot().await?)))
+    Ok(Json(convert::attachments(
+        &service.handle.snapshot().await?,
+    )))
 }
 
 async fn secret(State(service): Shared) -> Answer<SecretReply> {
@@ -223,6 +227,10 @@ async fn no_such_path(request: Request) -> Failure {
 }
 
 async fn no_such_method(request: Request) -> Failure {
-    let why = format!("{} does not take {}", request.uri().path(), request.method());
+    let why = format!(
+        "{} does not take {}",
+        request.uri().path(),
+        request.method()
+    );
     Failure::new(FailureKind::Usage, "cannot answer", why).todo("see docs/api.md")
 }

@@ -23,5 +23,8 @@ pub(super) fn run(global: &Global, args: AttachArgs) -> Result<(), Failure> {
     if global.json {
         return print_json(&attached);
     }
-    attached.addresses.iter().try_for_each(|address| print_line(&address.to_string()))
+    attached
+        .addresses
+        .iter()
+        .try_for_each(|address| print_line(&address.to_string()))
 }

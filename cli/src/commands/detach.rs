@@ -13,7 +13,10 @@ pub(super) fn run(global: &Global, args: DetachArgs) -> Result<(), Failure> {
     };
     let reply: DetachReply = client::post(global, "/v1/detach", &body)?;
     if reply.detached.is_empty() {
-        eprintln!("note: {} was not attached; `rmesh ps` shows what is", args.target);
+        eprintln!(
+            "note: {} was not attached; `rmesh ps` shows what is",
+            args.target
+        );
     }
     if global.json {
         return print_json(&reply);

@@ -80,7 +80,10 @@ fn start_log() {
 }
 
 fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     let first = name.split('.').next().unwrap_or_default();
     if first.is_empty() {
         "unnamed".into()
@@ -140,7 +143,9 @@ fn in_background(global: &Global, args: &LaunchArgs, prepared: Prepared) -> Resu
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(cannot)?)
         .stderr(log);
-    let mut child = command.spawn().map_err(|cause| Failure::failed(WHAT, cause))?;
+    let mut child = command
+        .spawn()
+        .map_err(|cause| Failure::failed(WHAT, cause))?;
     let status = wait_until_serving(global, &mut child, deadline, &path, start)?;
     if prepared.passphrase {
         eprintln!(
@@ -150,14 +155,22 @@ fn in_background(global: &Global, args: &LaunchArgs, prepared: Prepared) -> Resu
     if global.json {
         return print_json(&status);
     }
-    print(&render::launched(&status, prepared.founded, &global.state_dir))
+    print(&render::launched(
+        &status,
+        prepared.founded,
+        &global.state_dir,
+    ))
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
     if path.metadata().is_ok_and(|about| about.len() > LOG_LEN_MAX) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn wait_until_serving(

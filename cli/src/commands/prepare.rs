@@ -74,8 +74,8 @@ fn settle(
     let key = match (given, &kept) {
         (Some(text), _) => {
             let parsed = secret::parse(&text);
-            let parsed = parsed
-                .map_err(|e| Failure::new(FailureKind::Usage, "cannot use the secret", e))?;
+            let parsed =
+                parsed.map_err(|e| Failure::new(FailureKind::Usage, "cannot use the secret", e))?;
             prepared.passphrase = parsed.is_passphrase();
             parsed.into_key()
         }
@@ -90,7 +90,9 @@ fn settle(
         state.save_key(File::Secret, &key).map_err(cannot)?;
     }
     if identity.is_none() {
-        state.save_key(File::Identity, &random_key()?).map_err(cannot)?;
+        state
+            .save_key(File::Identity, &random_key()?)
+            .map_err(cannot)?;
     }
     if let Some(peers) = peers {
         state.save(File::Peers, &peers).map_err(cannot)?;

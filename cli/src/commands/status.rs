@@ -13,9 +13,7 @@ pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<(), Failure> {
         Some(Table::Peers) => show::<Vec<PeerView>>(global, "/v1/peers", |p| render::peers(p)),
         Some(Table::Paths) => show::<Vec<PeerView>>(global, "/v1/peers", |p| render::paths(p)),
         Some(Table::Routes) => show::<Vec<PeerView>>(global, "/v1/peers", |p| render::routes(p)),
-        Some(Table::Endpoints) => {
-            show::<EndpointsView>(global, "/v1/endpoints", render::endpoints)
-        }
+        Some(Table::Endpoints) => show::<EndpointsView>(global, "/v1/endpoints", render::endpoints),
     }
 }
 

@@ -17,9 +17,16 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let reply: StopReply = client::post(global, "/v1/stop", &())?;
     while state::holder(&global.run_dir).is_some() {
         if Instant::now() >= deadline {
-            let why = format!("pid {} has not ended within {:?}", reply.pid, global.timeout);
-            return Err(Failure::new(FailureKind::Timeout, "gave up waiting", why)
-                .todo(format!("see its log; as a last resort: kill -9 {}", reply.pid)));
+            let why = format!(
+                "pid {} has not ended within {:?}",
+                reply.pid, global.timeout
+            );
+            return Err(
+                Failure::new(FailureKind::Timeout, "gave up waiting", why).todo(format!(
+                    "see its log; as a last resort: kill -9 {}",
+                    reply.pid
+                )),
+            );
         }
         std::thread::sleep(LOOK_INTERVAL);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rmesh_gossip::limits::{ENDPOINTS_PER_SECTION, ENDPOINT_ADDRESSES_MAX, SECTIONS_MAX};
+use rmesh_gossip::limits::{ENDPOINT_ADDRESSES_MAX, ENDPOINTS_PER_SECTION, SECTIONS_MAX};
 use rmesh_router::attach::{Attachment, Request, TargetSpec, mac_for};
 use rmesh_wire::{Mac, PeerId};
 use tokio::sync::Mutex;
@@ -65,9 +65,13 @@ impl Containers {
         self.wait_until_joined(deadline).await?;
         let inode = self.inode(&what, &target).await?;
         let snapshot = self.handle.snapshot().await?;
-        let known = snapshot.attachments.iter().find(|a| is_same(a, inode, &body.ifname));
+        let known = snapshot
+            .attachments
+            .iter()
+            .find(|a| is_same(a, inode, &body.ifname));
         let request = make_request(&what, target, &body, inode, known, &snapshot)?;
-        self.wait_until_free(&what, &request, inode, deadline).await?;
+        self.wait_until_free(&what, &request, inode, deadline)
+            .await?;
         let attachment = self.make(&what, request).await?;
         let keep = Box::new(attachment.clone());
         let saved = self.handle.ask(|reply| Call::Attached(keep, reply)).await?;
@@ -116,9 +120,16 @@ impl Containers {
             return Ok(());
         }
         for gone in &vanished {
-            tracing::info!("{} is gone, its interface {} with it", gone.target, gone.interface);
+            tracing::info!(
+                "{} is gone, its interface {} with it",
+                gone.target,
+                gone.interface
+            );
         }
-        let saved = self.handle.ask(|reply| Call::Detached(vanished, reply)).await?;
+        let saved = self
+            .handle
+            .ask(|reply| Call::Detached(vanished, reply))
+            .await?;
         durable("the attached containers", saved).await
     }
 
@@ -188,10 +199,15 @@ fn busy(what: &str) -> Failure {
 fn check(body: &AttachBody) -> Result<(), String> {
     crate::args::parse_interface(&body.ifname)?;
     if body.ip.len() > ENDPOINT_ADDRESSES_MAX {
-        return Err(format!("a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"));
+        return Err(format!(
+            "a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"
+        ));
     }
     let twice = |(index, ip): (usize, &IpNet)| {
-        body.ip.iter().take(index).any(|other| other.addr() == ip.addr())
+        body.ip
+            .iter()
+            .take(index)
+            .any(|other| other.addr() == ip.addr())
     };
     match body.ip.iter().enumerate().find(|item| twice(*item)) {
         Some((_, ip)) => Err(format!("{} is given twice", ip.addr())),
@@ -234,9 +250,16 @@ fn make_request(
         let why = format!(
             "its interface {} is attached already, with {}",
             known.interface,
-            if addresses.is_empty() { "no address".into() } else { addresses.join(", ") }
+            if addresses.is_empty() {
+                "no address".into()
+            } else {
+                addresses.join(", ")
+            }
         );
-        let todo = format!("rmesh detach {} first, or choose another --ifname", body.target);
+        let todo = format!(
+            "rmesh detach {} first, or choose another --ifname",
+            body.target
+        );
         return Err(Failure::new(FailureKind::Conflict, what, why).todo(todo));
     }
     request.addresses.clone_from(&known.addresses);
@@ -250,12 +273,18 @@ fn make_request(
 /// The first wanted address or MAC that somebody else holds, and who.
 fn conflict(snapshot: &Snapshot, request: &Request, inode: u64) -> Option<(String, Holder)> {
     let wants = |addresses: &[IpNet], mac: Mac| -> Option<String> {
-        let shared = addresses.iter().map(IpNet::addr).find(|a| wanted(request, *a));
+        let shared = addresses
+            .iter()
+            .map(IpNet::addr)
+            .find(|a| wanted(request, *a));
         shared
             .map(|address| address.to_string())
             .or_else(|| (mac == request.mac).then(|| format!("MAC {mac}")))
     };
-    let here = snapshot.attachments.iter().filter(|a| !is_same(a, inode, &request.interface));
+    let here = snapshot
+        .attachments
+        .iter()
+        .filter(|a| !is_same(a, inode, &request.interface));
     for other in here {
         if let Some(shared) = wants(&other.addresses, other.mac) {
             let holder = Holder::Here {
@@ -289,10 +318,17 @@ fn taken(what: &str, wanted: &str, holder: &Holder, snapshot: &Snapshot) -> Fail
             format!("choose another address, or first: rmesh detach {target}"),
         ),
         Holder::There { peer, name } => {
-            let whose = if name.is_empty() { String::new() } else { format!(" for {name}") };
+            let whose = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" for {name}")
+            };
             let host = snapshot.name_of(*peer);
             (
-                format!("{wanted} is announced by peer {host} ({}){whose}", peer.short()),
+                format!(
+                    "{wanted} is announced by peer {host} ({}){whose}",
+                    peer.short()
+                ),
                 format!("choose another address, or detach the container on {host} first"),
             )
         }

@@ -60,7 +60,9 @@ impl Core {
         let now = parts.clock.now();
         parts.mesh.handle_targets(parts.targets.resolved(), now);
         parts.mesh.handle_hints(hints.clone(), now);
-        parts.mesh.handle_endpoints(endpoints(&parts.attachments), now);
+        parts
+            .mesh
+            .handle_endpoints(endpoints(&parts.attachments), now);
         Core {
             parts,
             journal: Journal::default(),
@@ -107,7 +109,8 @@ impl Core {
     }
 
     fn second_way(&mut self, peer: PeerId, suppressed: bool, now: Instant) {
-        self.second_ways.retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
+        self.second_ways
+            .retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
         if self.second_ways.len() < SECOND_WAYS_MAX || self.second_ways.contains_key(&peer) {
             self.second_ways.insert(peer, (suppressed, now));
         }
@@ -196,7 +199,8 @@ impl Core {
                 drop(reply.send(self.attachments_changed()));
             }
             Call::Detached(gone, reply) => {
-                let same = |a: &Attachment| gone.iter().any(|g| g.host_interface == a.host_interface);
+                let same =
+                    |a: &Attachment| gone.iter().any(|g| g.host_interface == a.host_interface);
                 self.parts.attachments.retain(|a| !same(a));
                 drop(reply.send(self.attachments_changed()));
             }
@@ -234,7 +238,9 @@ impl Core {
         let now = self.parts.clock.now();
         let announced = endpoints(&self.parts.attachments);
         self.parts.mesh.handle_endpoints(announced, now);
-        self.parts.saver.save(File::Attachments, &self.parts.attachments)
+        self.parts
+            .saver
+            .save(File::Attachments, &self.parts.attachments)
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -242,8 +248,12 @@ impl Core {
         let report = self.parts.mesh.report(now);
         let fresh = now < self.joining_since + JOIN_LIMIT;
         let joining = fresh && !self.parts.targets.is_empty() && report.peers.is_empty();
-        self.second_ways.retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
-        let second_ways = self.second_ways.iter().map(|(peer, (ours, _))| (*peer, *ours));
+        self.second_ways
+            .retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
+        let second_ways = self
+            .second_ways
+            .iter()
+            .map(|(peer, (ours, _))| (*peer, *ours));
         let peer_bytes = self.parts.plane.peer_counters().into_iter();
         Snapshot {
             joining,
@@ -256,7 +266,9 @@ impl Core {
             uptime: now.since(Instant::ZERO),
             second_ways: second_ways.collect(),
             frames: serde_json::to_value(self.parts.plane.counters()).unwrap_or_default(),
-            peer_bytes: peer_bytes.map(|(p, c)| (p, (c.bytes_sent, c.bytes_received))).collect(),
+            peer_bytes: peer_bytes
+                .map(|(p, c)| (p, (c.bytes_sent, c.bytes_received)))
+                .collect(),
             learned: self.parts.plane.learned(),
         }
     }
@@ -285,7 +297,9 @@ impl Core {
             if let Err(failure) = self.parts.plane.send(&transmit) {
                 let now = self.parts.clock.now();
                 let destination = transmit.destination;
-                self.parts.mesh.handle_send_failure(destination, failure, now);
+                self.parts
+                    .mesh
+                    .handle_send_failure(destination, failure, now);
             }
         }
     }

@@ -48,7 +48,10 @@ impl Journal {
             }
             Event::NameShared { peer, name } => {
                 self.trouble(
-                    &format!("peer {} has the name {name} too: use launch --name", peer.short()),
+                    &format!(
+                        "peer {} has the name {name} too: use launch --name",
+                        peer.short()
+                    ),
                     now,
                 );
             }

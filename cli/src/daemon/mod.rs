@@ -9,6 +9,7 @@ mod ports;
 mod start;
 mod targets;
 mod turn;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

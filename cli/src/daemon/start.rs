@@ -11,7 +11,6 @@ use rmesh_router::attach::Attachment;
 use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
 use rmesh_router::{Inbound, Plane, PlaneOptions};
 use rmesh_wire::Boot;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
@@ -92,14 +91,16 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
     let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
-    let watch = AsyncFd::register_with_interest(watch, Interest::READABLE).map_err(|e| cannot(&e))?;
+    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
     let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
     let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
     let plane = Plane::start(plane_options(&options), inbox).map_err(|e| cannot(&e))?;
     if let Some(note) = plane.note() {
         tracing::info!("{note}");
     }
-    bridge.add_port(plane.tap_name(), options.mtu_bytes).map_err(|e| cannot(&e))?;
+    bridge
+        .add_port(plane.tap_name(), options.mtu_bytes)
+        .map_err(|e| cannot(&e))?;
     let ports = KernelPorts(bridge);
     remembered.attachments = still_present(&ports, remembered.attachments);
 
@@ -204,8 +205,9 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
 }
 
 fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attachment> {
-    let (present, gone): (Vec<_>, Vec<_>) =
-        attachments.into_iter().partition(|attachment| ports.is_present(attachment));
+    let (present, gone): (Vec<_>, Vec<_>) = attachments
+        .into_iter()
+        .partition(|attachment| ports.is_present(attachment));
     for attachment in gone {
         tracing::info!(
             "{} is gone, its interface {} with it",

@@ -57,11 +57,7 @@ impl Targets {
     }
 
     /// Adds peers, or replaces all by them.
-    pub(crate) fn connect(
-        &mut self,
-        peers: &[PeerAddress],
-        replace: bool,
-    ) -> Result<(), Failure> {
+    pub(crate) fn connect(&mut self, peers: &[PeerAddress], replace: bool) -> Result<(), Failure> {
         let wanted: BTreeSet<&PeerAddress> = peers.iter().collect();
         let kept = if replace { 0 } else { self.entries.len() };
         let new = wanted.iter().filter(|p| replace || !self.knows(p)).count();
@@ -93,7 +89,10 @@ impl Targets {
 
     /// The list, to be remembered.
     pub(crate) fn peers(&self) -> Vec<PeerAddress> {
-        self.entries.iter().map(|entry| entry.peer.clone()).collect()
+        self.entries
+            .iter()
+            .map(|entry| entry.peer.clone())
+            .collect()
     }
 
     /// The list, for the mesh.
@@ -158,7 +157,9 @@ impl Targets {
 async fn look_up(peer: &PeerAddress) -> Vec<SocketAddr> {
     let found = tokio::net::lookup_host((peer.host(), peer.port())).await;
     let addresses: BTreeSet<SocketAddr> = match found {
-        Ok(found) => found.map(|a| SocketAddr::new(a.ip().to_canonical(), a.port())).collect(),
+        Ok(found) => found
+            .map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()))
+            .collect(),
         Err(error) => {
             tracing::debug!("{} does not resolve: {error}", peer.host());
             BTreeSet::new()
@@ -202,13 +203,23 @@ mod tests {
     #[tokio::test]
     async fn names_are_looked_up_and_addresses_need_no_lookup() {
         let (mut targets, mut queue) = Targets::new();
-        targets.connect(&peers(&["192.0.2.1", "localhost"]), false).unwrap();
-        assert_eq!(targets.resolved()[0].addresses, ["192.0.2.1:6783".parse().unwrap()]);
+        targets
+            .connect(&peers(&["192.0.2.1", "localhost"]), false)
+            .unwrap();
+        assert_eq!(
+            targets.resolved()[0].addresses,
+            ["192.0.2.1:6783".parse().unwrap()]
+        );
         targets.look_up(&BTreeSet::new(), Instant::ZERO);
         targets.look_up(&BTreeSet::new(), Instant::ZERO);
         let result = queue.recv().await.unwrap();
         assert!(targets.take(result));
-        assert!(targets.resolved()[1].addresses.iter().all(|a| a.ip().is_loopback()));
+        assert!(
+            targets.resolved()[1]
+                .addresses
+                .iter()
+                .all(|a| a.ip().is_loopback())
+        );
         assert!(queue.try_recv().is_err(), "looked up twice");
     }
 

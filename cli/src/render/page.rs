@@ -22,21 +22,41 @@ pub(crate) fn status(view: &StatusView) -> String {
     };
     let uptime = duration::short(Duration::from_millis(view.uptime_ms));
     let addresses: Vec<String> = view.addresses.iter().map(ToString::to_string).collect();
-    let troubled = view.targets.iter().filter(|target| target.state != "connected");
+    let troubled = view
+        .targets
+        .iter()
+        .filter(|target| target.state != "connected");
     let connected = view.targets.len() - troubled.clone().count();
     let id = short(&view.id);
     line("version", view.version.clone());
-    line("peer", format!("{} ({id}), pid {}, up {uptime}", view.name, view.pid));
+    line(
+        "peer",
+        format!("{} ({id}), pid {}, up {uptime}", view.name, view.pid),
+    );
     line("mesh", mesh(view));
     line("encryption", view.encryption.clone());
-    line("listening", format!("UDP port {} at {}", view.port, list(&addresses)));
-    line("bridge", format!("{}, container MTU {}", view.bridge, view.mtu_bytes));
+    line(
+        "listening",
+        format!("UDP port {} at {}", view.port, list(&addresses)),
+    );
+    line(
+        "bridge",
+        format!("{}, container MTU {}", view.bridge, view.mtu_bytes),
+    );
     line("containers", format!("{} attached", view.attached));
     line(
         "peers",
-        format!("{} of {} up{}", view.peers_reachable, view.peers_total, by_path(view)),
+        format!(
+            "{} of {} up{}",
+            view.peers_reachable,
+            view.peers_total,
+            by_path(view)
+        ),
     );
-    line("configured", format!("{connected} of {} connected", view.targets.len()));
+    line(
+        "configured",
+        format!("{connected} of {} connected", view.targets.len()),
+    );
     lines(&mut page, "  ", troubled.map(trouble).collect());
     lines(&mut page, "warning: ", view.warnings.clone());
     page
@@ -99,9 +119,17 @@ pub(crate) fn launched(view: &StatusView, founded: bool, state_dir: &Path) -> St
         view.version, view.name, view.pid, view.port, view.encryption
     );
     if founded {
-        let _ = writeln!(text, "founded a new mesh; its secret is in {}", state_dir.display());
+        let _ = writeln!(
+            text,
+            "founded a new mesh; its secret is in {}",
+            state_dir.display()
+        );
     }
-    let targets: Vec<&str> = view.targets.iter().map(|target| target.name.as_str()).collect();
+    let targets: Vec<&str> = view
+        .targets
+        .iter()
+        .map(|target| target.name.as_str())
+        .collect();
     if !targets.is_empty() {
         let _ = writeln!(text, "calling {} (see `rmesh status`)", targets.join(", "));
     }
@@ -206,10 +234,16 @@ warning: look here
         let mut view = view();
         let text = launched(&view, true, Path::new("/s"));
         assert!(text.contains("founded a new mesh"), "{text}");
-        assert!(text.ends_with("rmesh launch --secret-file mesh.secret 192.0.2.1\n"), "{text}");
+        assert!(
+            text.ends_with("rmesh launch --secret-file mesh.secret 192.0.2.1\n"),
+            "{text}"
+        );
         view.addresses.truncate(1);
         view.port = 7;
         let text = launched(&view, false, Path::new("/s"));
-        assert!(text.ends_with(" [2001:db8::1]:7\n") && !text.contains("founded"), "{text}");
+        assert!(
+            text.ends_with(" [2001:db8::1]:7\n") && !text.contains("founded"),
+            "{text}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::duration;
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head);
+    table.load_style(presets::NOTHING).set_header(head);
     table
 }
 
@@ -19,12 +19,18 @@ fn text(table: &Table, none: &str) -> String {
     if table.is_empty() {
         return format!("{none}\n");
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     lines.join("\n") + "\n"
 }
 
 fn micros(time: Option<u64>) -> String {
-    time.map_or_else(|| "-".into(), |us| duration::short(Duration::from_micros(us)))
+    time.map_or_else(
+        || "-".into(),
+        |us| duration::short(Duration::from_micros(us)),
+    )
 }
 
 fn joined(addresses: &[IpNet]) -> String {
@@ -46,7 +52,9 @@ fn path(path: Option<&PathView>) -> String {
 
 /// Other peers, the path to each, and why not a better one.
 pub(crate) fn peers(peers: &[PeerView]) -> String {
-    let head = ["NAME", "ID", "PATH", "MTU", "RTT", "SENT", "RECEIVED", "AGE", "REASON"];
+    let head = [
+        "NAME", "ID", "PATH", "MTU", "RTT", "SENT", "RECEIVED", "AGE", "REASON",
+    ];
     let mut table = table(&head);
     for peer in peers {
         table.add_row([
@@ -82,7 +90,13 @@ pub(crate) fn paths(peers: &[PeerView]) -> String {
         }
         if let Some(relay @ PathView::Relay { .. }) = &peer.path {
             let time = micros(peer.round_trip_us);
-            table.add_row([peer.name.clone(), path(Some(relay)), yes(true), "alive".into(), time]);
+            table.add_row([
+                peer.name.clone(),
+                path(Some(relay)),
+                yes(true),
+                "alive".into(),
+                time,
+            ]);
         }
     }
     text(&table, "no paths to other peers are known")
@@ -106,7 +120,14 @@ pub(crate) fn routes(peers: &[PeerView]) -> String {
         };
         let links: Vec<&str> = peer.links.iter().map(|link| link.name.as_str()).collect();
         let links = or_dash(&links.join(" ")).to_owned();
-        table.add_row([peer.name.clone(), short(&peer.id).into(), hop, hops, cost, links]);
+        table.add_row([
+            peer.name.clone(),
+            short(&peer.id).into(),
+            hop,
+            hops,
+            cost,
+            links,
+        ]);
     }
     text(&table, "no other peers are known")
 }
@@ -159,7 +180,12 @@ mod tests {
     /// Columns are told apart by two or more spaces.
     fn cells(text: &str) -> Vec<Vec<&str>> {
         text.lines()
-            .map(|line| line.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect())
+            .map(|line| {
+                line.split("  ")
+                    .map(str::trim)
+                    .filter(|c| !c.is_empty())
+                    .collect()
+            })
             .collect()
     }
 
@@ -203,7 +229,17 @@ mod tests {
     fn a_relayed_peer_says_why() {
         let text = peers(&[peer()]);
         let reason = "no direct address answers";
-        let row = ["c", "cccccccccccc", "through b", "1500", "1.2ms", "2.0 KiB", "0 B", "5s", reason];
+        let row = [
+            "c",
+            "cccccccccccc",
+            "through b",
+            "1500",
+            "1.2ms",
+            "2.0 KiB",
+            "0 B",
+            "5s",
+            reason,
+        ];
         assert_eq!(cells(&text)[1], row);
     }
 
@@ -211,14 +247,20 @@ mod tests {
     fn every_path_is_listed_with_its_state() {
         let text = paths(&[peer()]);
         let rows = cells(&text);
-        assert_eq!(rows[1], ["c", "direct 192.0.2.3:6783", "-", "no answer", "-"]);
+        assert_eq!(
+            rows[1],
+            ["c", "direct 192.0.2.3:6783", "-", "no answer", "-"]
+        );
         assert_eq!(rows[2], ["c", "through b", "yes", "alive", "1.2ms"]);
     }
 
     #[test]
     fn routes_name_the_first_hop() {
         let text = routes(&[peer()]);
-        assert_eq!(cells(&text)[1], ["c", "cccccccccccc", "b", "2", "900us", "b"]);
+        assert_eq!(
+            cells(&text)[1],
+            ["c", "cccccccccccc", "b", "2", "900us", "b"]
+        );
     }
 
     #[test]
@@ -228,7 +270,10 @@ mod tests {
             peer_name: "c".into(),
             reachable: true,
             mac: "02:00:00:00:00:03".into(),
-            addresses: vec!["10.32.0.3/24".parse().unwrap(), "fd32::3/64".parse().unwrap()],
+            addresses: vec![
+                "10.32.0.3/24".parse().unwrap(),
+                "fd32::3/64".parse().unwrap(),
+            ],
             name: String::new(),
             moves: 1,
             in_force: true,
@@ -244,14 +289,26 @@ mod tests {
         };
         let text = endpoints(&view);
         let rows = cells(&text);
-        let announced = ["c", "02:00:00:00:00:03", "10.32.0.3/24 fd32::3/64", "-", "reachable"];
+        let announced = [
+            "c",
+            "02:00:00:00:00:03",
+            "10.32.0.3/24 fd32::3/64",
+            "-",
+            "reachable",
+        ];
         assert_eq!(rows[1], announced);
-        assert_eq!(rows[2], ["this host", "02:00:00:00:00:09", "-", "-", "learned 2s ago"]);
+        assert_eq!(
+            rows[2],
+            ["this host", "02:00:00:00:00:09", "-", "-", "learned 2s ago"]
+        );
     }
 
     #[test]
     fn nothing_is_said_in_words() {
-        assert_eq!(attachments(&[]), "no containers are attached on this host\n");
+        assert_eq!(
+            attachments(&[]),
+            "no containers are attached on this host\n"
+        );
         assert_eq!(peers(&[]), "no other peers are known\n");
     }
 }

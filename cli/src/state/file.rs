@@ -125,7 +125,9 @@ pub(super) fn load<T: DeserializeOwned>(
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?
+        .take(FILE_LEN_MAX + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -152,7 +154,10 @@ fn checksum(file: File, body: &str) -> String {
         .chain_update(VERSION.to_be_bytes())
         .chain_update(body)
         .finalize();
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn damaged(folder: &Path, file: File, reason: &'static str) -> StateError {
@@ -189,7 +194,11 @@ fn replace(folder: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> io::Re
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(temporary)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

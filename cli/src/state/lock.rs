@@ -71,14 +71,21 @@ fn lock(file: &File) -> bool {
 
 fn open(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
     options.open(folder.join(LOCK_FILE))
 }
 
 fn read_pid(file: &mut File) -> u32 {
     let mut text = String::new();
     let read = file.take(CONTENT_LEN_MAX).read_to_string(&mut text);
-    read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
+    read.ok()
+        .and_then(|_| text.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

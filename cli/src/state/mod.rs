@@ -186,7 +186,10 @@ mod tests {
         std::fs::write(state.path("identity"), "garbage").unwrap();
         for _ in 0..2 {
             let error = state.identity().unwrap_err().to_string();
-            assert!(error.contains("identity") && error.contains("backup"), "{error}");
+            assert!(
+                error.contains("identity") && error.contains("backup"),
+                "{error}"
+            );
         }
         assert!(state.path("identity").exists());
     }

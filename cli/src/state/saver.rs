@@ -27,16 +27,18 @@ impl Saver {
     /// Starts the thread.
     pub(crate) fn start(state: StateDir) -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<SaveJob>(JOBS_MAX);
-        let thread = thread::Builder::new().name("rmesh-state".into()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
-                let result = state.write(job.file, &job.bytes);
-                if let Err(error) = &result {
-                    tracing::error!("{error}");
+        let thread = thread::Builder::new()
+            .name("rmesh-state".into())
+            .spawn(move || {
+                while let Some(job) = queue.blocking_recv() {
+                    let result = state.write(job.file, &job.bytes);
+                    if let Err(error) = &result {
+                        tracing::error!("{error}");
+                    }
+                    // Nobody waits for files that are only worth having.
+                    let _ = job.done.send(result);
                 }
-                // Nobody waits for files that are only worth having.
-                let _ = job.done.send(result);
-            }
-        })?;
+            })?;
         Ok(Saver { jobs, thread })
     }
 

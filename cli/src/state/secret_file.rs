@@ -22,7 +22,9 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
         return read(io::stdin().lock()).map_err(|cause| Failure::failed(what(), cause));
     }
     let file = File::open(path).map_err(|cause| Failure::failed(what(), cause))?;
-    let about = file.metadata().map_err(|cause| Failure::failed(what(), cause))?;
+    let about = file
+        .metadata()
+        .map_err(|cause| Failure::failed(what(), cause))?;
     if about.mode() & OTHERS != 0 {
         let why = format!("others may read it (mode {:04o})", about.mode() & 0o7777);
         let todo = format!("chmod 600 {}", path.display());
@@ -54,7 +56,10 @@ mod tests {
             assert!(failure.todo.starts_with("chmod 600"), "{failure}");
         }
         std::fs::set_permissions(file.path(), Permissions::from_mode(0o400)).unwrap();
-        assert_eq!(read_secret(file.path()).unwrap().as_str(), "correct horse battery\n");
+        assert_eq!(
+            read_secret(file.path()).unwrap().as_str(),
+            "correct horse battery\n"
+        );
     }
 
     #[test]
