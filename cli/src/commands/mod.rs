@@ -51,7 +51,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes one line.
-fn print_line(text: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
