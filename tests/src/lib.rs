@@ -1,1 +1,3 @@
-//! Not written yet.
+//! The proof: a simulator for the mesh core, and the words end-to-end tests are told in.
+
+pub mod sim;

@@ -1,0 +1,19 @@
+//! A whole mesh in one thread: many [`rmesh_gossip::Mesh`] cores, a network and a clock, all
+//! driven by one seed, so that every run can be replayed.
+//!
+//! [`run`] plays one scenario with one seed and returns an [`Outcome`]; what is wrong, if
+//! anything, is in [`Outcome::violations`].
+
+mod check;
+mod fault;
+mod flow;
+mod layout;
+mod network;
+mod node;
+mod random;
+mod report;
+mod scenario;
+mod world;
+
+pub use report::{Outcome, Summary, quantile, table};
+pub use scenario::{Options, Scenario, run};
