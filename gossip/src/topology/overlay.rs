@@ -18,8 +18,11 @@ fn degree(count: usize) -> usize {
 
 /// The peers `me` wants as control neighbours out of `peers` (without `me`): everybody while the
 /// mesh is small; then the two next to it on a circle of hashed ids, which keeps the whole
-/// connected, the nearest by round trip, and some chosen by hash. The choice only changes with
-/// the set of peers, so links do not flap.
+/// connected, the nearest by round trip, and some chosen by hash.
+///
+/// Round trips count by powers of two, alike below a millisecond, and the hash decides among
+/// equals: so the choice hardly follows their jitter, links do not flap, and no peer that is near
+/// to everybody is chosen by everybody.
 pub(crate) fn desired(
     me: &PeerId,
     peers: &[PeerId],
@@ -31,15 +34,15 @@ pub(crate) fn desired(
     let degree = degree(peers.len() + 1);
     let mut chosen = BTreeSet::new();
     chosen.extend(circle_neighbours(me, peers));
-    let mut near: Vec<(Duration, PeerId)> = peers
+    let mut near: Vec<(u32, u64, PeerId)> = peers
         .iter()
-        .filter_map(|peer| Some((round_trip(peer)?, *peer)))
+        .filter_map(|peer| Some((nearness(round_trip(peer)?), pair_hash(me, peer), *peer)))
         .collect();
     near.sort_unstable();
     let half = degree / 2;
     chosen.extend(
         near.into_iter()
-            .map(|(_, peer)| peer)
+            .map(|(_, _, peer)| peer)
             .take(half.saturating_sub(1)),
     );
     let mut random: Vec<(u64, PeerId)> = peers.iter().map(|p| (pair_hash(me, p), *p)).collect();
@@ -51,6 +54,11 @@ pub(crate) fn desired(
         chosen.insert(peer);
     }
     chosen
+}
+
+/// Order of magnitude of a round trip.
+fn nearness(round_trip: Duration) -> u32 {
+    round_trip.as_millis().max(1).ilog2()
 }
 
 fn circle_neighbours(me: &PeerId, peers: &[PeerId]) -> [PeerId; 2] {
@@ -87,12 +95,16 @@ mod tests {
         (0..count).map(id).collect()
     }
 
-    fn links(peers: &[PeerId]) -> Vec<BTreeSet<PeerId>> {
+    fn links(
+        peers: &[PeerId],
+        round_trip: impl Fn(usize, usize) -> Option<Duration>,
+    ) -> Vec<BTreeSet<PeerId>> {
+        let place = |peer: &PeerId| peers.iter().position(|other| other == peer).unwrap();
         let mut links: Vec<BTreeSet<PeerId>> = alloc::vec![BTreeSet::new(); peers.len()];
         for (at, me) in peers.iter().enumerate() {
             let others: Vec<PeerId> = peers.iter().filter(|peer| *peer != me).copied().collect();
-            for other in desired(me, &others, |_| None) {
-                let there = peers.iter().position(|peer| *peer == other).unwrap();
+            for other in desired(me, &others, |peer| round_trip(at, place(peer))) {
+                let there = place(&other);
                 links[at].insert(other);
                 links[there].insert(*me);
             }
@@ -100,26 +112,64 @@ mod tests {
         links
     }
 
+    /// Places of peers on a plane, one unit a millisecond, or all around one that is near to all.
+    fn on_a_plane(a: usize, b: usize) -> Option<Duration> {
+        let place = |n: usize| {
+            let hash = finish(n as u64 + 77);
+            ((hash % 200) as i64, ((hash >> 32) % 200) as i64)
+        };
+        let ((ax, ay), (bx, by)) = (place(a), place(b));
+        Some(Duration::from_millis(
+            ((ax - bx).abs() + (ay - by).abs()) as u64,
+        ))
+    }
+
+    fn around_a_hub(a: usize, b: usize) -> Option<Duration> {
+        let millis = if a.min(b) == 0 { 10 } else { 100 };
+        Some(Duration::from_millis(millis))
+    }
+
+    fn assert_connected_with_few_links(peers: &[PeerId], links: &[BTreeSet<PeerId>]) {
+        let mut seen = BTreeSet::from([peers[0]]);
+        let mut queue = alloc::vec![0];
+        while let Some(at) = queue.pop() {
+            for other in &links[at] {
+                if seen.insert(*other) {
+                    queue.push(peers.iter().position(|peer| peer == other).unwrap());
+                }
+            }
+        }
+        assert_eq!(seen.len(), peers.len());
+        let most = links.iter().map(BTreeSet::len).max().unwrap();
+        let count = peers.len();
+        assert!(
+            most <= crate::limits::LINKS_MAX,
+            "{most} links among {count}"
+        );
+    }
+
     #[test]
     fn meshes_of_every_size_are_connected_with_few_links() {
         for count in [2, 9, 10, 11, 50, 300] {
             let peers = mesh(count);
-            let links = links(&peers);
-            let mut seen = BTreeSet::from([peers[0]]);
-            let mut queue = alloc::vec![0];
-            while let Some(at) = queue.pop() {
-                for other in &links[at] {
-                    if seen.insert(*other) {
-                        queue.push(peers.iter().position(|peer| peer == other).unwrap());
-                    }
-                }
-            }
-            assert_eq!(seen.len(), peers.len(), "{count} peers");
-            let most = links.iter().map(BTreeSet::len).max().unwrap();
-            assert!(
-                most <= crate::limits::LINKS_MAX,
-                "{most} links among {count}"
-            );
+            assert_connected_with_few_links(&peers, &links(&peers, |_, _| None));
+            assert_connected_with_few_links(&peers, &links(&peers, on_a_plane));
         }
+        let peers = mesh(35);
+        assert_connected_with_few_links(&peers, &links(&peers, around_a_hub));
+    }
+
+    #[test]
+    fn jitter_of_a_fifth_moves_few_links() {
+        let peers = mesh(60);
+        let shaken = |a: usize, b: usize| {
+            let percent = 90 + finish((a * 1_000 + b) as u64) % 21;
+            Some(on_a_plane(a, b)? * u32::try_from(percent).unwrap() / 100)
+        };
+        let (before, after) = (links(&peers, on_a_plane), links(&peers, shaken));
+        let total: usize = before.iter().map(BTreeSet::len).sum();
+        let moved = before.iter().zip(&after);
+        let moved: usize = moved.map(|(b, a)| b.difference(a).count()).sum();
+        assert!(moved * 4 < total, "{moved} of {total} link ends moved");
     }
 }

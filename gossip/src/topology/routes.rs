@@ -214,6 +214,8 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -308,6 +310,37 @@ mod tests {
                     prop_assert_eq!(got == 1, peer == source || routes.reaches(peer));
                 }
             }
+        }
+    }
+
+    /// A ring with chords, as the overlay makes it.
+    fn overlay_like(count: usize) -> Graph {
+        let mut links = BTreeMap::new();
+        for at in 0..count {
+            for chord in [1, 7, 19, 41] {
+                let to = (at * 5 + chord * 3 + 1) % count;
+                let cost = u32::try_from(500 + (at * 31 + chord * 17) % 4_000).unwrap();
+                for to in [to, (at + 1) % count] {
+                    if at != to {
+                        links.insert((at.min(to), at.max(to)), cost);
+                    }
+                }
+            }
+        }
+        let links: Vec<_> = links.into_iter().map(|((a, b), c)| (a, b, c)).collect();
+        Graph::new(peers(count), &links)
+    }
+
+    #[test]
+    fn trees_of_all_sources_are_computed_in_little_time() {
+        for (count, bound_ms) in [(50, 20), (300, 500), (1_000, 5_000)] {
+            let graph = overlay_like(count);
+            let start = std::time::Instant::now();
+            let trees = graph.flood_trees(&peers(count)[count / 2]);
+            let took = start.elapsed();
+            std::println!("broadcast trees of {count} sources: {took:?}");
+            assert_eq!(trees.len(), count);
+            assert!(took.as_millis() < bound_ms, "{took:?} for {count} sources");
         }
     }
 }
