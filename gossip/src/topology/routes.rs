@@ -134,6 +134,32 @@ impl Graph {
         best
     }
 
+    /// For every peer that links lead to from `me`: over all ways there, the least that the
+    /// heaviest link of the way weighs (Prim's algorithm).
+    pub(crate) fn bottlenecks(
+        &self,
+        me: &PeerId,
+        weight: impl Fn(&PeerId, &PeerId) -> u64,
+    ) -> BTreeMap<PeerId, u64> {
+        let mut found = BTreeMap::new();
+        let mut queue = BinaryHeap::new();
+        queue.extend(self.index(me).map(|source| Reverse((0, source))));
+        while let Some(Reverse((heaviest, at))) = queue.pop() {
+            let Some(here) = self.nodes.get(at).filter(|here| !found.contains_key(*here)) else {
+                continue;
+            };
+            found.insert(*here, heaviest);
+            for (to, _) in self.edges.get(at).into_iter().flatten() {
+                let there = self
+                    .nodes
+                    .get(*to)
+                    .filter(|peer| !found.contains_key(*peer));
+                queue.extend(there.map(|peer| Reverse((heaviest.max(weight(here, peer)), *to))));
+            }
+        }
+        found
+    }
+
     /// Shortest routes from `me`.
     pub(crate) fn routes(&self, me: &PeerId) -> Routes {
         let Some(source) = self.index(me) else {
