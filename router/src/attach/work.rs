@@ -63,19 +63,8 @@ impl<'a> Work<'a> {
 
     /// Makes the veth pair unless it exists; true if it was made.
     pub(super) fn ensure_pair(&mut self) -> Result<bool, AttachError> {
-        let host = self.host.link(&self.host_interface)?;
-        let inside = self.inside.link(&self.request.interface)?;
-        match (host, inside) {
-            (Some(host), Some(inside)) if host.is_paired_with(&inside) => return Ok(false),
-            (_, Some(_)) => {
-                return Err(AttachError::InterfaceTaken {
-                    target: self.netns.target().to_owned(),
-                    interface: self.request.interface.clone(),
-                });
-            }
-            // The container renamed its end.
-            (Some(_), None) => self.host.delete_link(&self.host_interface)?,
-            (None, None) => {}
+        if self.find_pair()? {
+            return Ok(false);
         }
         let here = End {
             name: &self.host_interface,
@@ -86,9 +75,38 @@ impl<'a> Work<'a> {
             mac: Some(self.request.mac),
         };
         let mtu_bytes = self.request.mtu_bytes;
-        self.host
-            .create_veth(&here, &there, self.netns.as_fd(), mtu_bytes)?;
-        Ok(true)
+        let made = self
+            .host
+            .create_veth(&here, &there, self.netns.as_fd(), mtu_bytes);
+        match made {
+            Ok(()) => Ok(true),
+            // Another attach was faster; then it is there now.
+            Err(error) if error.errno() == Some(libc::EEXIST) && self.find_pair()? => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the pair exists; what is left of a former one is removed.
+    fn find_pair(&mut self) -> Result<bool, AttachError> {
+        let mut host = self.host.link(&self.host_interface)?;
+        let inside = self.inside.link(&self.request.interface)?;
+        if host.is_none() && inside.is_some() {
+            // Another attach may have made both since.
+            host = self.host.link(&self.host_interface)?;
+        }
+        match (host, inside) {
+            (Some(host), Some(inside)) if host.is_paired_with(&inside) => Ok(true),
+            (_, Some(_)) => Err(AttachError::InterfaceTaken {
+                target: self.netns.target().to_owned(),
+                interface: self.request.interface.clone(),
+            }),
+            // The container renamed its end.
+            (Some(_), None) => {
+                self.host.delete_link(&self.host_interface)?;
+                Ok(false)
+            }
+            (None, None) => Ok(false),
+        }
     }
 
     /// Makes the pair usable. Addresses that were given are put into `added`.
@@ -181,8 +199,12 @@ impl<'a> Work<'a> {
                 let reason = "the container has it already, with another prefix length";
                 return Err(AttachError::Address { address, reason });
             }
-            self.inside.add_address(link, address)?;
-            added.push(address);
+            match self.inside.add_address(link, address) {
+                Ok(()) => added.push(address),
+                // Another attach was faster.
+                Err(error) if error.errno() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let asked = |net: &IpNet| self.request.addresses.contains(net);
         Ok(present.into_iter().filter(|net| !asked(net)).collect())

@@ -1,6 +1,8 @@
 //! Containers on a bridge, told as stories. Each test has a host and containers of its own, all
 //! network namespaces that vanish with it.
 
+#![allow(clippy::unwrap_used)]
+
 mod namespace;
 
 use std::fs::{self, File};
@@ -408,10 +410,60 @@ fn only_addresses_other_hosts_can_reach_are_local_addresses() {
 fn changes_of_addresses_are_heard_of() {
     let (wire, host) = (Host::new(), Host::new());
     let watch = host.namespace.enter(AddressWatch::open).unwrap();
-    assert!(!watch.drain());
+    let quiet = || {
+        let started = Instant::now();
+        while watch.drain() {
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "news without end"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    quiet();
     wire.attach(&host.namespace, &["192.0.2.1/24"]).unwrap();
     assert!(watch.drain());
-    thread::sleep(Duration::from_millis(1500)); // the kernel may add late news of the carrier
-    watch.drain();
-    assert!(!watch.drain());
+    quiet();
+}
+
+#[test]
+fn many_containers_attach_at_the_same_time() {
+    const CONTAINERS: u8 = 16;
+    let host = Host::new();
+    let containers: Vec<Namespace> = (0..CONTAINERS).map(|_| Namespace::new()).collect();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for (number, container) in (1..).zip(&containers) {
+            let host = &host;
+            scope.spawn(move || {
+                let address = format!("10.32.0.{number}/16");
+                host.attach(container, &[&address]).unwrap();
+            });
+        }
+    });
+    println!("{CONTAINERS} attached in {:?}", started.elapsed());
+    assert_eq!(host.ports().len(), usize::from(CONTAINERS));
+    let (first, last) = (&containers[0], &containers[usize::from(CONTAINERS) - 1]);
+    assert!(delivers(
+        &first.udp(ip("10.32.0.1")),
+        &last.udp(ip("10.32.0.16"))
+    ));
+}
+
+#[test]
+fn two_attaches_of_one_container_at_the_same_time_leave_one_interface() {
+    let host = Host::new();
+    for _ in 0..16 {
+        let container = Namespace::new();
+        let results = thread::scope(|scope| {
+            let attach = || host.attach(&container, &["10.32.0.1/16"]);
+            let both = [scope.spawn(attach), scope.spawn(attach)];
+            both.map(|thread| thread.join().unwrap())
+        });
+        let [made, again] = results.map(Result::unwrap);
+        assert_eq!(made, again);
+        assert!(host.is_present(&made));
+        assert!(has(&container, &made.interface));
+        host.detach(&made).unwrap();
+    }
 }
