@@ -126,6 +126,8 @@ pub struct PlaneCounters {
     pub pending_sent: u64,
     /// MACs learned at the moment.
     pub learned_macs: u64,
+    /// Sessions that cannot be used at the moment because their cipher is not spoken here.
+    pub unusable_sessions: u64,
     /// What was dropped, by reason; reasons that never occurred are absent.
     pub drops: BTreeMap<String, u64>,
 }

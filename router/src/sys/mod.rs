@@ -1,3 +1,4 @@
 //! The few files that speak to the kernel below netlink.
 
+pub(crate) mod poll;
 pub(crate) mod udp;
