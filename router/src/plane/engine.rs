@@ -34,6 +34,7 @@ pub(crate) struct Engine {
     pub(crate) second_way: SecondWay,
     pending: Pending,
     own_floods: Bucket,
+    next_aging: Instant,
     flood_sequence: u64,
     /// Where a flood's copy for one child is made.
     copy: Buffer,
@@ -41,6 +42,8 @@ pub(crate) struct Engine {
 
 /// Time between two rounds of looking after old state.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// Time between two looks at all learned MACs.
+const AGING_EVERY: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(crate) fn new(
@@ -61,6 +64,7 @@ impl Engine {
             second_way: SecondWay::new(now),
             pending: Pending::default(),
             own_floods: Bucket::full(now),
+            next_aging: now + AGING_EVERY,
             flood_sequence: 0,
             copy: Buffer::default(),
         }
@@ -89,6 +93,10 @@ impl Engine {
         if let Some(probe) = self.second_way.poll_probe(tables, now) {
             // A bridge that is down loses the probe and nothing else.
             let _ = self.port.write(&probe);
+        }
+        if now >= self.next_aging {
+            self.next_aging = now + AGING_EVERY;
+            self.fdb.expire(now);
         }
         self.stats.learned_macs.set(self.fdb.len() as u64);
     }

@@ -97,7 +97,7 @@ mod tests {
             macs: [(MINE, ME), (ANNOUNCED, OTHER)].into(),
             ..Forwarding::default()
         };
-        let tables = Tables::build(forwarding, &Tables::default(), 1);
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
         let (mut fdb, now) = (Fdb::default(), Instant::now());
         fdb.learn(LEARNED, Place::Remote(THIRD), now);
         fdb.learn(HERE, Place::Local, now);

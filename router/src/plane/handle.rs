@@ -157,7 +157,8 @@ impl Plane {
     /// stay go on; frames that waited for a session are sent.
     pub fn publish(&self, forwarding: Forwarding) {
         let _publishing = lock(&self.publishing);
-        let tables = Tables::build(forwarding, &self.tables.load(), self.workers.len());
+        let (old, workers) = (self.tables.load(), self.workers.len());
+        let tables = Tables::build(forwarding, &old, workers, Instant::now());
         self.tables.store(Arc::new(tables));
         self.wake_workers();
     }

@@ -97,7 +97,7 @@ mod tests {
             mesh_mark: 5,
             ..Forwarding::default()
         };
-        let tables = Tables::build(forwarding, &Tables::default(), 1);
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
         let probe = second_way.poll_probe(&tables, now).unwrap();
         assert_eq!(parse_second_way_probe(&probe), Some((5, SMALL)));
         assert_eq!(second_way.poll_probe(&tables, now), None);

@@ -26,6 +26,7 @@ type LaneWindow = Mutex<ReplayWindow<RECORD_WORDS>>;
 pub(crate) struct Session {
     pub(crate) peer: PeerId,
     pub(crate) stats: Arc<PeerStats>,
+    pub(crate) local_index: u32,
     remote_index: u32,
     seal: Aead,
     open: Aead,
@@ -44,6 +45,7 @@ impl Session {
         Some(Session {
             peer: keys.peer,
             stats,
+            local_index: keys.local_index,
             remote_index: keys.remote_index,
             seal: Aead::new(keys.cipher, &keys.seal_key)?,
             open: Aead::new(keys.cipher, &keys.open_key)?,
@@ -57,6 +59,7 @@ impl Session {
     /// Whether this is the session of `keys`, so that it may go on under a new snapshot.
     pub(crate) fn is_of(&self, keys: &SessionKeys) -> bool {
         self.peer == keys.peer
+            && self.local_index == keys.local_index
             && self.remote_index == keys.remote_index
             && self.seal_key == keys.seal_key
             && self.open_key == keys.open_key

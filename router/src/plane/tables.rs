@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rmesh_gossip::api::FloodTree;
+use rmesh_gossip::limits::SESSION_LIFETIME;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::{Mac, PeerId, ShortId, relay};
@@ -30,6 +32,9 @@ pub(crate) struct Tables {
     floods: HashMap<ShortId, FloodTree>,
     /// Counters of every peer that is reachable or has a session.
     stats: HashMap<PeerId, Arc<PeerStats>>,
+    /// Sessions that lately left the snapshot, and when. Should one come back, it goes on counting:
+    /// starting again would use nonces twice. None comes back after [`SESSION_LIFETIME`].
+    retired: Vec<(Instant, Arc<Session>)>,
     /// Sessions whose cipher is not spoken here.
     pub(crate) unusable_sessions: u64,
 }
@@ -55,7 +60,12 @@ pub(crate) struct Route<'a> {
 
 impl Tables {
     /// Builds the next snapshot. Sessions and counters that `old` has already are carried on.
-    pub(crate) fn build(forwarding: Forwarding, old: &Tables, workers: usize) -> Tables {
+    pub(crate) fn build(
+        forwarding: Forwarding,
+        old: &Tables,
+        workers: usize,
+        now: Instant,
+    ) -> Tables {
         let mut stats = StatsOf {
             old,
             workers,
@@ -96,7 +106,21 @@ impl Tables {
             );
         }
         tables.stats = stats.of;
+        tables.retire(old, now);
         tables
+    }
+
+    /// Keeps what `old` had and this snapshot has not.
+    fn retire(&mut self, old: &Tables, now: Instant) {
+        let left = old.sessions.values().map(|session| (now, session));
+        let before = old.retired.iter().map(|(since, session)| (*since, session));
+        for (since, session) in before.chain(left) {
+            let same = |kept: &Arc<Session>| Arc::ptr_eq(kept, session);
+            let is_in_use = self.sessions.get(&session.local_index).is_some_and(same);
+            if !is_in_use && now.saturating_duration_since(since) < SESSION_LIFETIME {
+                self.retired.push((since, Arc::clone(session)));
+            }
+        }
     }
 
     fn add_short(&mut self, id: PeerId) {
@@ -189,9 +213,13 @@ impl StatsOf<'_> {
 }
 
 fn session(keys: &SessionKeys, old: &Tables, stats: &mut StatsOf<'_>) -> Option<Arc<Session>> {
-    if let Some(session) = old.sessions.get(&keys.local_index)
-        && session.is_of(keys)
-    {
+    let retired = old.retired.iter().map(|(_, session)| session);
+    let mut candidates = old
+        .sessions
+        .get(&keys.local_index)
+        .into_iter()
+        .chain(retired);
+    if let Some(session) = candidates.find(|session| session.is_of(keys)) {
         return Some(Arc::clone(session));
     }
     Session::new(keys, stats.get(keys.peer)).map(Arc::new)
@@ -241,10 +269,10 @@ pub(crate) mod tests {
 
     #[test]
     fn sessions_outlast_publishes_unless_their_keys_change() {
-        let first = Tables::build(sample(), &Tables::default(), 1);
+        let first = Tables::build(sample(), &Tables::default(), 1, Instant::now());
         let mut next = sample();
         next.sessions[1].seal_key = Key([9; 32]);
-        let second = Tables::build(next, &first, 1);
+        let second = Tables::build(next, &first, 1, Instant::now());
         assert!(Arc::ptr_eq(&first.sessions[&10], &second.sessions[&10]));
         assert!(!Arc::ptr_eq(&first.sessions[&20], &second.sessions[&20]));
         let stats = [&first, &second].map(|tables| &tables.sessions[&20].stats);
@@ -255,8 +283,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_session_that_comes_back_goes_on_counting() {
+        let now = Instant::now();
+        let first = Tables::build(sample(), &Tables::default(), 1, now);
+        let without = Tables::build(Forwarding::default(), &first, 1, now);
+        assert!(without.session(10).is_none());
+        let again = Tables::build(sample(), &without, 1, now);
+        assert!(Arc::ptr_eq(&first.sessions[&10], &again.sessions[&10]));
+        assert!(again.retired.is_empty());
+        let later = now + SESSION_LIFETIME;
+        let forgotten = Tables::build(Forwarding::default(), &without, 1, later);
+        assert!(forgotten.retired.is_empty());
+    }
+
+    #[test]
     fn routes_know_their_overhead_and_whose_session_it_is() {
-        let tables = Tables::build(sample(), &Tables::default(), 1);
+        let tables = Tables::build(sample(), &Tables::default(), 1, Instant::now());
         let direct = tables.route(PeerId([1; 16])).unwrap();
         let relayed = tables.route(PeerId([2; 16])).unwrap();
         assert_eq!(direct.payload_len_max, 1252 - 32);
@@ -273,7 +315,7 @@ pub(crate) mod tests {
         twin[15] = 9;
         forwarding.peers.insert(PeerId(twin), path);
         forwarding.sessions[1].cipher = Cipher::Aes256Gcm;
-        let tables = Tables::build(forwarding, &Tables::default(), 1);
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
         assert_eq!(tables.unusable_sessions, 1);
         assert!(tables.route(PeerId([2; 16])).is_none());
         assert_eq!(tables.resolve(ShortId([1; 8])), None);
