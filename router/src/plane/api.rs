@@ -19,7 +19,8 @@ pub struct PlaneOptions {
     pub bind: Vec<IpAddr>,
     /// UDP port; 0 asks for any.
     pub port: u16,
-    /// MTU of the containers in bytes.
+    /// MTU of the containers in bytes, for whoever makes the TAP a port of the bridge; the plane
+    /// itself carries frames of any length.
     pub mtu_bytes: u16,
     /// Threads wanted; 0 and more than the port has queues are adjusted, see [`crate::Plane::note`].
     pub workers: usize,
@@ -126,6 +127,8 @@ pub struct PlaneCounters {
     pub pending_sent: u64,
     /// MACs learned at the moment.
     pub learned_macs: u64,
+    /// Sessions that cannot be used at the moment because their cipher is not spoken here.
+    pub unusable_sessions: u64,
     /// What was dropped, by reason; reasons that never occurred are absent.
     pub drops: BTreeMap<String, u64>,
 }
