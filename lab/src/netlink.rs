@@ -16,7 +16,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -115,11 +115,7 @@ pub(crate) fn interface_names() -> io::Result<Vec<String>> {
 
 /// The Ethernet address of an interface.
 pub(crate) fn mac(interface: &str) -> io::Result<[u8; 6]> {
-    let link = links()?
-        .into_iter()
-        .find(|link| name_of(link) == Some(interface));
-    let bytes = link
-        .ok_or_else(no_such_interface)?
+    let bytes = link(interface)?
         .attributes
         .into_iter()
         .find_map(|attribute| match attribute {
@@ -127,6 +123,13 @@ pub(crate) fn mac(interface: &str) -> io::Result<[u8; 6]> {
             _ => None,
         });
     bytes.ok_or_else(|| io::Error::other("it has no Ethernet address"))
+}
+
+/// Whether an interface is up and has a carrier (RFC 2863 `ifOperStatus` up).
+pub(crate) fn is_operational(interface: &str) -> io::Result<bool> {
+    Ok(link(interface)?
+        .attributes
+        .contains(&LinkAttribute::OperState(State::Up)))
 }
 
 /// Addresses of an interface.
@@ -164,6 +167,13 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(found?, message.header.prefix_len).ok()
 }
 
+fn link(interface: &str) -> io::Result<LinkMessage> {
+    let found = links()?
+        .into_iter()
+        .find(|link| name_of(link) == Some(interface));
+    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
 fn links() -> io::Result<Vec<LinkMessage>> {
     let answers = request(
         RouteNetlinkMessage::GetLink(LinkMessage::default()),
@@ -183,10 +193,6 @@ fn name_of(link: &LinkMessage) -> Option<&str> {
             LinkAttribute::IfName(name) => Some(name.as_str()),
             _ => None,
         })
-}
-
-fn no_such_interface() -> io::Error {
-    io::Error::from_raw_os_error(libc::ENODEV)
 }
 
 fn family(address: IpAddr) -> AddressFamily {
