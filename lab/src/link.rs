@@ -14,11 +14,13 @@ use crate::{
     Host, LabError,
     error::{Attempt, lock},
     netlink::{self, VethEnd},
-    nft,
+    nft, probe,
 };
 
-/// The kernel notes a new carrier at once, or within a second where several come together.
+/// A bound only: the kernel acts on a new carrier when it is asked about it.
 const CARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a new link may take to carry the first ping.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const CARRIER_POLL: Duration = Duration::from_millis(2);
 
 /// Which address families a link carries.
@@ -73,6 +75,7 @@ impl Link {
                     .attempt(|| format!("configure {} of {}", end.interface, end.host.name()))?;
             }
         }
+        wire.await_answer()?;
         Ok(Link(Arc::new(wire)))
     }
 
@@ -177,6 +180,19 @@ impl Wire {
         }
         for address in self.addresses(other) {
             netlink::add_neighbour(&own.interface, address.addr(), self.ends[other].mac)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel begins to accept a new IPv6 address a moment after it took it, without a sign of its
+    /// own. An answer proves it for both ends.
+    fn await_answer(&self) -> Result<(), LabError> {
+        let [near, far] = &self.ends;
+        for address in self.addresses(1) {
+            if probe::wait_ping(&near.host, address.addr(), ANSWER_LIMIT).is_none() {
+                let error = io::Error::from(io::ErrorKind::TimedOut);
+                return Err(error).attempt(|| format!("reach {} by a new link", far.host.name()));
+            }
         }
         Ok(())
     }

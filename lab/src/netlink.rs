@@ -107,9 +107,7 @@ pub(crate) fn add_neighbour(interface: &str, address: IpAddr, mac: [u8; 6]) -> i
 
 /// Names of all interfaces.
 pub(crate) fn interface_names() -> io::Result<Vec<String>> {
-    let names = links()?
-        .into_iter()
-        .filter_map(|link| name_of(&link).map(str::to_owned));
+    let names = links()?.filter_map(|link| name_of(&link).map(str::to_owned));
     Ok(names.collect())
 }
 
@@ -167,23 +165,27 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(found?, message.header.prefix_len).ok()
 }
 
+/// Asks for one interface by its index. Other than a dump, this makes the kernel act on a new carrier
+/// at once and not up to a second later.
 fn link(interface: &str) -> io::Result<LinkMessage> {
-    let found = links()?
-        .into_iter()
-        .find(|link| name_of(link) == Some(interface));
-    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    let mut message = LinkMessage::default();
+    message.header.index = index(interface)?;
+    let answers = request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK)?;
+    link_messages(answers)
+        .next()
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-fn links() -> io::Result<Vec<LinkMessage>> {
-    let answers = request(
-        RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        NLM_F_DUMP,
-    )?;
-    let link = |answer| match answer {
+fn links() -> io::Result<impl Iterator<Item = LinkMessage>> {
+    let every = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    request(every, NLM_F_DUMP).map(link_messages)
+}
+
+fn link_messages(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = LinkMessage> {
+    answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) => Some(link),
         _ => None,
-    };
-    Ok(answers.into_iter().filter_map(link).collect())
+    })
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {
