@@ -1,9 +1,9 @@
 //! What can go wrong when a lab is built.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 /// Why the lab could not do what it was asked; says what, why, and what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LabError {
     /// The process may not make network namespaces or open TAP devices. The text has the command.
@@ -40,6 +40,14 @@ pub enum LabError {
         /// Its owner, as written in its folder.
         owner: String,
     },
+    /// There is a namespace of this name already.
+    #[error(
+        "the network namespace {name} exists already; if no lab uses it: ip netns delete {name}"
+    )]
+    Taken {
+        /// Its name under `/run/netns`.
+        name: String,
+    },
     /// More links than there are subnets for.
     #[error("a lab has at most {0} links")]
     TooManyLinks(u8),
@@ -61,6 +69,13 @@ pub enum LabError {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+/// The same text as for people: tests `unwrap`, and people read what that prints.
+impl fmt::Debug for LabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Adds what was attempted to an error of the kernel.

@@ -12,6 +12,7 @@ use crate::{
     LabError, Namespace, Process,
     error::Attempt,
     folder::{LabFolder, check_name},
+    netns,
     process::{Processes, Spawner},
 };
 
@@ -30,6 +31,12 @@ pub(crate) struct Shared {
 impl Shared {
     /// Makes a namespace that the next lab finds if this one is killed.
     fn namespace(&self, name: &str) -> Result<Arc<Namespace>, LabError> {
+        // Checked before it is written down: what is written down is removed with this lab.
+        if netns::path_of(name).exists() {
+            return Err(LabError::Taken {
+                name: name.to_owned(),
+            });
+        }
         self.folder.record_namespace(name)?;
         Ok(Arc::new(Namespace::create(name)?))
     }

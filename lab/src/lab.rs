@@ -21,6 +21,8 @@ const MAX_LINKS: u8 = 254;
 #[derive(Debug)]
 pub struct Lab {
     shared: Arc<Shared>,
+    /// Programs die with the thread of their host, so hosts live as long as the lab.
+    hosts: Vec<Host>,
     links: u8,
     /// Held, not read: tests take turns on a machine.
     _turn: Option<File>,
@@ -63,6 +65,7 @@ impl Lab {
         });
         Ok(Lab {
             shared,
+            hosts: Vec::new(),
             links: 0,
             _turn: turn,
         })
@@ -78,7 +81,9 @@ impl Lab {
     /// # Errors
     /// If the name does not fit or is taken, or the kernel refuses.
     pub fn host(&mut self, name: &str) -> Result<Host, LabError> {
-        Host::create(&self.shared, name)
+        let host = Host::create(&self.shared, name)?;
+        self.hosts.push(host.clone());
+        Ok(host)
     }
 
     /// Joins two hosts by a wire. Two hosts have at most one.

@@ -1,9 +1,11 @@
 //! A wire between two hosts: a veth pair with static neighbours, which can be cut without a sound.
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -12,8 +14,14 @@ use crate::{
     Host, LabError,
     error::{Attempt, lock},
     netlink::{self, VethEnd},
-    nft,
+    nft, probe,
 };
+
+/// A bound only: the kernel acts on a new carrier when it is asked about it.
+const CARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a new link may take to carry the first ping.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const CARRIER_POLL: Duration = Duration::from_millis(2);
 
 /// Which address families a link carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +65,17 @@ impl Link {
         let [near, far] = &wire.ends;
         a.enter(|| netlink::add_veth(&near.veth(), &far.veth()))
             .attempt(|| format!("link {} and {}", a.name(), b.name()))?;
-        for end in 0..2 {
-            wire.ends[end]
-                .host
-                .enter(|| wire.configure(end))
-                .attempt(|| format!("configure {}", wire.ends[end].interface))?;
+        // A wire carries nothing before both ends are up and the kernel has taken note of it.
+        let steps: [fn(&Wire, usize) -> io::Result<()>; 3] =
+            [Wire::bring_up, Wire::await_carrier, Wire::configure];
+        for step in steps {
+            for (number, end) in wire.ends.iter().enumerate() {
+                end.host
+                    .enter(|| step(&wire, number))
+                    .attempt(|| format!("configure {} of {}", end.interface, end.host.name()))?;
+            }
         }
+        wire.await_answer()?;
         Ok(Link(Arc::new(wire)))
     }
 
@@ -132,9 +145,9 @@ impl Link {
 }
 
 impl Wire {
-    /// Runs inside the namespace of that end.
-    fn configure(&self, end: usize) -> std::io::Result<()> {
-        let (own, other) = (&self.ends[end], 1 - end);
+    /// Runs inside the namespace of that end, as the next two do.
+    fn bring_up(&self, end: usize) -> io::Result<()> {
+        let own = &self.ends[end];
         // Router advertisements and duplicate address detection would only add noise and delay.
         for (setting, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
             fs::write(
@@ -146,12 +159,40 @@ impl Wire {
             let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", own.interface);
             fs::write(path, "1")?;
         }
-        netlink::set_up(&own.interface)?;
+        netlink::set_up(&own.interface)
+    }
+
+    fn await_carrier(&self, end: usize) -> io::Result<()> {
+        let deadline = Instant::now() + CARRIER_LIMIT;
+        while !netlink::is_operational(&self.ends[end].interface)? {
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            thread::sleep(CARRIER_POLL);
+        }
+        Ok(())
+    }
+
+    fn configure(&self, end: usize) -> io::Result<()> {
+        let (own, other) = (&self.ends[end], 1 - end);
         for address in self.addresses(end) {
             netlink::add_address(&own.interface, address)?;
         }
         for address in self.addresses(other) {
             netlink::add_neighbour(&own.interface, address.addr(), self.ends[other].mac)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel begins to accept a new IPv6 address a moment after it took it, without a sign of its
+    /// own. An answer proves it for both ends.
+    fn await_answer(&self) -> Result<(), LabError> {
+        let [near, far] = &self.ends;
+        for address in self.addresses(1) {
+            if probe::wait_ping(&near.host, address.addr(), ANSWER_LIMIT).is_none() {
+                let error = io::Error::from(io::ErrorKind::TimedOut);
+                return Err(error).attempt(|| format!("reach {} by a new link", far.host.name()));
+            }
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -107,19 +107,13 @@ pub(crate) fn add_neighbour(interface: &str, address: IpAddr, mac: [u8; 6]) -> i
 
 /// Names of all interfaces.
 pub(crate) fn interface_names() -> io::Result<Vec<String>> {
-    let names = links()?
-        .into_iter()
-        .filter_map(|link| name_of(&link).map(str::to_owned));
+    let names = links()?.filter_map(|link| name_of(&link).map(str::to_owned));
     Ok(names.collect())
 }
 
 /// The Ethernet address of an interface.
 pub(crate) fn mac(interface: &str) -> io::Result<[u8; 6]> {
-    let link = links()?
-        .into_iter()
-        .find(|link| name_of(link) == Some(interface));
-    let bytes = link
-        .ok_or_else(no_such_interface)?
+    let bytes = link(interface)?
         .attributes
         .into_iter()
         .find_map(|attribute| match attribute {
@@ -127,6 +121,13 @@ pub(crate) fn mac(interface: &str) -> io::Result<[u8; 6]> {
             _ => None,
         });
     bytes.ok_or_else(|| io::Error::other("it has no Ethernet address"))
+}
+
+/// Whether an interface is up and has a carrier (RFC 2863 `ifOperStatus` up).
+pub(crate) fn is_operational(interface: &str) -> io::Result<bool> {
+    Ok(link(interface)?
+        .attributes
+        .contains(&LinkAttribute::OperState(State::Up)))
 }
 
 /// Addresses of an interface.
@@ -164,16 +165,27 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(found?, message.header.prefix_len).ok()
 }
 
-fn links() -> io::Result<Vec<LinkMessage>> {
-    let answers = request(
-        RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        NLM_F_DUMP,
-    )?;
-    let link = |answer| match answer {
+/// Asks for one interface by its index. Other than a dump, this makes the kernel act on a new carrier
+/// at once and not up to a second later.
+fn link(interface: &str) -> io::Result<LinkMessage> {
+    let mut message = LinkMessage::default();
+    message.header.index = index(interface)?;
+    let answers = request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK)?;
+    link_messages(answers)
+        .next()
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+fn links() -> io::Result<impl Iterator<Item = LinkMessage>> {
+    let every = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    request(every, NLM_F_DUMP).map(link_messages)
+}
+
+fn link_messages(answers: Vec<RouteNetlinkMessage>) -> impl Iterator<Item = LinkMessage> {
+    answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(link) => Some(link),
         _ => None,
-    };
-    Ok(answers.into_iter().filter_map(link).collect())
+    })
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {
@@ -183,10 +195,6 @@ fn name_of(link: &LinkMessage) -> Option<&str> {
             LinkAttribute::IfName(name) => Some(name.as_str()),
             _ => None,
         })
-}
-
-fn no_such_interface() -> io::Error {
-    io::Error::from_raw_os_error(libc::ENODEV)
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     background::Background,
+    enlarge_receive_buffer,
     ether::{packet_socket, read_frames},
 };
 use crate::{Namespace, error::lock, sys};
@@ -39,12 +40,7 @@ impl Capture {
     /// If there is no such interface.
     pub fn start(at: &Namespace, interface: &str) -> io::Result<Capture> {
         let socket = packet_socket(at, interface, ETH_P_ALL)?;
-        // The privileged call goes past the system's limit; in a user namespace the limit holds.
-        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES)
-            .is_err()
-        {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-        }
+        enlarge_receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
         let kept = Arc::new(Mutex::new(Kept::default()));
         let shared = Arc::clone(&kept);
         let work = Background::start(move |running| {

@@ -17,7 +17,13 @@ pub use ping::{PingOptions, PingReport, Pinger, ping, ping_with_payload, wait_pi
 pub use tcp::{StreamReport, TcpStreamProbe, TransferReport, tcp_transfer};
 pub use udp::{UdpReport, udp_transfer};
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use rustix::net::sockopt;
 
 /// How often a waiting probe looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(10);
@@ -51,7 +57,14 @@ fn pattern(stream: u64, position: u64) -> u8 {
 }
 
 /// Whether a read or write only ran out of its time slice.
-fn is_timeout(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+fn is_timeout(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// Past the system's limit where that is allowed; in a user namespace up to the limit.
+fn enlarge_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let forced = sockopt::set_socket_recv_buffer_size_force(socket.as_fd(), bytes);
+    forced.or_else(|_| sockopt::set_socket_recv_buffer_size(socket.as_fd(), bytes))?;
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TICK, is_timeout, pattern};
+use super::{TICK, enlarge_receive_buffer, is_timeout, pattern};
 use crate::Namespace;
 
 /// Each datagram begins with its number.
@@ -57,7 +57,7 @@ pub fn udp_transfer(
     }
     let deadline = Instant::now() + limit;
     let receiver = to.enter(|| UdpSocket::bind(SocketAddr::new(addr, 0)))?;
-    socket2::SockRef::from(&receiver).set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    enlarge_receive_buffer(&receiver, RECEIVE_BUFFER_BYTES)?;
     receiver.set_read_timeout(Some(TICK))?;
     let any: IpAddr = if addr.is_ipv4() {
         [0; 4].into()
