@@ -285,14 +285,21 @@ fn parse_ip(text: &str) -> Result<IpNet, String> {
     let net: IpNet = text
         .parse()
         .map_err(|_| format!("{text:?} is not like 10.32.0.1/24 or fd32::1/64"))?;
+    check_ip(&net)?;
+    Ok(net)
+}
+
+/// Refuses addresses that no container can have.
+pub(crate) fn check_ip(net: &IpNet) -> Result<(), String> {
     let address = net.addr();
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         return Err(format!("{address} cannot be given to a container"));
     }
-    Ok(net)
+    Ok(())
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+/// Checks the name of a peer or a container.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
     if text.len() > NAME_LEN_MAX || !printable {
         return Err(format!(

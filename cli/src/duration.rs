@@ -42,6 +42,14 @@ pub(crate) fn short(duration: Duration) -> String {
     }
 }
 
+/// How long something has lasted, in tables: whole seconds, minutes, hours or days.
+pub(crate) fn age(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => "0s".into(),
+        _ => short(duration),
+    }
+}
+
 /// Whole milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -90,5 +98,6 @@ mod tests {
         assert_eq!(short(Duration::from_secs(61)), "61s");
         assert_eq!(short(Duration::from_secs(400)), "6m");
         assert_eq!(short(Duration::from_secs(200_000)), "2d");
+        assert_eq!(age(Duration::from_millis(900)), "0s");
     }
 }

@@ -95,14 +95,16 @@ fn is_me(snapshot: &Snapshot, peer: PeerId) -> bool {
     peer == snapshot.report.id
 }
 
-/// All other peers.
+/// All other peers, by name.
 pub(super) fn peers(snapshot: &Snapshot) -> Vec<PeerView> {
-    snapshot
+    let mut views: Vec<PeerView> = snapshot
         .report
         .peers
         .iter()
         .map(|report| peer(snapshot, report))
-        .collect()
+        .collect();
+    views.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    views
 }
 
 fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {

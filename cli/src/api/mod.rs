@@ -4,6 +4,8 @@ mod body;
 mod convert;
 mod find;
 mod server;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use body::{

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::call::{Call, Handle, Snapshot, durable};
 use super::ports::{Ports, failure};
 use crate::api::{AttachBody, DetachBody};
+use crate::args;
 use crate::failure::{Failure, FailureKind};
 
 /// Containers of one host: as many as a peer can announce.
@@ -197,7 +198,9 @@ fn busy(what: &str) -> Failure {
 }
 
 fn check(body: &AttachBody) -> Result<(), String> {
-    crate::args::parse_interface(&body.ifname)?;
+    args::parse_interface(&body.ifname)?;
+    args::parse_name(&body.name)?;
+    body.ip.iter().try_for_each(args::check_ip)?;
     if body.ip.len() > ENDPOINT_ADDRESSES_MAX {
         return Err(format!(
             "a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"

@@ -19,6 +19,8 @@ use tokio::time::sleep;
 
 pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
+#[cfg(test)]
+pub(crate) use ports::Ports;
 pub(crate) use start::Options;
 pub(crate) use targets::TARGETS_MAX;
 

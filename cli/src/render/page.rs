@@ -20,7 +20,7 @@ pub(crate) fn status(view: &StatusView) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(page, "{label:<12}{value}");
     };
-    let uptime = duration::short(Duration::from_millis(view.uptime_ms));
+    let uptime = duration::age(Duration::from_millis(view.uptime_ms));
     let addresses: Vec<String> = view.addresses.iter().map(ToString::to_string).collect();
     let troubled = view
         .targets
@@ -53,10 +53,7 @@ pub(crate) fn status(view: &StatusView) -> String {
             by_path(view)
         ),
     );
-    line(
-        "configured",
-        format!("{connected} of {} connected", view.targets.len()),
-    );
+    line("configured", configured(connected, view.targets.len()));
     lines(&mut page, "  ", troubled.map(trouble).collect());
     lines(&mut page, "warning: ", view.warnings.clone());
     page
@@ -68,6 +65,13 @@ fn mesh(view: &StatusView) -> String {
         "joining" => "joining: waiting for the first answer".into(),
         "disconnected" => "disconnected: no peer is reachable; local traffic goes on".into(),
         state => state.into(),
+    }
+}
+
+fn configured(connected: usize, total: usize) -> String {
+    match total {
+        0 => "none; this peer waits for others to call it".into(),
+        total => format!("{connected} of {total} connected"),
     }
 }
 

@@ -21,7 +21,12 @@ fn text(table: &Table, none: &str) -> String {
     }
     let lines: Vec<String> = table
         .lines()
-        .map(|line| line.trim_end().to_owned())
+        .map(|line| {
+            line.strip_prefix(' ')
+                .unwrap_or(&line)
+                .trim_end()
+                .to_owned()
+        })
         .collect();
     lines.join("\n") + "\n"
 }
@@ -65,7 +70,7 @@ pub(crate) fn peers(peers: &[PeerView]) -> String {
             micros(peer.round_trip_us),
             bytes(peer.bytes_sent),
             bytes(peer.bytes_received),
-            duration::short(Duration::from_millis(peer.path_age_ms)),
+            duration::age(Duration::from_millis(peer.path_age_ms)),
             or_dash(&peer.reason).into(),
         ]);
     }
@@ -151,7 +156,7 @@ pub(crate) fn endpoints(view: &EndpointsView) -> String {
     }
     for learned in &view.learned {
         let peer = learned.peer.as_deref().map_or("this host", short);
-        let age = duration::short(Duration::from_millis(learned.age_ms));
+        let age = duration::age(Duration::from_millis(learned.age_ms));
         table.add_row([peer, &learned.mac, "-", "-", &format!("learned {age} ago")]);
     }
     text(&table, "no containers are attached anywhere")

@@ -1,0 +1,322 @@
+//! The API over HTTP, with a fake in place of the task that owns the mesh and of the kernel.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rmesh_router::attach::{AttachError, Attachment, Request as AttachRequest, TargetSpec};
+use rmesh_wire::PeerId;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::convert::samples;
+use super::{Service, TIMEOUT_HEADER, bind, router, socket_path};
+use crate::daemon::{Call, Containers, Handle, Ports, Snapshot};
+
+/// A kernel that knows two namespaces and remembers what was made.
+#[derive(Default)]
+struct FakePorts {
+    made: Mutex<BTreeSet<String>>,
+}
+
+fn host_interface(inode: u64, interface: &str) -> String {
+    format!("{inode}-{interface}")
+}
+
+impl Ports for FakePorts {
+    fn attach(&self, request: &AttachRequest) -> Result<Attachment, AttachError> {
+        let netns_inode = self.netns_inode(&request.target)?;
+        let host_interface = host_interface(netns_inode, &request.interface);
+        self.made.lock().unwrap().insert(host_interface.clone());
+        Ok(Attachment {
+            target: request.target.to_string(),
+            netns_inode,
+            interface: request.interface.clone(),
+            host_interface,
+            mac: request.mac,
+            addresses: request.addresses.clone(),
+            name: request.name.clone(),
+        })
+    }
+
+    fn detach(&self, attachment: &Attachment) -> Result<(), AttachError> {
+        self.made.lock().unwrap().remove(&attachment.host_interface);
+        Ok(())
+    }
+
+    fn is_present(&self, attachment: &Attachment) -> bool {
+        self.made
+            .lock()
+            .unwrap()
+            .contains(&attachment.host_interface)
+    }
+
+    fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {
+        match target.to_string().as_str() {
+            "web" | "pid:1" => Ok(1),
+            "db" => Ok(2),
+            name => Err(AttachError::NoSuchNamespace { name: name.into() }),
+        }
+    }
+}
+
+/// What the fake owner of the mesh does when a peer is suspected.
+#[derive(Clone, Copy, PartialEq)]
+enum Suspected {
+    Answers,
+    Dies,
+}
+
+fn own_mesh(handle: Handle, mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected) {
+    drop(handle);
+    tokio::spawn(async move {
+        let mut snapshot = samples::snapshot();
+        let saved = || {
+            let (done, durable) = oneshot::channel();
+            done.send(Ok(())).unwrap();
+            durable
+        };
+        while let Some(call) = calls.recv().await {
+            match call {
+                Call::Snapshot(reply) => drop(reply.send(snapshot.clone())),
+                Call::Attached(attachment, reply) => {
+                    let same = |a: &Attachment| a.host_interface == attachment.host_interface;
+                    snapshot.attachments.retain(|a| !same(a));
+                    snapshot.attachments.push(*attachment);
+                    drop(reply.send(saved()));
+                }
+                Call::Detached(gone, reply) => {
+                    snapshot.attachments.retain(|a| !gone.contains(a));
+                    drop(reply.send(saved()));
+                }
+                Call::Suspect(peer) if suspected == Suspected::Dies => die(&mut snapshot, peer),
+                Call::Suspect(_) => {}
+                Call::Connect { peers, reply, .. } => drop(reply.send(Ok((peers, saved())))),
+                Call::Forget { reply, .. } => drop(reply.send((Vec::new(), saved()))),
+                // Never answers: the caller's time limit has to help.
+                Call::Secret(reply) => std::mem::forget(reply),
+                Call::Stop => break,
+            }
+        }
+    });
+}
+
+fn die(snapshot: &mut Snapshot, peer: PeerId) {
+    for endpoint in &mut snapshot.report.endpoints {
+        endpoint.reachable &= endpoint.peer != peer;
+    }
+}
+
+struct Api {
+    folder: tempfile::TempDir,
+    ports: Arc<FakePorts>,
+}
+
+impl Api {
+    fn start(suspected: Suspected) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = Arc::new(FakePorts::default());
+        let (handle, calls) = Handle::new();
+        let kernel: Arc<dyn Ports> = ports.clone();
+        let containers = Arc::new(Containers::new(handle.clone(), kernel));
+        let service = Service {
+            handle: handle.clone(),
+            containers,
+        };
+        own_mesh(handle, calls, suspected);
+        let listener = bind(folder.path()).unwrap();
+        let routes: Router = router(Arc::new(service));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Api { folder, ports }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> (u16, Value) {
+        let stream = UnixStream::connect(socket_path(self.folder.path()))
+            .await
+            .unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "rmesh")
+            .header(TIMEOUT_HEADER, limit.as_millis().to_string())
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, "", Duration::from_secs(5)).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.ask("POST", path, &body.to_string(), Duration::from_secs(5))
+            .await
+    }
+}
+
+#[tokio::test]
+async fn the_first_page_and_the_tables_are_served() {
+    let api = Api::start(Suspected::Answers);
+    let (status, page) = api.get("/v1/status").await;
+    assert_eq!(
+        (status, &page["name"], &page["peers_total"]),
+        (200, &json!("a"), &json!(2))
+    );
+    let (_, peers) = api.get("/v1/peers").await;
+    assert_eq!(
+        peers[1]["path"],
+        json!({"kind": "relay", "peer": "b".repeat(32), "name": "b"})
+    );
+    let (_, endpoints) = api.get("/v1/endpoints").await;
+    assert_eq!(
+        endpoints["endpoints"][0]["addresses"],
+        json!(["10.32.0.3/24"])
+    );
+    assert_eq!(api.get("/v1/attachments").await, (200, json!([])));
+}
+
+#[tokio::test]
+async fn attaching_again_changes_nothing_and_detaching_removes() {
+    let api = Api::start(Suspected::Answers);
+    let body = json!({"target": "web", "ip": ["10.32.0.1/24"], "name": "shop"});
+    let (status, first) = api.post("/v1/attach", body.clone()).await;
+    assert_eq!(
+        (status, &first["interface"]),
+        (200, &json!("rmesh0")),
+        "{first}"
+    );
+    assert_eq!(api.post("/v1/attach", body).await, (200, first.clone()));
+    // The same container by another name, and without saying the address again.
+    let (status, same) = api.post("/v1/attach", json!({"target": "pid:1"})).await;
+    assert_eq!(
+        (status, &same["mac"], &same["name"]),
+        (200, &first["mac"], &json!("shop"))
+    );
+    let (status, error) = api
+        .post(
+            "/v1/attach",
+            json!({"target": "web", "ip": ["10.32.0.9/24"]}),
+        )
+        .await;
+    assert_eq!(status, 409, "{error}");
+    let (_, gone) = api.post("/v1/detach", json!({"target": "web"})).await;
+    assert_eq!(gone["detached"][0]["addresses"], json!(["10.32.0.1/24"]));
+    assert!(api.ports.made.lock().unwrap().is_empty());
+    let again = api.post("/v1/detach", json!({"target": "web"})).await;
+    assert_eq!(again, (200, json!({"detached": []})));
+}
+
+#[tokio::test]
+async fn an_address_in_use_on_this_host_is_refused_with_its_holder() {
+    let api = Api::start(Suspected::Answers);
+    api.post(
+        "/v1/attach",
+        json!({"target": "web", "ip": ["10.32.0.1/24"]}),
+    )
+    .await;
+    let (status, error) = api
+        .post(
+            "/v1/attach",
+            json!({"target": "db", "ip": ["10.32.0.1/16"]}),
+        )
+        .await;
+    assert_eq!(status, 409);
+    assert!(
+        error["error"]["why"].as_str().unwrap().contains("by web"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_address_of_a_living_peer_is_refused_and_of_a_dead_one_taken() {
+    let body = json!({"target": "db", "ip": ["10.32.0.3/24"]});
+    let alive = Api::start(Suspected::Answers);
+    let (status, error) = alive.post("/v1/attach", body.clone()).await;
+    assert_eq!(status, 409);
+    assert!(
+        error["error"]["why"].as_str().unwrap().contains("peer c"),
+        "{error}"
+    );
+    assert!(alive.ports.made.lock().unwrap().is_empty());
+    let dead = Api::start(Suspected::Dies);
+    let (status, attached) = dead.post("/v1/attach", body).await;
+    assert_eq!(status, 200, "{attached}");
+    let address: IpNet = attached["addresses"][0].as_str().unwrap().parse().unwrap();
+    assert_eq!(address, "10.32.0.3/24".parse().unwrap());
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_in_the_one_form() {
+    let api = Api::start(Suspected::Answers);
+    let cases = [
+        ("GET", "/v1/nothing", "", 404),
+        ("POST", "/v1/status", "", 400),
+        ("POST", "/v1/attach", "{", 400),
+        ("POST", "/v1/attach", r#"{"target":"web","more":1}"#, 400),
+        ("POST", "/v1/attach", r#"{"target":"a/b"}"#, 400),
+        ("POST", "/v1/attach", r#"{"target":"nobody"}"#, 404),
+        (
+            "POST",
+            "/v1/attach",
+            r#"{"target":"web","ifname":"a b"}"#,
+            400,
+        ),
+        (
+            "POST",
+            "/v1/attach",
+            r#"{"target":"web","ip":["10.0.0.1/8","10.0.0.1/9"]}"#,
+            400,
+        ),
+        (
+            "POST",
+            "/v1/attach",
+            r#"{"target":"web","ip":["127.0.0.1/8"]}"#,
+            400,
+        ),
+        ("POST", "/v1/connect", r#"{"peers":["a b"]}"#, 400),
+        ("POST", "/v1/forget", r#"{"peers":["nobody"]}"#, 404),
+    ];
+    for (method, path, body, expected) in cases {
+        let (status, answer) = api.ask(method, path, body, Duration::from_secs(5)).await;
+        assert_eq!(status, expected, "{method} {path} {body}: {answer}");
+        for word in ["what", "why", "todo"] {
+            assert!(answer["error"][word].is_string(), "{answer}");
+        }
+    }
+    let huge = " ".repeat(super::BODY_LEN_MAX + 1);
+    let (status, _) = api
+        .ask("POST", "/v1/attach", &huge, Duration::from_secs(5))
+        .await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn no_request_outlives_its_time_limit() {
+    let api = Api::start(Suspected::Answers);
+    let (status, error) = api
+        .ask("GET", "/v1/secret", "", Duration::from_millis(100))
+        .await;
+    assert_eq!(status, 504, "{error}");
+}
+
+#[tokio::test]
+async fn only_the_owner_may_connect() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let api = Api::start(Suspected::Answers);
+    let about = socket_path(api.folder.path()).metadata().unwrap();
+    assert_eq!(about.permissions().mode() & 0o777, 0o600);
+}
