@@ -9,7 +9,9 @@ use crate::args::{Global, LaunchArgs};
 use crate::daemon::TARGETS_MAX;
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
-use crate::state::{File, Lock, LockError, StateDir, StateError, make_folder, read_secret};
+use crate::state::{
+    File, Lock, LockError, RUN_LOCK, STATE_LOCK, StateDir, StateError, make_folder, read_secret,
+};
 
 const WHAT: &str = "cannot launch";
 
@@ -27,8 +29,8 @@ pub(super) fn prepare(global: &Global, args: &LaunchArgs) -> Result<Prepared, Fa
     make_folder(&global.run_dir)
         .map_err(|cause| Failure::failed(WHAT, format!("{}: {cause}", global.run_dir.display())))?;
     let state = StateDir::open(&global.state_dir).map_err(cannot)?;
-    let _run = lock(&global.run_dir)?;
-    let _state = lock(&global.state_dir)?;
+    let _run = lock(&global.run_dir, RUN_LOCK)?;
+    let _state = lock(&global.state_dir, STATE_LOCK)?;
     let given = given_secret(args)?;
     settle(&state, given, args)
 }
@@ -37,8 +39,8 @@ fn cannot(error: StateError) -> Failure {
     Failure::failed(WHAT, error)
 }
 
-fn lock(folder: &Path) -> Result<Lock, Failure> {
-    Lock::take(folder).map_err(|error| match error {
+fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
+    Lock::take(folder, name).map_err(|error| match error {
         LockError::Held { pid, .. } => {
             let why = format!("rmesh is running already (pid {pid}, {})", folder.display());
             Failure::new(FailureKind::Conflict, WHAT, why).todo(
@@ -241,7 +243,7 @@ mod tests {
     fn a_running_daemon_is_named_with_its_pid() {
         let folder = tempfile::tempdir().unwrap();
         launch(folder.path(), "").unwrap();
-        let _held = Lock::take(&folder.path().join("run")).unwrap();
+        let _held = Lock::take(&folder.path().join("run"), RUN_LOCK).unwrap();
         let failure = launch(folder.path(), "host9").unwrap_err();
         let pid = format!("pid {}", std::process::id());
         assert!(failure.why.contains(&pid), "{failure}");

@@ -152,7 +152,7 @@ impl Core {
     /// Once a second: lookups and hints.
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
-        if !self.parts.targets.is_empty() {
+        if self.parts.targets.has_names() {
             let targets = self.parts.mesh.report(now).targets;
             let connected = targets.into_iter().filter(|t| t.state == "connected");
             let connected = connected.map(|target| target.name).collect();

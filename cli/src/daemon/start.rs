@@ -1,7 +1,7 @@
 //! What a daemon opens before it serves.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rmesh_gossip::crypto::Key;
@@ -22,7 +22,9 @@ use super::ports::{KernelPorts, Ports};
 use super::targets::{Resolved, Targets};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
-use crate::state::{File, Lock, LockError, Saver, StateDir, StateError, make_folder};
+use crate::state::{
+    File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, make_folder,
+};
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
 /// counted by the workers.
@@ -86,7 +88,10 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
     })?;
     let state = StateDir::open(&options.state_dir).map_err(|e| cannot(&e))?;
-    let locks = [lock(&options.run_dir)?, lock(&options.state_dir)?];
+    let locks = [
+        lock(&options.run_dir, RUN_LOCK)?,
+        lock(&options.state_dir, STATE_LOCK)?,
+    ];
     let mut remembered = remember(&state)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
@@ -153,8 +158,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     })
 }
 
-fn lock(folder: &std::path::Path) -> Result<Lock, Failure> {
-    Lock::take(folder).map_err(|error| {
+fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
+    Lock::take(folder, name).map_err(|error| {
         let todo = match &error {
             LockError::Held { .. } => {
                 "rmesh connect PEER adds peers to it, rmesh stop ends it; or use another --run-dir \

@@ -104,6 +104,13 @@ impl Targets {
         self.entries.iter().map(target).collect()
     }
 
+    /// Whether any of them has to be looked up from time to time.
+    pub(crate) fn has_names(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.peer.literal().is_none())
+    }
+
     /// Whether nobody is configured.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -84,7 +84,7 @@ fn by_path(view: &StatusView) -> String {
 
 fn trouble(target: &TargetView) -> String {
     let wait = target.retry_in_ms.map(Duration::from_millis);
-    let again = wait.map(|wait| format!(" (tried again in {})", duration::short(wait)));
+    let again = wait.map(|wait| format!(" (tried again in {})", duration::age(wait)));
     let again = again.unwrap_or_default();
     // "no answer from host1:6783: …" names the target itself.
     if target.state.contains(&target.name) {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Name of the lock file in both folders; it holds the daemon's process id.
-const LOCK_FILE: &str = "lock";
+/// Lock file of a run folder. Each holds the daemon's process id.
+pub(crate) const RUN_LOCK: &str = "rmesh.pid";
+/// Lock file of a state folder; another name, because both may be one folder.
+pub(crate) const STATE_LOCK: &str = "lock";
 /// Longest content of a lock file that is looked at, in bytes.
 const CONTENT_LEN_MAX: u64 = 32;
 
@@ -32,12 +34,12 @@ pub(crate) enum LockError {
 
 impl Lock {
     /// Takes the lock of a folder and writes this process's id into it.
-    pub(crate) fn take(folder: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(folder: &Path, name: &str) -> Result<Self, LockError> {
         let refused = |cause| LockError::Refused {
             folder: folder.into(),
             cause,
         };
-        let mut file = open(folder).map_err(refused)?;
+        let mut file = open(&folder.join(name)).map_err(refused)?;
         if !lock(&file) {
             return Err(LockError::Held {
                 folder: folder.into(),
@@ -49,9 +51,9 @@ impl Lock {
     }
 }
 
-/// Process id of the daemon that holds the lock of a folder, if one does; zero if it is unknown.
-pub(crate) fn holder(folder: &Path) -> Option<u32> {
-    let mut file = File::open(folder.join(LOCK_FILE)).ok()?;
+/// Process id of the daemon that serves in a run folder, if one does; zero if it is unknown.
+pub(crate) fn holder(run_dir: &Path) -> Option<u32> {
+    let mut file = File::open(run_dir.join(RUN_LOCK)).ok()?;
     // A shared lock is refused only while a daemon holds the exclusive one.
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => None,
@@ -69,7 +71,7 @@ fn lock(file: &File) -> bool {
     })
 }
 
-fn open(folder: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -77,7 +79,7 @@ fn open(folder: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600);
-    options.open(folder.join(LOCK_FILE))
+    options.open(path)
 }
 
 fn read_pid(file: &mut File) -> u32 {
@@ -102,14 +104,15 @@ mod tests {
     fn the_second_learns_who_is_first() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(holder(folder.path()), None);
-        let first = Lock::take(folder.path()).unwrap();
-        let Err(LockError::Held { pid, .. }) = Lock::take(folder.path()) else {
+        let first = Lock::take(folder.path(), RUN_LOCK).unwrap();
+        let Err(LockError::Held { pid, .. }) = Lock::take(folder.path(), RUN_LOCK) else {
             panic!("locked twice");
         };
         assert_eq!(pid, std::process::id());
         assert_eq!(holder(folder.path()), Some(pid));
         drop(first);
         assert_eq!(holder(folder.path()), None);
-        Lock::take(folder.path()).unwrap();
+        let _run = Lock::take(folder.path(), RUN_LOCK).unwrap();
+        let _state = Lock::take(folder.path(), STATE_LOCK).unwrap();
     }
 }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::peer_address::PeerAddress;
 
 pub(crate) use file::{File, StateError};
-pub(crate) use lock::{Lock, LockError, holder};
+pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder};
 pub(crate) use saver::Saver;
 pub(crate) use secret_file::read_secret;
 
