@@ -97,15 +97,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
 
     let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
     let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
-    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
-    let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
-    let plane = Plane::start(plane_options(&options), inbox).map_err(|e| cannot(&e))?;
-    if let Some(note) = plane.note() {
-        tracing::info!("{note}");
-    }
-    bridge
-        .add_port(plane.tap_name(), options.mtu_bytes)
-        .map_err(|e| cannot(&e))?;
+    let (bridge, plane, inbound) = open_plane(&options)?;
     let ports = KernelPorts(bridge);
     remembered.attachments = still_present(&ports, remembered.attachments);
 
@@ -221,6 +213,20 @@ fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attac
         );
     }
     present
+}
+
+/// The bridge, and the data plane as its port.
+fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>), Failure> {
+    let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
+    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
+    let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
+    let plane = Plane::start(plane_options(options), inbox).map_err(|e| cannot(&e))?;
+    if let Some(note) = plane.note() {
+        tracing::info!("{note}");
+    }
+    let added = bridge.add_port(plane.tap_name(), options.mtu_bytes);
+    added.map_err(|e| cannot(&e))?;
+    Ok((bridge, plane, inbound))
 }
 
 fn plane_options(options: &Options) -> PlaneOptions {
