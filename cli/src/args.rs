@@ -117,8 +117,10 @@ pub(crate) enum Verb {
         whoever records the traffic can guess at a passphrase offline."
 )]
 pub(crate) struct LaunchArgs {
-    /// Peers to connect to: host, host:port, 192.0.2.1, 2001:db8::1, [2001:db8::1]:6783
-    #[arg(value_name = "PEER")]
+    #[arg(
+        value_name = "PEER",
+        help = "Peers to connect to: host, host:port, 192.0.2.1, 2001:db8::1, [2001:db8::1]:6783"
+    )]
     pub(crate) peers: Vec<PeerAddress>,
     /// Name of this peer [default: the host name]
     #[arg(long, env = "RMESH_NAME", value_parser = parse_name)]
