@@ -13,7 +13,9 @@ pub mod api;
 pub mod crypto;
 pub mod limits;
 mod mesh;
+mod random;
 pub mod replay;
+mod topology;
 
 pub use api::{
     Config, Event, Forwarding, Path, PeerForwarding, Report, SendFailure, SessionKeys, Target,

@@ -1,0 +1,345 @@
+//! Whom to open a session with, and when to try again.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::{Mesh, Origin};
+use crate::api::{Event, Target, TargetReport};
+use crate::limits::{REKEY_AFTER, REKEY_AFTER_RECORDS};
+
+/// First repetition of an unanswered first message; doubles up to [`WAIT_MAX`].
+const WAIT_FIRST: Duration = Duration::from_millis(250);
+/// A peer that starts late must be found within 5 s, so nobody waits longer than this.
+const WAIT_MAX: Duration = Duration::from_secs(4);
+/// Peers that are not needed at the moment are tried more rarely.
+const WAIT_MAX_IDLE: Duration = Duration::from_secs(30);
+/// A target that has not answered for this long is reported.
+const NO_ANSWER_AFTER: Duration = Duration::from_secs(5);
+/// … and again after this time.
+const NO_ANSWER_AGAIN: Duration = Duration::from_secs(60);
+/// Hints of an earlier life are tried for this long.
+const HINT_LIFETIME: Duration = Duration::from_secs(30);
+/// Addresses one first message is sent to.
+const DIAL_ADDRESSES_MAX: usize = 16;
+/// When both ends want a session the one with the larger id lets the other begin.
+const YIELD_TO_SMALLER: Duration = Duration::from_millis(300);
+/// The end that did not open a session renews it only this much later than the other should have.
+const REKEY_YIELD: Duration = Duration::from_secs(10);
+
+/// What a dial is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Goal {
+    /// A configured peer, by the name the operator wrote.
+    Target(String),
+    /// An address of an earlier life.
+    Hint(SocketAddr),
+    /// A peer known by its record.
+    Peer(PeerId),
+}
+
+/// One goal being worked at.
+pub(crate) struct Dial {
+    index: Option<u32>,
+    pub(crate) next: Instant,
+    wait: Duration,
+    since: Instant,
+    reported: Option<Instant>,
+}
+
+impl Dial {
+    fn new(since: Instant, next: Instant) -> Self {
+        Dial {
+            index: None,
+            next,
+            wait: WAIT_FIRST,
+            since,
+            reported: None,
+        }
+    }
+}
+
+/// One configured peer.
+pub(crate) struct TargetState {
+    addresses: Vec<SocketAddr>,
+    peer: Option<PeerId>,
+    is_me: bool,
+}
+
+/// Everything about dialling.
+#[derive(Default)]
+pub(crate) struct Dialer {
+    pub(crate) targets: BTreeMap<String, TargetState>,
+    pub(crate) dials: BTreeMap<Goal, Dial>,
+}
+
+impl Mesh {
+    pub(crate) fn set_targets(&mut self, targets: Vec<Target>, now: Instant) {
+        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        self.dialer
+            .targets
+            .retain(|name, _| names.contains(&name.as_str()));
+        self.dialer.dials.retain(|goal, _| match goal {
+            Goal::Target(name) => names.contains(&name.as_str()),
+            Goal::Hint(_) | Goal::Peer(_) => true,
+        });
+        for Target {
+            name,
+            mut addresses,
+        } in targets
+        {
+            addresses.truncate(DIAL_ADDRESSES_MAX);
+            let state = self
+                .dialer
+                .targets
+                .entry(name.clone())
+                .or_insert(TargetState {
+                    addresses: Vec::new(),
+                    peer: None,
+                    is_me: false,
+                });
+            if state.addresses != addresses {
+                state.addresses = addresses;
+                state.is_me = false;
+                if let Some(dial) = self.dialer.dials.get_mut(&Goal::Target(name)) {
+                    dial.wait = WAIT_FIRST;
+                    dial.next = now;
+                }
+            }
+        }
+        self.dial(now);
+    }
+
+    pub(crate) fn add_hints(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        for address in addresses.into_iter().take(DIAL_ADDRESSES_MAX) {
+            self.dialer
+                .dials
+                .insert(Goal::Hint(address), Dial::new(now, now));
+        }
+        self.dial(now);
+    }
+
+    pub(crate) fn target_is_me(&mut self, name: &str, address: Option<SocketAddr>) {
+        let Some(target) = self.dialer.targets.get_mut(name) else {
+            return;
+        };
+        target.addresses.retain(|other| Some(*other) != address);
+        target.is_me = target.addresses.is_empty();
+    }
+
+    /// A dial succeeded: remember who it was.
+    pub(crate) fn dial_answered(
+        &mut self,
+        goal: Option<Goal>,
+        peer: PeerId,
+        origin: Origin,
+        now: Instant,
+    ) {
+        let Some(goal) = goal else { return };
+        self.dialer.dials.remove(&goal);
+        if let Goal::Target(name) = goal
+            && let Some(target) = self.dialer.targets.get_mut(&name)
+        {
+            target.peer = Some(peer);
+        }
+        self.meet(peer, "", now);
+        if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
+            entry.add_candidate(address, now);
+        }
+    }
+
+    /// Starts, repeats and ends dials.
+    pub(crate) fn dial(&mut self, now: Instant) {
+        self.want_targets(now);
+        self.want_peers(now);
+        let hint_over = |goal: &Goal, dial: &Dial| {
+            matches!(goal, Goal::Hint(_)) && now.since(dial.since) >= HINT_LIFETIME
+        };
+        self.dialer
+            .dials
+            .retain(|goal, dial| !hint_over(goal, dial));
+        let due: Vec<Goal> = self
+            .dialer
+            .dials
+            .iter()
+            .filter(|(_, dial)| dial.next <= now)
+            .map(|(goal, _)| goal.clone())
+            .collect();
+        for goal in due {
+            self.dial_once(&goal, now);
+        }
+    }
+
+    pub(crate) fn dial_deadline(&self, now: Instant) -> Option<Instant> {
+        let next = self.dialer.dials.values().map(|dial| dial.next).min();
+        [next, self.next_rekey(now)].into_iter().flatten().min()
+    }
+
+    /// Targets whose peer is unknown or not reachable are dialled.
+    fn want_targets(&mut self, now: Instant) {
+        let mut wanted = Vec::new();
+        for (name, target) in &self.dialer.targets {
+            let connected = target.peer.is_some_and(|peer| self.is_connected(peer));
+            if connected || target.is_me {
+                self.dialer.dials.remove(&Goal::Target(name.clone()));
+            } else {
+                wanted.push(Goal::Target(name.clone()));
+            }
+        }
+        for goal in wanted {
+            self.dialer
+                .dials
+                .entry(goal)
+                .or_insert_with(|| Dial::new(now, now));
+        }
+    }
+
+    /// Peers known by record that need a session (or a new one) are dialled.
+    fn want_peers(&mut self, now: Instant) {
+        for (id, peer) in &self.peers {
+            let needed = peer.desired || peer.desires_us || now < peer.wanted_until;
+            let session = peer.current.and_then(|index| self.sessions.get(&index));
+            let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
+            let stuck = session.is_some() && peer.chosen.is_none();
+            let missing = session.is_none() && needed && self.is_known(*id);
+            let goal = Goal::Peer(*id);
+            if missing || stuck || renew {
+                let yielding = if missing && *id < self.me && peer.desired {
+                    YIELD_TO_SMALLER
+                } else {
+                    Duration::ZERO
+                };
+                let dial = || Dial::new(now, now + yielding);
+                self.dialer.dials.entry(goal).or_insert_with(dial);
+            } else {
+                self.dialer.dials.remove(&goal);
+            }
+        }
+        let peers = &self.peers;
+        self.dialer.dials.retain(|goal, _| match goal {
+            Goal::Peer(id) => peers.contains_key(id),
+            Goal::Target(_) | Goal::Hint(_) => true,
+        });
+    }
+
+    fn rekey_age(&self, session: &super::session::Session) -> Duration {
+        let opened = session.agreement.opener == self.me;
+        REKEY_AFTER + if opened { Duration::ZERO } else { REKEY_YIELD }
+    }
+
+    fn is_rekey_due(&self, session: &super::session::Session, now: Instant) -> bool {
+        now.since(session.established) >= self.rekey_age(session)
+            || session.records >= REKEY_AFTER_RECORDS
+    }
+
+    fn next_rekey(&self, now: Instant) -> Option<Instant> {
+        let current = self
+            .peers
+            .values()
+            .filter_map(|p| self.sessions.get(&p.current?));
+        let due = current.map(|session| session.established + self.rekey_age(session));
+        due.filter(|due| *due > now).min()
+    }
+
+    fn dial_once(&mut self, goal: &Goal, now: Instant) {
+        let (index, since) = match self.dialer.dials.get(goal) {
+            Some(dial) => (dial.index, dial.since),
+            None => return,
+        };
+        let wait_max = match goal {
+            Goal::Peer(id) if !self.is_needed(*id, now) => WAIT_MAX_IDLE,
+            Goal::Target(_) | Goal::Hint(_) | Goal::Peer(_) => WAIT_MAX,
+        };
+        let repeat = index.and_then(|i| Some((i, self.half_opens.message(i, now)?)));
+        let repeat = repeat.or_else(|| {
+            let index = self.open_handshake(goal.clone(), now)?;
+            Some((index, self.half_opens.message(index, now)?))
+        });
+        if let Some((_, message)) = &repeat {
+            for origin in self.dial_origins(goal) {
+                self.send_to(origin, message.clone(), now);
+            }
+        }
+        let mut report = None;
+        if let Some(dial) = self.dialer.dials.get_mut(goal) {
+            dial.index = repeat.map(|(index, _)| index);
+            dial.next = now + dial.wait.min(wait_max);
+            dial.wait = (dial.wait * 2).min(wait_max);
+            let silent = now.since(since) >= NO_ANSWER_AFTER;
+            let again = dial
+                .reported
+                .is_none_or(|then| now.since(then) >= NO_ANSWER_AGAIN);
+            if let (Goal::Target(name), true) = (goal, silent && again) {
+                dial.reported = Some(now);
+                report = Some(name.clone());
+            }
+        }
+        self.events
+            .extend(report.map(|target| Event::NoAnswer { target }));
+    }
+
+    fn is_needed(&self, peer: PeerId, now: Instant) -> bool {
+        let needed = |p: &super::peer::Peer| p.desired || p.desires_us || now < p.wanted_until;
+        self.peers.get(&peer).is_some_and(needed)
+    }
+
+    fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
+        let direct =
+            |addresses: &[SocketAddr]| addresses.iter().map(|a| Origin::Direct(*a)).collect();
+        match goal {
+            Goal::Target(name) => self
+                .dialer
+                .targets
+                .get(name)
+                .map_or_else(Vec::new, |target| direct(&target.addresses)),
+            Goal::Hint(address) => direct(&[*address]),
+            Goal::Peer(id) => {
+                let Some(peer) = self.peers.get(id) else {
+                    return Vec::new();
+                };
+                if let Some(address) = peer.direct_address() {
+                    return direct(&[address]);
+                }
+                let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
+                let mut origins: Vec<Origin> = direct(&addresses);
+                let hop = self.next_hop(*id);
+                origins.extend(hop.map(|neighbour| Origin::Relayed {
+                    neighbour,
+                    source: Some(id.short_id()),
+                }));
+                origins
+            }
+        }
+    }
+
+    pub(crate) fn target_reports(&self, now: Instant) -> Vec<TargetReport> {
+        let report = |(name, target): (&String, &TargetState)| {
+            let dial = self.dialer.dials.get(&Goal::Target(name.clone()));
+            let silent = dial.is_some_and(|dial| now.since(dial.since) >= NO_ANSWER_AFTER / 2);
+            let state = if target.is_me {
+                String::from("this peer")
+            } else if target.peer.is_some_and(|peer| self.is_connected(peer)) {
+                String::from("connected")
+            } else if target.addresses.is_empty() {
+                String::from("does not resolve")
+            } else if silent {
+                format!("no answer from {name}: unreachable, or a different secret")
+            } else {
+                String::from("dialing")
+            };
+            TargetReport {
+                name: name.clone(),
+                addresses: target.addresses.clone(),
+                peer: target.peer,
+                state,
+                retry_in: dial.map(|dial| dial.next.since(now)),
+            }
+        };
+        self.dialer.targets.iter().map(report).collect()
+    }
+}

@@ -1,0 +1,420 @@
+//! Opening sessions: the three messages of the handshake, in both roles.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use rmesh_wire::datagram::{HEADER_LEN, Header, Kind, VERSION};
+use rmesh_wire::handshake::{BINDING_CONTEXT, CIPHERS_MAX, Cipher, Hello, NAME_LEN_MAX, PROLOGUE};
+use rmesh_wire::{Instant, PeerId, codec};
+
+use super::dial::Goal;
+use super::session::{Agreement, Finish, Session};
+use super::{Mesh, Origin};
+use crate::api::Event;
+use crate::crypto::{Handshake, HandshakeSetup, Role, peer_id};
+use crate::limits::{HALF_OPEN_MAX, HALF_OPEN_TIMEOUT};
+
+/// The one secret generation there is today.
+const GENERATION: u16 = 0;
+/// The third message is sent again after this time unless the responder is heard.
+const FINISH_RESEND: Duration = Duration::from_millis(300);
+const FINISH_TRIES: u8 = 4;
+/// Refused handshakes are reported to the operator at most this often.
+const REFUSED_REPORT: Duration = Duration::from_secs(1);
+
+/// A handshake that is under way.
+pub(crate) struct HalfOpen {
+    state: Box<dyn Handshake>,
+    created: Instant,
+    /// What this side sent last; sent again when the other side repeats itself.
+    message: Vec<u8>,
+    /// As initiator: what it is for.
+    goal: Option<Goal>,
+    /// As responder: the other side's index and the ephemeral key of its first message.
+    remote: Option<(u32, [u8; 32])>,
+}
+
+/// All handshakes under way, by local index.
+#[derive(Default)]
+pub(crate) struct HalfOpens {
+    by_index: BTreeMap<u32, HalfOpen>,
+    by_ephemeral: BTreeMap<[u8; 32], u32>,
+}
+
+impl HalfOpens {
+    pub(crate) fn contains(&self, index: u32) -> bool {
+        self.by_index.contains_key(&index)
+    }
+
+    fn insert(&mut self, index: u32, half_open: HalfOpen) {
+        if let Some((_, ephemeral)) = half_open.remote {
+            self.by_ephemeral.insert(ephemeral, index);
+        }
+        self.by_index.insert(index, half_open);
+    }
+
+    fn remove(&mut self, index: u32) -> Option<HalfOpen> {
+        let half_open = self.by_index.remove(&index)?;
+        if let Some((_, ephemeral)) = half_open.remote {
+            self.by_ephemeral.remove(&ephemeral);
+        }
+        Some(half_open)
+    }
+
+    /// Forgets the ones that took too long.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let late = |half: &HalfOpen| now.since(half.created) >= HALF_OPEN_TIMEOUT;
+        let gone: Vec<u32> = self
+            .by_index
+            .iter()
+            .filter(|(_, half)| late(half))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in gone {
+            self.remove(index);
+        }
+    }
+
+    /// When the next one takes too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.by_index
+            .values()
+            .map(|half| half.created + HALF_OPEN_TIMEOUT)
+            .min()
+    }
+
+    /// The first message of a handshake this side opened, if it is young enough to be repeated.
+    pub(crate) fn message(&self, index: u32, now: Instant) -> Option<Vec<u8>> {
+        let half = self.by_index.get(&index)?;
+        (now.since(half.created) < HALF_OPEN_TIMEOUT * 4 / 5).then(|| half.message.clone())
+    }
+}
+
+/// The other side, as its [`Hello`] proved it.
+struct Proven {
+    peer: PeerId,
+    hello: Hello,
+    cipher: Cipher,
+}
+
+impl Mesh {
+    /// Makes a first message for `goal`; returns its index, or `None` at the bound.
+    pub(crate) fn open_handshake(&mut self, goal: Goal, now: Instant) -> Option<u32> {
+        if self.half_opens.by_index.len() >= HALF_OPEN_MAX {
+            return None;
+        }
+        let index = self.fresh_index();
+        let mut state = self.new_handshake(Role::Initiator);
+        let header = Header::handshake(Kind::HandshakeInit, GENERATION, index, 0);
+        let mut message = Vec::from(header.encode());
+        state.write(&[], &mut message).ok()?;
+        let goal = Some(goal);
+        let half_open = HalfOpen {
+            state,
+            created: now,
+            message,
+            goal,
+            remote: None,
+        };
+        self.half_opens.insert(index, half_open);
+        Some(index)
+    }
+
+    fn new_handshake(&mut self, role: Role) -> Box<dyn Handshake> {
+        let randomness = self.random.secret_key();
+        self.crypto.handshake(HandshakeSetup {
+            role,
+            static_key: &self.static_key,
+            psk: &self.secret,
+            prologue: PROLOGUE,
+            randomness,
+        })
+    }
+
+    fn hello(&self, observed: Option<SocketAddr>) -> Vec<u8> {
+        let hello = Hello {
+            identity: self.identity_public,
+            binding: self.binding,
+            boot: self.boot,
+            name: self.name.clone(),
+            versions: (VERSION, VERSION),
+            ciphers: self.crypto.ciphers().to_vec(),
+            plaintext_allowed: false,
+            observed,
+        };
+        codec::encode(&hello).unwrap_or_default()
+    }
+
+    /// A first message: answered only if it shows knowledge of the secret.
+    pub(crate) fn on_init(
+        &mut self,
+        origin: Origin,
+        header: &Header,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let body = datagram.get(HEADER_LEN..).unwrap_or_default();
+        let Some(ephemeral) = body.first_chunk::<32>() else {
+            return self.refuse(origin, now);
+        };
+        // The initiator sends one message to all addresses it knows: one handshake, many answers.
+        let known = self.half_opens.by_ephemeral.get(ephemeral);
+        if let Some(half) = known.and_then(|index| self.half_opens.by_index.get(index)) {
+            let message = half.message.clone();
+            return self.send_to(origin, message, now);
+        }
+        let mut state = self.new_handshake(Role::Responder);
+        let foreign = header.generation != GENERATION || state.read(body).is_err();
+        if foreign || self.half_opens.by_index.len() >= HALF_OPEN_MAX {
+            return self.refuse(origin, now);
+        }
+        let index = self.fresh_index();
+        let answer = Header::handshake(Kind::HandshakeResponse, GENERATION, index, header.sender());
+        let mut message = Vec::from(answer.encode());
+        let hello = self.hello(origin.address());
+        if state.write(&hello, &mut message).is_err() {
+            return;
+        }
+        let remote = Some((header.sender(), *ephemeral));
+        let copy = message.clone();
+        let half_open = HalfOpen {
+            state,
+            created: now,
+            message,
+            goal: None,
+            remote,
+        };
+        self.half_opens.insert(index, half_open);
+        self.send_to(origin, copy, now);
+    }
+
+    /// A second message: the responder knows the secret and says who it is.
+    pub(crate) fn on_response(
+        &mut self,
+        origin: Origin,
+        header: &Header,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let half = self.half_opens.by_index.get_mut(&header.receiver);
+        let Some(half) = half.filter(|half| half.goal.is_some()) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        // A forged answer leaves the handshake as it was: the genuine one may still come.
+        let Ok(payload) = half
+            .state
+            .read(datagram.get(HEADER_LEN..).unwrap_or_default())
+        else {
+            return self.refuse(origin, now);
+        };
+        let Some(mut half) = self.half_opens.remove(header.receiver) else {
+            return;
+        };
+        let Some(proven) = self.prove(&payload, half.state.as_ref()) else {
+            return self.refuse(origin, now);
+        };
+        let goal = half.goal.take();
+        if proven.peer == self.me {
+            return self.met_myself(goal, origin);
+        }
+        let finish = Header::handshake(
+            Kind::HandshakeFinish,
+            GENERATION,
+            header.receiver,
+            header.sender(),
+        );
+        let mut message = Vec::from(finish.encode());
+        let hello = self.hello(origin.address());
+        let written = half.state.write(&hello, &mut message);
+        let (Ok(()), Some((seal_key, open_key))) = (written, half.state.split()) else {
+            return;
+        };
+        let agreement = Agreement {
+            local_index: header.receiver,
+            remote_index: header.sender(),
+            peer: proven.peer,
+            peer_boot: proven.hello.boot,
+            opener: self.me,
+            cipher: proven.cipher,
+            seal_key,
+            open_key,
+        };
+        let finish = Finish {
+            message: message.clone(),
+            to: origin,
+            resend_at: now + FINISH_RESEND,
+            tries_left: FINISH_TRIES,
+        };
+        self.send_to(origin, message, now);
+        self.dial_answered(goal, proven.peer, origin, now);
+        self.establish(agreement, proven.hello, Some(finish), origin, now);
+    }
+
+    /// A third message: the initiator says who it is; the session is there.
+    pub(crate) fn on_finish(
+        &mut self,
+        origin: Origin,
+        header: &Header,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let half = self.half_opens.by_index.get_mut(&header.receiver);
+        let is_theirs = |half: &&mut HalfOpen| {
+            half.remote
+                .is_some_and(|(index, _)| index == header.sender())
+        };
+        let Some(half) = half.filter(is_theirs) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        let Ok(payload) = half
+            .state
+            .read(datagram.get(HEADER_LEN..).unwrap_or_default())
+        else {
+            return self.refuse(origin, now);
+        };
+        let Some(mut half) = self.half_opens.remove(header.receiver) else {
+            return;
+        };
+        let Some(proven) = self.prove(&payload, half.state.as_ref()) else {
+            return self.refuse(origin, now);
+        };
+        if proven.peer == self.me {
+            return;
+        }
+        let Some((open_key, seal_key)) = half.state.split() else {
+            return;
+        };
+        let agreement = Agreement {
+            local_index: header.receiver,
+            remote_index: header.sender(),
+            peer: proven.peer,
+            peer_boot: proven.hello.boot,
+            opener: proven.peer,
+            cipher: proven.cipher,
+            seal_key,
+            open_key,
+        };
+        self.establish(agreement, proven.hello, None, origin, now);
+    }
+
+    /// Checks everything a [`Hello`] claims.
+    fn prove(&self, payload: &[u8], state: &dyn Handshake) -> Option<Proven> {
+        let hello: Hello = codec::decode(payload).ok()?;
+        let (lowest, highest) = hello.versions;
+        let sane = hello.name.len() <= NAME_LEN_MAX
+            && !hello.name.chars().any(char::is_control)
+            && hello.ciphers.len() <= CIPHERS_MAX
+            && (lowest..=highest).contains(&VERSION);
+        let mut signed = Vec::from(BINDING_CONTEXT);
+        signed.extend_from_slice(&state.remote_static()?);
+        if !sane || !self.crypto.verify(&hello.identity, &signed, &hello.binding) {
+            return None;
+        }
+        // Both ends see both offers and take the same one: the last of the fixed order.
+        let offered = self
+            .crypto
+            .ciphers()
+            .iter()
+            .filter(|cipher| hello.ciphers.contains(cipher));
+        let cipher = offered.max().copied()?;
+        Some(Proven {
+            peer: peer_id(&hello.identity),
+            hello,
+            cipher,
+        })
+    }
+
+    fn establish(
+        &mut self,
+        agreement: Agreement,
+        hello: Hello,
+        finish: Option<Finish>,
+        origin: Origin,
+        now: Instant,
+    ) {
+        let (index, peer) = (agreement.local_index, agreement.peer);
+        let Some(mut session) = Session::new(agreement, self.crypto.as_ref(), now) else {
+            return;
+        };
+        session.finish = finish;
+        self.counters.handshakes_completed += 1;
+        self.sessions.insert(index, session);
+        self.meet(peer, &hello.name, now);
+        self.note_observed(hello.observed, now);
+        if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
+            entry.add_candidate(address, now);
+        }
+        self.dirty.forwarding = true;
+        // Each side lets the other verify a record, which is what makes the session usable.
+        self.ask_under(index, origin, now);
+    }
+
+    fn refuse(&mut self, origin: Origin, now: Instant) {
+        self.counters.handshakes_refused += 1;
+        let Some(source) = origin.address() else {
+            return;
+        };
+        if now >= self.next_refused_report {
+            self.next_refused_report = now + REFUSED_REPORT;
+            self.events.push_back(Event::HandshakeRefused { source });
+        }
+    }
+
+    /// Sends third messages again whose responder has not been heard; gives up after some tries.
+    pub(crate) fn resend_finishes(&mut self, now: Instant) {
+        let mut resend = Vec::new();
+        let mut dead = Vec::new();
+        for (index, session) in &mut self.sessions {
+            let Some(finish) = session.finish.as_mut().filter(|f| now >= f.resend_at) else {
+                continue;
+            };
+            if finish.tries_left == 0 {
+                dead.push(*index);
+                continue;
+            }
+            finish.tries_left -= 1;
+            finish.resend_at = now + FINISH_RESEND;
+            resend.push((*index, finish.to, finish.message.clone()));
+        }
+        for (index, to, message) in resend {
+            self.send_to(to, message, now);
+            self.ask_under(index, to, now);
+        }
+        for index in dead {
+            self.drop_session(index);
+        }
+    }
+
+    pub(crate) fn finish_deadline(&self) -> Option<Instant> {
+        self.sessions
+            .values()
+            .filter_map(|s| Some(s.finish.as_ref()?.resend_at))
+            .min()
+    }
+
+    fn met_myself(&mut self, goal: Option<Goal>, origin: Origin) {
+        let address = origin.address();
+        self.own_addresses_met.extend(address);
+        if let Some(Goal::Target(name)) = goal {
+            self.target_is_me(&name, address);
+        }
+    }
+}
+
+/// A name as it goes on the wire: without control characters, cut at [`NAME_LEN_MAX`] bytes.
+pub(crate) fn wire_name(name: &str) -> String {
+    let mut cut = String::new();
+    for character in name.chars().filter(|c| !c.is_control()) {
+        if cut.len() + character.len_utf8() > NAME_LEN_MAX {
+            break;
+        }
+        cut.push(character);
+    }
+    cut
+}

@@ -1,0 +1,403 @@
+//! Probes, paths and sessions over time: what works, what is used, what is over.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use rmesh_wire::payload::{HEAD_LEN, Head};
+use rmesh_wire::probe::Probe;
+use rmesh_wire::{Instant, PeerId};
+
+use super::path::{Change, Question};
+use super::peer::{Peer, Way, full_datagram_len, full_relayed_len};
+use super::session::{Session, replaces};
+use super::{Mesh, Origin};
+use crate::api::{Event, Path, SendFailure, TrafficSample};
+use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
+
+/// Two sessions this close together were opened by both ends at once.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
+/// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
+const SILENCE_MIN: Duration = Duration::from_millis(300);
+/// A frame that waited for a session keeps the peer close for this long.
+const WANTED: Duration = Duration::from_secs(300);
+/// Bytes around a probe's payload in a record: header and tag.
+const RECORD_OVERHEAD: usize = 32;
+
+impl Mesh {
+    /// Judges and probes every way of every peer that is due.
+    pub(crate) fn watch_paths(&mut self, now: Instant) {
+        let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
+        let due: Vec<PeerId> = self
+            .peers
+            .values()
+            .filter(is_due)
+            .map(|peer| peer.id)
+            .collect();
+        for id in due {
+            self.watch_peer(id, now);
+        }
+    }
+
+    pub(crate) fn paths_deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(peer_deadline).min()
+    }
+
+    fn watch_peer(&mut self, id: PeerId, now: Instant) {
+        let routed = self.next_hop(id).is_some();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let pace = peer.pace(now);
+        let mut questions: Vec<(Way, Question)> = Vec::new();
+        let mut changed = false;
+        let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
+        // A relay is only watched while it is needed.
+        let relay = (routed && !peer.has_direct()).then_some(Way::Relay);
+        for way in addresses.into_iter().map(Way::Direct).chain(relay) {
+            let random = &mut self.random;
+            let Some(path) = peer.way_mut(way) else {
+                continue;
+            };
+            if path.deadline() > now {
+                continue;
+            }
+            let (change, question) = path.tick(now, pace, || random.public_u64());
+            changed |= change != Change::None;
+            questions.extend(question.map(|question| (way, question)));
+        }
+        for (way, question) in questions {
+            self.ask(id, way, question, now);
+        }
+        if changed {
+            self.path_changed(id, "a path stopped answering", now);
+        }
+    }
+
+    fn probe(&self, peer: PeerId, token: u64) -> Probe {
+        Probe {
+            is_answer: false,
+            neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
+            token,
+            digest: self.store.digest(),
+            observed: None,
+        }
+    }
+
+    fn ask(&mut self, id: PeerId, way: Way, question: Question, now: Instant) {
+        let payload_len = match (question.full_size, way) {
+            (false, _) => 0,
+            (true, Way::Direct(address)) => {
+                usize::from(full_datagram_len(address.ip())) - RECORD_OVERHEAD
+            }
+            (true, Way::Relay) => {
+                usize::from(full_relayed_len()) - RECORD_OVERHEAD - rmesh_wire::relay::OVERHEAD
+            }
+        };
+        let payload = self.probe(id, question.token).encode(payload_len);
+        let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&index) else {
+            return;
+        };
+        let datagram = session.seal_record(&payload);
+        self.send_way(id, way, datagram, now);
+    }
+
+    /// Sends a probe under a session that is not in use yet, so that the other side can use it.
+    pub(crate) fn ask_under(&mut self, index: u32, to: Origin, now: Instant) {
+        let Some(peer) = self
+            .sessions
+            .get(&index)
+            .map(|session| session.agreement.peer)
+        else {
+            return;
+        };
+        let token = self.random.public_u64();
+        let payload = self.probe(peer, token).encode(0);
+        let Some(session) = self.sessions.get_mut(&index) else {
+            return;
+        };
+        let datagram = session.seal_record(&payload);
+        self.send_to(to, datagram, now);
+    }
+
+    /// A probe or an answer arrived under the session `index`.
+    pub(crate) fn on_probe(
+        &mut self,
+        index: u32,
+        origin: Origin,
+        head: Head,
+        body: &[u8],
+        now: Instant,
+    ) {
+        let Some(probe) = Probe::decode(head.flags, body) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        let Some(id) = self
+            .sessions
+            .get(&index)
+            .map(|session| session.agreement.peer)
+        else {
+            return;
+        };
+        self.note_desire(id, probe.neighbour, now);
+        self.compare_digest(id, probe.digest, now);
+        if probe.is_answer {
+            return self.on_answer(id, origin, &probe, now);
+        }
+        let answer = Probe {
+            is_answer: true,
+            observed: origin.address(),
+            ..self.probe(id, probe.token)
+        };
+        let payload = answer.encode(body.len() + HEAD_LEN);
+        if let Some(session) = self.sessions.get_mut(&index) {
+            let datagram = session.seal_record(&payload);
+            self.send_to(origin, datagram, now);
+        }
+        // Somebody who reaches us directly can most likely be reached the same way.
+        if let Some((address, peer)) = origin.address().zip(self.peers.get_mut(&id)) {
+            peer.add_candidate(address, now);
+            if let Some(path) = peer.direct.get_mut(&address) {
+                path.hurry(now);
+            }
+        }
+    }
+
+    fn note_desire(&mut self, id: PeerId, desires_us: bool, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if core::mem::replace(&mut peer.desires_us, desires_us) != desires_us {
+            self.links_changed(now);
+        }
+    }
+
+    fn on_answer(&mut self, id: PeerId, origin: Origin, probe: &Probe, now: Instant) {
+        let way = origin.address().map_or(Way::Relay, Way::Direct);
+        self.note_observed(probe.observed, now);
+        let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
+            return;
+        };
+        match path.answered(probe.token, now) {
+            Change::None => self.cost_changed(id, now),
+            Change::Alive => self.path_changed(id, "a better path answers", now),
+            Change::Size => self.dirty.forwarding = true,
+            Change::Dead => {}
+        }
+    }
+
+    /// Something about the ways to a peer changed: choose again and tell whom it concerns.
+    pub(crate) fn path_changed(&mut self, id: PeerId, reason: &'static str, now: Instant) {
+        self.dirty.forwarding = true;
+        self.links_changed(now);
+        self.choose(id, reason, now);
+    }
+
+    /// Takes the best way to `id` into use.
+    pub(crate) fn choose(&mut self, id: PeerId, reason: &'static str, now: Instant) {
+        let hop = self.next_hop(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let path = peer.best_path(hop);
+        if path == peer.chosen {
+            return;
+        }
+        peer.chosen = path;
+        peer.chosen_since = now;
+        peer.path_epoch = peer.path_epoch.wrapping_add(1);
+        peer.silent_since = None;
+        self.dirty.forwarding = true;
+        let (name, was_up) = (peer.name.clone(), peer.reported_up);
+        peer.reported_up = path.is_some();
+        match path {
+            None if was_up => self.events.push_back(Event::PeerDown { peer: id, name }),
+            None => {}
+            Some(path) => {
+                if !was_up {
+                    let name = name.clone();
+                    self.events.push_back(Event::PeerUp { peer: id, name });
+                }
+                self.events.push_back(Event::PathChanged {
+                    peer: id,
+                    name,
+                    path,
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// A record under the session verified: it may replace an older one now.
+    pub(crate) fn confirm(&mut self, index: u32, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&index) else {
+            return;
+        };
+        session.finish = None;
+        if core::mem::replace(&mut session.confirmed, true) {
+            return;
+        }
+        let id = session.agreement.peer;
+        let current = self.peers.get(&id).and_then(|peer| peer.current);
+        let old = current.filter(|current| *current != index);
+        let (Some(new), old) = (self.sessions.get(&index), old) else {
+            return;
+        };
+        let wins = old
+            .and_then(|old| self.sessions.get(&old))
+            .is_none_or(|old| {
+                let expired = old.retires_at.is_some();
+                expired || replaces(new, old, SIMULTANEOUS)
+            });
+        let loser = if wins { old } else { Some(index) };
+        if let Some(loser) = loser.and_then(|loser| self.sessions.get_mut(&loser)) {
+            loser.retires_at = Some(now + REPLACED_SESSION_GRACE);
+        }
+        if let Some(peer) = self.peers.get_mut(&id).filter(|_| wins) {
+            peer.current = Some(index);
+            peer.silent_since = None;
+            for path in peer.direct.values_mut() {
+                path.hurry(now);
+            }
+            peer.relay.hurry(now);
+        }
+        self.path_changed(id, "a session opened", now);
+    }
+
+    /// Ends sessions that are replaced or too old.
+    pub(crate) fn expire_sessions(&mut self, now: Instant) {
+        let over: Vec<u32> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| session_end(s) <= now)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in over {
+            self.drop_session(index);
+        }
+    }
+
+    pub(crate) fn sessions_deadline(&self) -> Option<Instant> {
+        self.sessions.values().map(session_end).min()
+    }
+
+    pub(crate) fn drop_session(&mut self, index: u32) {
+        let Some(session) = self.sessions.remove(&index) else {
+            return;
+        };
+        self.dirty.forwarding = true;
+        let id = session.agreement.peer;
+        if let Some(peer) = self
+            .peers
+            .get_mut(&id)
+            .filter(|peer| peer.current == Some(index))
+        {
+            peer.current = None;
+            self.dirty.links = true;
+        }
+    }
+
+    /// What the data plane saw: traffic without an answer makes the path in use suspect.
+    pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
+        for sample in samples {
+            let Some(peer) = self.peers.get_mut(&sample.peer) else {
+                continue;
+            };
+            let index = peer.current;
+            let came_back = match peer.chosen {
+                Some(Path::Direct(_)) => sample.received_direct > 0,
+                Some(Path::Relay(_)) => sample.received_relayed > 0,
+                None => false,
+            };
+            if sample.sent > 0 {
+                peer.wanted_until = now + WANTED;
+            }
+            if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
+                session.records += sample.sent;
+            }
+            if came_back {
+                peer.silent_since = None;
+            } else if sample.sent > 0 {
+                let since = *peer.silent_since.get_or_insert(now);
+                let patience = peer.round_trip().unwrap_or_default() * 4;
+                if now.since(since) >= patience.max(SILENCE_MIN) {
+                    peer.silent_since = None;
+                    suspect(peer, now);
+                }
+            }
+        }
+    }
+
+    /// Asks for a sign of life at once.
+    pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            suspect(peer, now);
+        }
+    }
+
+    pub(crate) fn on_want(&mut self, id: PeerId, now: Instant) {
+        let known = self.is_known(id);
+        if let Some(peer) = self.peers.get_mut(&id).filter(|_| known) {
+            peer.wanted_until = now + WANTED;
+        }
+    }
+
+    pub(crate) fn on_send_failure(
+        &mut self,
+        destination: SocketAddr,
+        failure: SendFailure,
+        now: Instant,
+    ) {
+        let mut changed = Vec::new();
+        for (id, peer) in &mut self.peers {
+            let Some(path) = peer.direct.get_mut(&destination) else {
+                continue;
+            };
+            let change = match failure {
+                SendFailure::Unreachable => path.refuse(now),
+                SendFailure::TooBig => path.too_big(now),
+            };
+            if change != Change::None {
+                changed.push(*id);
+            }
+        }
+        for id in changed {
+            self.path_changed(id, "the kernel refuses to send there", now);
+        }
+    }
+}
+
+fn session_end(session: &Session) -> Instant {
+    let old = session.established + SESSION_LIFETIME;
+    session
+        .retires_at
+        .map_or(old, |retires_at| retires_at.min(old))
+}
+
+fn suspect(peer: &mut Peer, now: Instant) {
+    match peer.chosen {
+        Some(Path::Direct(address)) => {
+            if let Some(path) = peer.direct.get_mut(&address) {
+                path.suspect(now);
+            }
+        }
+        Some(Path::Relay(_)) => peer.relay.suspect(now),
+        None => {}
+    }
+}
+
+/// When a peer's ways have something to do; only peers with a session can be asked.
+fn peer_deadline(peer: &Peer) -> Option<Instant> {
+    peer.current?;
+    let direct = peer
+        .direct
+        .values()
+        .map(super::path::PathState::deadline)
+        .min();
+    let relay = (!peer.has_direct()).then(|| peer.relay.deadline());
+    [direct, relay].into_iter().flatten().min()
+}

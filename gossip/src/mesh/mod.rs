@@ -1,0 +1,473 @@
+//! The facade: one peer's view of the mesh.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use rmesh_wire::codec::Signature;
+use rmesh_wire::datagram::{Header, Kind};
+use rmesh_wire::handshake::BINDING_CONTEXT;
+use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
+use rmesh_wire::{Boot, Instant, PeerId, ShortId};
+
+use crate::api::{
+    Config, Counters, Endpoint, Event, Forwarding, Report, SendFailure, Target, TrafficSample,
+    Transmit,
+};
+use crate::crypto::{Crypto, Key, peer_id};
+use crate::random::Random;
+use crate::topology::macs::Macs;
+use crate::topology::{Routes, Store};
+
+mod dial;
+mod handshake;
+mod liveness;
+mod path;
+mod peer;
+mod publish;
+mod relay;
+mod session;
+mod spread;
+mod view;
+
+use dial::Dialer;
+use handshake::HalfOpens;
+use peer::Peer;
+use session::Session;
+
+/// Reflexive addresses kept: what others say they see us at, newest first.
+const OBSERVED_MAX: usize = 4;
+
+/// Where a datagram came from, and so where its answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Straight from this address.
+    Direct(SocketAddr),
+    /// Handed on by a neighbour for `source`, if it said for whom.
+    Relayed {
+        neighbour: PeerId,
+        source: Option<ShortId>,
+    },
+}
+
+impl Origin {
+    fn address(self) -> Option<SocketAddr> {
+        match self {
+            Origin::Direct(address) => Some(address),
+            Origin::Relayed { .. } => None,
+        }
+    }
+}
+
+/// What has to be brought up to date before anybody looks.
+#[derive(Default)]
+struct Dirty {
+    forwarding: bool,
+    links: bool,
+    routes: bool,
+}
+
+/// One peer's view of the mesh.
+pub struct Mesh {
+    me: PeerId,
+    name: String,
+    boot: Boot,
+    identity: Key,
+    identity_public: [u8; 32],
+    static_key: Key,
+    binding: Signature,
+    secret: Key,
+    port: u16,
+    mtu_bytes: u16,
+    advertise: Vec<SocketAddr>,
+    crypto: Box<dyn Crypto>,
+    random: Random,
+
+    local_addresses: Vec<IpAddr>,
+    observed: VecDeque<SocketAddr>,
+    own_addresses_met: BTreeSet<SocketAddr>,
+    peers: BTreeMap<PeerId, Peer>,
+    sessions: BTreeMap<u32, Session>,
+    half_opens: HalfOpens,
+    dialer: Dialer,
+    store: Store,
+    routes: Routes,
+    hops: BTreeMap<ShortId, PeerId>,
+    macs: Macs,
+    publisher: publish::Publisher,
+    outbox: spread::Outbox,
+
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    dirty: Dirty,
+    next_refused_report: Instant,
+    next_timeout: (Instant, &'static str),
+}
+
+impl Mesh {
+    /// A mesh of one peer, which knows nobody yet.
+    pub fn new(config: Config, crypto: Box<dyn Crypto>, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
+        let static_key = random.secret_key();
+        let identity_public = crypto.identity_public(&config.identity);
+        let mut bound = Vec::from(BINDING_CONTEXT);
+        bound.extend_from_slice(&crypto.static_public(&static_key));
+        let binding = crypto.sign(&config.identity, &bound);
+        let mut mesh = Mesh {
+            me: peer_id(&identity_public),
+            name: handshake::wire_name(&config.name),
+            boot: config.boot,
+            identity: config.identity,
+            identity_public,
+            static_key,
+            binding,
+            secret: config.secret,
+            port: config.port,
+            mtu_bytes: config.mtu_bytes,
+            advertise: config.advertise,
+            crypto,
+            random,
+            local_addresses: Vec::new(),
+            observed: VecDeque::new(),
+            own_addresses_met: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            half_opens: HalfOpens::default(),
+            dialer: Dialer::default(),
+            store: Store::default(),
+            routes: Routes::default(),
+            hops: BTreeMap::new(),
+            macs: Macs::default(),
+            publisher: publish::Publisher::default(),
+            outbox: spread::Outbox::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            dirty: Dirty {
+                forwarding: true,
+                links: true,
+                routes: true,
+            },
+            next_refused_report: Instant::ZERO,
+            next_timeout: (now, "start"),
+        };
+        mesh.settle(now);
+        mesh
+    }
+
+    /// A datagram arrived that is the control side's: a handshake message, or a record or relay
+    /// datagram of lane 0. Others are counted and ignored.
+    pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) {
+        self.on_datagram(Origin::Direct(source), datagram, now);
+        self.settle(now);
+    }
+
+    /// Inner datagram of a relay datagram that a worker verified as coming from `neighbour` and
+    /// that is addressed to this peer, but not the worker's to open.
+    pub fn handle_relayed(&mut self, neighbour: PeerId, inner: &[u8], now: Instant) {
+        self.on_datagram(
+            Origin::Relayed {
+                neighbour,
+                source: None,
+            },
+            inner,
+            now,
+        );
+        self.settle(now);
+    }
+
+    /// The time asked for by [`Mesh::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.run_timers(now);
+        self.settle(now);
+    }
+
+    /// The complete list of configured peers, as they resolve at the moment.
+    pub fn handle_targets(&mut self, targets: Vec<Target>, now: Instant) {
+        self.set_targets(targets, now);
+        self.settle(now);
+    }
+
+    /// Addresses where peers were reached in an earlier life; dialled for a while.
+    pub fn handle_hints(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        self.add_hints(addresses, now);
+        self.settle(now);
+    }
+
+    /// The complete list of this host's own addresses that others might reach.
+    pub fn handle_local_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        if self.local_addresses != addresses {
+            self.local_addresses = addresses;
+            self.node_changed(now);
+            // A new address may open ways that were closed.
+            for peer in self.peers.values_mut() {
+                peer.direct.values_mut().for_each(|path| path.hurry(now));
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The kernel refused to send to `destination`.
+    pub fn handle_send_failure(
+        &mut self,
+        destination: SocketAddr,
+        failure: SendFailure,
+        now: Instant,
+    ) {
+        self.on_send_failure(destination, failure, now);
+        self.settle(now);
+    }
+
+    /// What the data plane saw since the last call; to be called every 100 ms while records move.
+    pub fn handle_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
+        self.on_traffic(samples, now);
+        self.settle(now);
+    }
+
+    /// A frame for `peer` waits for a session.
+    pub fn handle_want(&mut self, peer: PeerId, now: Instant) {
+        self.on_want(peer, now);
+        self.settle(now);
+    }
+
+    /// Asks `peer` for a sign of life at once; without one it is down within about a second.
+    pub fn handle_suspicion(&mut self, peer: PeerId, now: Instant) {
+        self.on_suspicion(peer, now);
+        self.settle(now);
+    }
+
+    /// The complete list of this host's endpoints.
+    pub fn handle_endpoints(&mut self, endpoints: Vec<Endpoint>, now: Instant) {
+        self.endpoints_changed(endpoints, now);
+        self.settle(now);
+    }
+
+    /// Sends opaque bytes to a reachable peer; like any datagram they may be lost. Longer than
+    /// 1,100 bytes, or for a peer without a session, they are dropped.
+    pub fn handle_channel_send(&mut self, peer: PeerId, channel: u8, bytes: &[u8], now: Instant) {
+        self.send_channel(peer, channel, bytes, now);
+        self.settle(now);
+    }
+
+    /// Says good-bye to everybody, so that nobody has to find out by time. What is sent after
+    /// this is up to the caller; the mesh publishes nothing more.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        self.publish_leaving(now);
+        self.flush(now);
+    }
+
+    /// Next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        let changed = core::mem::replace(&mut self.dirty.forwarding, false);
+        changed.then_some(Event::ForwardingChanged)
+    }
+
+    /// When to call [`Mesh::handle_timeout`], and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        Some(self.next_timeout)
+    }
+
+    /// The snapshot for the data plane.
+    pub fn forwarding(&self) -> Forwarding {
+        self.build_forwarding()
+    }
+
+    /// Everything `status` shows.
+    pub fn report(&self, now: Instant) -> Report {
+        self.build_report(now)
+    }
+
+    /// Addresses at which peers are reached directly now: hints for the next life.
+    pub fn known_addresses(&self) -> Vec<SocketAddr> {
+        self.peers
+            .values()
+            .filter_map(Peer::direct_address)
+            .collect()
+    }
+
+    /// This peer.
+    pub fn id(&self) -> PeerId {
+        self.me
+    }
+
+    /// Hash of what this peer believes of all reachable peers and itself: equal on all of them
+    /// once the mesh is quiet.
+    pub fn view_hash(&self) -> u64 {
+        self.store
+            .view_hash(|peer| *peer == self.me || self.routes.reaches(peer))
+    }
+
+    fn on_datagram(&mut self, origin: Origin, datagram: &[u8], now: Instant) {
+        let Ok(header) = Header::decode(datagram) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        match header.kind {
+            Kind::HandshakeInit => self.on_init(origin, &header, datagram, now),
+            Kind::HandshakeResponse => self.on_response(origin, &header, datagram, now),
+            Kind::HandshakeFinish => self.on_finish(origin, &header, datagram, now),
+            Kind::Record if header.lane() == CONTROL_LANE => {
+                self.on_record(origin, &header, datagram, now);
+            }
+            // Relay datagrams never nest.
+            Kind::Relay if header.lane() == CONTROL_LANE && origin.address().is_some() => {
+                self.on_relay(&header, datagram, now);
+            }
+            Kind::Record | Kind::Relay => self.counters.datagrams_ignored += 1,
+        }
+    }
+
+    fn on_record(&mut self, origin: Origin, header: &Header, datagram: &[u8], now: Instant) {
+        let Some(session) = self.sessions.get_mut(&header.receiver) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        let payload = match session.open_record(header, datagram) {
+            Ok(payload) => payload,
+            Err(refusal) => return self.count_refusal(refusal),
+        };
+        let peer = session.agreement.peer;
+        // A worker could not say for whom it was relayed; the session does.
+        let origin = match origin {
+            Origin::Relayed {
+                neighbour,
+                source: None,
+            } => Origin::Relayed {
+                neighbour,
+                source: Some(peer.short_id()),
+            },
+            Origin::Relayed { .. } | Origin::Direct(_) => origin,
+        };
+        self.confirm(header.receiver, now);
+        match Head::split(&payload) {
+            Some((head, body)) if head.kind == PayloadKind::Probe => {
+                self.on_probe(header.receiver, origin, head, body, now);
+            }
+            Some((head, body)) if head.kind == PayloadKind::Control => {
+                self.on_control(peer, body, now);
+            }
+            Some(_) | None => self.counters.datagrams_ignored += 1,
+        }
+    }
+
+    /// A name for a peer this side has met or heard of.
+    fn meet(&mut self, id: PeerId, name: &str, now: Instant) {
+        if id == self.me {
+            return;
+        }
+        let unknown = self.store.node(&id).is_none();
+        let peer = self.peers.entry(id).or_insert_with(|| {
+            // Its record comes over the new link, so one is wanted until then.
+            self.dirty.routes = true;
+            Peer {
+                desired: unknown,
+                ..Peer::new(id, now)
+            }
+        });
+        if name.is_empty() || peer.name == name {
+            return;
+        }
+        peer.name = String::from(name);
+        if name == self.name {
+            self.events.push_back(Event::NameShared {
+                peer: id,
+                name: String::from(name),
+            });
+        }
+    }
+
+    /// Somebody said where they see us.
+    fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
+        let Some(address) = observed else { return };
+        let own = self.local_addresses.contains(&address.ip()) && address.port() == self.port;
+        if own || self.observed.contains(&address) || address.ip().is_unspecified() {
+            return;
+        }
+        self.observed.push_front(address);
+        self.observed.truncate(OBSERVED_MAX);
+        self.node_changed(now);
+    }
+
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
+    }
+
+    /// Whether there is any way to dial the peer: an address, or a route.
+    fn is_known(&self, peer: PeerId) -> bool {
+        let addressed = self
+            .peers
+            .get(&peer)
+            .is_some_and(|peer| !peer.direct.is_empty());
+        addressed || self.next_hop(peer).is_some()
+    }
+
+    /// An index no session or handshake of this side has.
+    fn fresh_index(&mut self) -> u32 {
+        loop {
+            let index = self.random.public_u32();
+            let taken = self.sessions.contains_key(&index) || self.half_opens.contains(index);
+            if index != 0 && !taken {
+                return index;
+            }
+        }
+    }
+
+    /// Brings everything derived up to date; after every input.
+    fn settle(&mut self, now: Instant) {
+        // Routes follow links, paths follow routes, links follow paths: two rounds reach the end,
+        // and whatever is left is picked up by the timer that is set below.
+        for _ in 0..2 {
+            if core::mem::replace(&mut self.dirty.links, false) {
+                self.refresh_links(now);
+            }
+            if !core::mem::replace(&mut self.dirty.routes, false) {
+                break;
+            }
+            self.refresh_routes(now);
+        }
+        self.next_timeout = self.next_deadline(now);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        self.half_opens.expire(now);
+        self.expire_sessions(now);
+        self.resend_finishes(now);
+        self.watch_paths(now);
+        self.dial(now);
+        self.run_publisher(now);
+        self.flush(now);
+    }
+
+    fn next_deadline(&self, now: Instant) -> (Instant, &'static str) {
+        let deadlines = [
+            (self.half_opens.deadline(), "a handshake times out"),
+            (self.sessions_deadline(), "a session ends"),
+            (self.finish_deadline(), "a third message is repeated"),
+            (self.paths_deadline(), "a path is probed"),
+            (self.dial_deadline(now), "a peer is dialled"),
+            (self.publisher_deadline(), "the own record is published"),
+            (self.flush_deadline(), "records are spread"),
+            (self.store.deadline(self.me), "a record expires"),
+        ];
+        let due = deadlines
+            .into_iter()
+            .filter_map(|(due, why)| Some((due?, why)));
+        let (due, why) = due
+            .min()
+            .unwrap_or((now + crate::limits::RECORD_REFRESH, "idle"));
+        (due.max(now), why)
+    }
+}

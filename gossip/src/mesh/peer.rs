@@ -1,0 +1,231 @@
+//! What is known of one other peer: its sessions, the ways to it, and the one in use.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::path::{Pace, PathState};
+use crate::api::Path;
+
+/// Direct addresses kept for one peer; the ones longest dead give way.
+pub(crate) const CANDIDATES_MAX: usize = 16;
+/// A direct path in use gives way to another only if that is faster by a quarter and this much.
+const FASTER_BY: Duration = Duration::from_millis(1);
+/// Largest UDP payload of an unproven path: a 1280-byte IPv6 packet (RFC 8200's minimum).
+const DATAGRAM_LEN_BASE: u16 = 1_280 - 48;
+/// Link MTU that the full-size probe of a path claims, in bytes.
+const FULL_PACKET_LEN: u16 = 1_500;
+
+/// Which way of a peer: the key of a [`PathState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// Straight to an address.
+    Direct(SocketAddr),
+    /// Through whichever neighbour the routes name.
+    Relay,
+}
+
+/// One other peer.
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) name: String,
+    /// Local index of the session to seal with.
+    pub(crate) current: Option<u32>,
+    pub(crate) direct: BTreeMap<SocketAddr, PathState>,
+    pub(crate) relay: PathState,
+    pub(crate) chosen: Option<Path>,
+    pub(crate) chosen_since: Instant,
+    pub(crate) path_epoch: u32,
+    /// This side wants a control link with it.
+    pub(crate) desired: bool,
+    /// Its last probe said that it wants one with us.
+    pub(crate) desires_us: bool,
+    /// A frame waited for a session until lately.
+    pub(crate) wanted_until: Instant,
+    /// Since when traffic has been sent without anything coming back.
+    pub(crate) silent_since: Option<Instant>,
+    /// Digests in a row that differed from ours.
+    pub(crate) mismatches: u32,
+    /// When buckets may be sent to it again.
+    pub(crate) next_buckets: Instant,
+    /// Cost of the link as last published, in microseconds, and when.
+    pub(crate) published_cost: Option<(u32, Instant)>,
+    /// A peer is reported up once it is, and down once.
+    pub(crate) reported_up: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, now: Instant) -> Self {
+        Peer {
+            id,
+            name: String::new(),
+            current: None,
+            direct: BTreeMap::new(),
+            relay: PathState::new(now),
+            chosen: None,
+            chosen_since: now,
+            path_epoch: 0,
+            desired: false,
+            desires_us: false,
+            wanted_until: Instant::ZERO,
+            silent_since: None,
+            // A new neighbour most likely knows other records: the first difference counts.
+            mismatches: 1,
+            next_buckets: Instant::ZERO,
+            published_cost: None,
+            reported_up: false,
+        }
+    }
+
+    /// The state of one way.
+    pub(crate) fn way_mut(&mut self, way: Way) -> Option<&mut PathState> {
+        match way {
+            Way::Direct(address) => self.direct.get_mut(&address),
+            Way::Relay => Some(&mut self.relay),
+        }
+    }
+
+    /// Adds an address to try, if it is new and there is room.
+    pub(crate) fn add_candidate(&mut self, address: SocketAddr, now: Instant) {
+        if self.direct.contains_key(&address) {
+            return;
+        }
+        if self.direct.len() >= CANDIDATES_MAX {
+            let dead = self.direct.iter().filter(|(_, path)| !path.is_alive());
+            let Some(oldest) = dead.min_by_key(|(_, path)| path.since).map(|(a, _)| *a) else {
+                return;
+            };
+            self.direct.remove(&oldest);
+        }
+        self.direct.insert(address, PathState::new(now));
+    }
+
+    /// Forgets dead addresses for which `keep` is false.
+    pub(crate) fn retain_candidates(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
+        self.direct
+            .retain(|address, path| path.is_alive() || keep(address));
+    }
+
+    /// Whether a direct path works.
+    pub(crate) fn has_direct(&self) -> bool {
+        self.direct.values().any(PathState::is_alive)
+    }
+
+    /// The control link with it exists: a direct path works and one side wants the link.
+    pub(crate) fn is_neighbour(&self) -> bool {
+        self.current.is_some() && (self.desired || self.desires_us) && self.has_direct()
+    }
+
+    /// How eagerly its ways are watched.
+    pub(crate) fn pace(&self, now: Instant) -> Pace {
+        let close = self.desired || self.desires_us || now < self.wanted_until;
+        if close { Pace::CLOSE } else { Pace::IDLE }
+    }
+
+    /// Round trip of the path in use.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        match self.chosen? {
+            Path::Direct(address) => self.direct.get(&address)?.round_trip(),
+            Path::Relay(_) => self.relay.round_trip(),
+        }
+    }
+
+    /// The address to send direct datagrams to.
+    pub(crate) fn direct_address(&self) -> Option<SocketAddr> {
+        match self.chosen {
+            Some(Path::Direct(address)) => Some(address),
+            Some(Path::Relay(_)) | None => None,
+        }
+    }
+
+    /// The best way now, given the neighbour the routes name as first hop.
+    pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
+        let trip = |path: &PathState| path.round_trip().unwrap_or(Duration::MAX);
+        let alive = self.direct.iter().filter(|(_, path)| path.is_alive());
+        let Some((fastest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
+            return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
+        };
+        let used = self
+            .direct_address()
+            .and_then(|a| Some((a, self.direct.get(&a)?)));
+        if let Some((address, used)) = used.filter(|(_, used)| used.is_alive()) {
+            let (old, new) = (trip(used), trip(path));
+            if new + FASTER_BY > old || new + new / 4 > old {
+                return Some(Path::Direct(address));
+            }
+        }
+        Some(Path::Direct(*fastest))
+    }
+
+    /// Largest UDP payload the path in use takes, in bytes.
+    pub(crate) fn datagram_len_max(&self) -> u16 {
+        match self.chosen {
+            Some(Path::Direct(address)) => {
+                let full = self.direct.get(&address).is_some_and(PathState::full_size);
+                if full {
+                    full_datagram_len(address.ip())
+                } else {
+                    DATAGRAM_LEN_BASE
+                }
+            }
+            Some(Path::Relay(_)) if self.relay.full_size() => full_relayed_len(),
+            Some(Path::Relay(_)) | None => DATAGRAM_LEN_BASE,
+        }
+    }
+
+    /// Largest IP packet the path in use is known to take, in bytes.
+    pub(crate) fn path_mtu_bytes(&self) -> u16 {
+        let full = match self.chosen {
+            Some(Path::Direct(address)) => {
+                self.direct.get(&address).is_some_and(PathState::full_size)
+            }
+            Some(Path::Relay(_)) => self.relay.full_size(),
+            None => false,
+        };
+        if full { FULL_PACKET_LEN } else { 1_280 }
+    }
+
+    /// Why the path in use is not a direct one, for an operator; empty if it is.
+    pub(crate) fn reason(&self, now: Instant) -> String {
+        if matches!(self.chosen, Some(Path::Direct(_))) {
+            return String::new();
+        }
+        if self.direct.is_empty() {
+            return String::from("it has published no address");
+        }
+        let tried: Vec<String> = self
+            .direct
+            .iter()
+            .map(|(address, path)| format!("{address} {}", state_of(path, now)))
+            .collect();
+        format!("no direct way: {}", tried.join(", "))
+    }
+}
+
+/// What came of an address, in words.
+pub(crate) fn state_of(path: &PathState, now: Instant) -> String {
+    if path.is_alive() {
+        String::from("alive")
+    } else if path.refused {
+        String::from("unreachable from this host")
+    } else if path.tried {
+        format!("no answer for {} s", now.since(path.since).as_secs())
+    } else {
+        String::from("not tried yet")
+    }
+}
+
+/// UDP payload of a full-size packet to `ip`.
+pub(crate) fn full_datagram_len(ip: IpAddr) -> u16 {
+    FULL_PACKET_LEN - if ip.is_ipv4() { 28 } else { 48 }
+}
+
+/// UDP payload of a full-size packet that is relayed: some hop may be IPv6.
+pub(crate) fn full_relayed_len() -> u16 {
+    FULL_PACKET_LEN - 48
+}

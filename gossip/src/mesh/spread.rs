@@ -1,0 +1,311 @@
+//! Spreading records to the neighbours and taking in theirs.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rmesh_wire::codec::{self, Bounded};
+use rmesh_wire::payload::{Head, PayloadKind};
+use rmesh_wire::probe::Digest;
+use rmesh_wire::{Instant, PeerId};
+
+use super::Mesh;
+use super::peer::Way;
+use crate::api::{Event, Path};
+use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
+use crate::topology::macs::Announcement;
+use crate::topology::record::{AgedRecord, Body, RecordKey};
+use crate::topology::store::Outcome;
+use crate::topology::{Graph, Routes, overlay};
+
+/// News arriving within this time is passed on together.
+const BATCH: Duration = Duration::from_millis(5);
+/// Digests in a row that must differ before a repair: one may just be news under way.
+const MISMATCHES: u32 = 2;
+/// A repair with one neighbour is started at most this often.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Records to be passed on, and from whom each came.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    news: BTreeMap<RecordKey, Option<PeerId>>,
+    due: Option<Instant>,
+}
+
+impl Outbox {
+    pub(crate) fn add(&mut self, key: RecordKey, from: Option<PeerId>, now: Instant) {
+        self.news.insert(key, from);
+        self.due.get_or_insert(now + BATCH);
+    }
+}
+
+impl Mesh {
+    pub(crate) fn flush_deadline(&self) -> Option<Instant> {
+        self.outbox.due
+    }
+
+    /// Passes news on to every neighbour it did not come from, and forgets what is too old.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        if self.store.expire(self.me, now) {
+            self.dirty.routes = true;
+        }
+        if self.outbox.due.is_none_or(|due| now < due) && !self.outbox_is_final() {
+            return;
+        }
+        self.outbox.due = None;
+        let news = core::mem::take(&mut self.outbox.news);
+        let neighbours: Vec<PeerId> = self
+            .peers
+            .values()
+            .filter(|peer| peer.is_neighbour())
+            .map(|peer| peer.id)
+            .collect();
+        for neighbour in neighbours {
+            let fresh = news.iter().filter(|(_, from)| **from != Some(neighbour));
+            let records: Vec<AgedRecord> = fresh
+                .filter_map(|(key, _)| Some(self.store.get(key)?.aged(now)))
+                .collect();
+            for message in pack_records(records) {
+                self.send_control(neighbour, &message, now);
+            }
+        }
+    }
+
+    fn outbox_is_final(&self) -> bool {
+        self.publisher_deadline().is_none() && !self.outbox.news.is_empty()
+    }
+
+    /// Sends a control message by the path in use.
+    pub(crate) fn send_control(&mut self, id: PeerId, message: &Control, now: Instant) {
+        let Some(encoded) = message.encode() else {
+            return;
+        };
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let way = match peer.chosen {
+            Some(Path::Direct(address)) => Way::Direct(address),
+            Some(Path::Relay(_)) => Way::Relay,
+            None => return,
+        };
+        let Some(index) = peer.current else { return };
+        let Some(session) = self.sessions.get_mut(&index) else {
+            return;
+        };
+        let mut payload = Vec::from(Head::new(PayloadKind::Control).encode());
+        payload.extend_from_slice(&encoded);
+        let datagram = session.seal_record(&payload);
+        self.send_way(id, way, datagram, now);
+    }
+
+    pub(crate) fn send_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
+        if bytes.len() <= CHANNEL_LEN_MAX {
+            let bytes = Bounded::take_from(bytes.iter().copied());
+            self.send_control(id, &Control::Channel(channel, bytes), now);
+        }
+    }
+
+    /// A control message arrived.
+    pub(crate) fn on_control(&mut self, from: PeerId, body: &[u8], now: Instant) {
+        let Ok(message) = codec::decode::<Control>(body) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        let answers = match message {
+            Control::Records(records) => {
+                return self.on_records(from, records.into_vec(), now);
+            }
+            Control::Buckets(digests) => self.store.on_buckets(digests.as_slice()),
+            Control::Have(have) => self.store.on_have(&have, now),
+            Control::Want(keys) => self.store.on_want(keys.as_slice(), now),
+            Control::Channel(channel, bytes) => {
+                let bytes = bytes.into_vec();
+                self.events.push_back(Event::ChannelMessage {
+                    peer: from,
+                    channel,
+                    bytes,
+                });
+                return;
+            }
+        };
+        for answer in answers {
+            self.send_control(from, &answer, now);
+        }
+    }
+
+    fn on_records(&mut self, from: PeerId, records: Vec<AgedRecord>, now: Instant) {
+        let mut outdated = Vec::new();
+        for aged in records {
+            if self.is_own(&aged, now) {
+                continue;
+            }
+            match self.store.insert(aged, self.crypto.as_ref(), now) {
+                Outcome::Taken(key) => {
+                    self.counters.records_accepted += 1;
+                    self.outbox.add(key, Some(from), now);
+                    self.dirty.routes = true;
+                    self.record_taken(&key, now);
+                }
+                Outcome::Outdated(key) => outdated.push(key),
+                Outcome::Known => {}
+                Outcome::Refused => self.counters.records_refused += 1,
+            }
+        }
+        let newer = outdated
+            .iter()
+            .filter_map(|key| Some(self.store.get(key)?.aged(now)));
+        for message in pack_records(newer.collect::<Vec<_>>()) {
+            self.send_control(from, &message, now);
+        }
+    }
+
+    /// Whether a record claims to be this peer's; a newer one than its own is outbid.
+    fn is_own(&mut self, aged: &AgedRecord, now: Instant) -> bool {
+        let Some(record) = aged.signed.decode().filter(|record| record.peer == self.me) else {
+            return false;
+        };
+        let newer = self
+            .own_version(&record.key())
+            .is_none_or(|own| record.version > own);
+        let stale = record.version.boot < self.boot;
+        if newer && !stale && aged.signed.is_authentic(self.crypto.as_ref()) {
+            self.outbid(record.version, now);
+        }
+        true
+    }
+
+    /// News about a peer: its name, and where it may be reached.
+    fn record_taken(&mut self, key: &RecordKey, now: Instant) {
+        self.dirty.forwarding = true;
+        let id = key.0;
+        let stored = self.store.get(key).map(|stored| stored.record.body.clone());
+        let Some(Body::Node(node)) = stored else {
+            return;
+        };
+        if node.leaving {
+            return self.on_leaving(id, now);
+        }
+        self.meet(id, &node.name, now);
+        let own = self.own_addresses_met.clone();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let published = node.addresses.as_slice();
+        for address in published.iter().filter(|address| !own.contains(*address)) {
+            peer.add_candidate(*address, now);
+        }
+        peer.retain_candidates(|address| published.contains(address));
+    }
+
+    /// A peer said good-bye: nothing leads to it any more.
+    fn on_leaving(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.direct.clear();
+        peer.desired = false;
+        peer.desires_us = false;
+        let over: Vec<u32> = self
+            .sessions
+            .values()
+            .filter(|session| session.agreement.peer == id)
+            .map(|session| session.agreement.local_index)
+            .collect();
+        for index in over {
+            self.drop_session(index);
+        }
+        self.path_changed(id, "it said good-bye", now);
+    }
+
+    /// A neighbour's digest came with its probe.
+    pub(crate) fn compare_digest(&mut self, id: PeerId, digest: Digest, now: Instant) {
+        let same = digest == self.store.digest();
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour()) else {
+            return;
+        };
+        peer.mismatches = if same {
+            0
+        } else {
+            peer.mismatches.saturating_add(1)
+        };
+        if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
+            peer.next_buckets = now + REPAIR_INTERVAL;
+            let buckets = self.store.buckets();
+            self.send_control(id, &buckets, now);
+        }
+    }
+
+    /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
+    pub(crate) fn refresh_routes(&mut self, now: Instant) {
+        let routes = Graph::from_store(&self.store).routes(&self.me);
+        let known: Vec<PeerId> = self
+            .store
+            .nodes()
+            .map(|(peer, _)| peer)
+            .filter(|peer| *peer != self.me)
+            .collect();
+        let peers = &self.peers;
+        let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
+        let desired = overlay::desired(&self.me, &known, trip);
+        for (id, peer) in &mut self.peers {
+            // A peer without a record has just been met: its record follows over the new link.
+            let wanted = desired.contains(id) || self.store.node(id).is_none();
+            if core::mem::replace(&mut peer.desired, wanted) != wanted {
+                self.dirty.links = true;
+            }
+        }
+        self.set_routes(routes);
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.choose(id, "the routes changed", now);
+        }
+        self.forget_peers();
+        self.refresh_macs(now);
+    }
+
+    fn set_routes(&mut self, routes: Routes) {
+        if routes != self.routes {
+            self.dirty.forwarding = true;
+        }
+        self.hops = routes
+            .iter()
+            .map(|(peer, route)| (peer.short_id(), route.next_hop))
+            .collect();
+        self.routes = routes;
+    }
+
+    /// Peers of whom nothing is left, neither record nor session, are forgotten.
+    fn forget_peers(&mut self) {
+        let open: alloc::collections::BTreeSet<PeerId> = self
+            .sessions
+            .values()
+            .map(|session| session.agreement.peer)
+            .collect();
+        let store = &self.store;
+        self.peers
+            .retain(|id, _| store.get(&(*id, 0)).is_some() || open.contains(id));
+    }
+
+    pub(crate) fn refresh_macs(&mut self, now: Instant) {
+        let (me, routes) = (self.me, &self.routes);
+        let in_force = self
+            .store
+            .iter()
+            .filter(|stored| stored.record.peer == me || routes.reaches(&stored.record.peer));
+        let announcements = in_force.flat_map(|stored| {
+            let endpoints = match &stored.record.body {
+                Body::Endpoints(endpoints) => endpoints.as_slice(),
+                Body::Node(_) => &[],
+            };
+            let peer = stored.record.peer;
+            endpoints.iter().map(move |e| Announcement {
+                mac: e.mac,
+                peer,
+                moves: e.moves,
+            })
+        });
+        for (mac, peer) in self.macs.refresh(announcements, now) {
+            self.events.push_back(Event::MacFrozen { mac, peer });
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What others see of the mesh: the data plane's snapshot and the operator's report.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::Mesh;
+use super::peer::{Peer, state_of};
+use super::session::Session;
+use crate::api::{
+    CandidateReport, Endpoint, EndpointReport, Forwarding, PeerForwarding, PeerReport, Report,
+};
+use crate::topology::Graph;
+use crate::topology::record::{Body, EndpointRecord};
+use crate::topology::store::{finish, fnv};
+
+impl Mesh {
+    pub(crate) fn build_forwarding(&self) -> Forwarding {
+        let mut sessions: Vec<&Session> = self.sessions.values().collect();
+        sessions.sort_by_key(|session| session.established);
+        let peers = self.peers.values().filter(|peer| peer.chosen.is_some());
+        Forwarding {
+            me: self.me,
+            boot: self.boot,
+            mesh_mark: self.mesh_mark(),
+            sessions: sessions.into_iter().map(Session::keys).collect(),
+            peers: peers.map(|peer| (peer.id, forwarding_of(peer))).collect(),
+            next_hops: self.hops.clone(),
+            macs: self.macs.iter().collect(),
+            floods: Graph::from_store(&self.store).flood_trees(&self.me),
+        }
+    }
+
+    /// A number that tells meshes apart on a shared LAN without telling about the secret: the
+    /// smallest peer id of the mesh would change; a keyed hash of the secret does not.
+    fn mesh_mark(&self) -> u64 {
+        use sha2::Digest;
+        let hash = sha2::Sha256::new()
+            .chain_update(b"rmesh mesh mark v1")
+            .chain_update(self.secret.0)
+            .finalize();
+        finish(fnv(0, &hash))
+    }
+
+    pub(crate) fn build_report(&self, now: Instant) -> Report {
+        Report {
+            id: self.me,
+            name: self.name.clone(),
+            boot: self.boot,
+            peers: self
+                .peers
+                .values()
+                .map(|peer| self.peer_report(peer, now))
+                .collect(),
+            targets: self.target_reports(now),
+            endpoints: self.endpoint_reports(),
+            warnings: self.warnings(),
+            counters: self.counters,
+        }
+    }
+
+    fn peer_report(&self, peer: &Peer, now: Instant) -> PeerReport {
+        let node = self.store.node(&peer.id);
+        let route = self.routes.get(&peer.id);
+        let links = node.map_or(&[][..], |node| node.links.as_slice());
+        let resolve = |link: &crate::topology::record::Link| {
+            let mut named = self
+                .store
+                .nodes()
+                .filter(|(id, _)| id.short_id() == link.to);
+            named.next().map(|(id, _)| (id, link.cost_us))
+        };
+        PeerReport {
+            id: peer.id,
+            name: peer.name.clone(),
+            reachable: peer.chosen.is_some(),
+            session: peer.current.is_some(),
+            path: peer.chosen,
+            path_age: now.since(peer.chosen_since),
+            round_trip: peer.round_trip(),
+            path_mtu_bytes: peer.path_mtu_bytes(),
+            mtu_bytes: node.map_or(0, |node| node.mtu_bytes),
+            reason: peer.reason(now),
+            candidates: peer
+                .direct
+                .iter()
+                .map(|(address, path)| CandidateReport {
+                    address: *address,
+                    state: state_of(path, now),
+                    round_trip: path.round_trip().filter(|_| path.is_alive()),
+                })
+                .collect(),
+            links: links.iter().filter_map(resolve).collect(),
+            route: route.map(|route| (route.cost_us, route.next_hop)),
+            hops: route.map_or(0, |route| route.hops),
+        }
+    }
+
+    fn announced(&self) -> impl Iterator<Item = (PeerId, &EndpointRecord)> {
+        self.store.iter().flat_map(|stored| {
+            let endpoints = match &stored.record.body {
+                Body::Endpoints(endpoints) => endpoints.as_slice(),
+                Body::Node(_) => &[],
+            };
+            endpoints
+                .iter()
+                .map(|endpoint| (stored.record.peer, endpoint))
+        })
+    }
+
+    fn is_reachable(&self, peer: &PeerId) -> bool {
+        *peer == self.me
+            || self
+                .peers
+                .get(peer)
+                .is_some_and(|peer| peer.chosen.is_some())
+    }
+
+    fn endpoint_reports(&self) -> Vec<EndpointReport> {
+        let in_force: BTreeMap<_, _> = self.macs.iter().collect();
+        let report = |(peer, record): (PeerId, &EndpointRecord)| EndpointReport {
+            peer,
+            reachable: self.is_reachable(&peer),
+            in_force: in_force.get(&record.mac) == Some(&peer),
+            moves: record.moves,
+            endpoint: Endpoint {
+                mac: record.mac,
+                addresses: record
+                    .addresses
+                    .as_slice()
+                    .iter()
+                    .filter_map(|(ip, len)| ipnet::IpNet::new(*ip, *len).ok())
+                    .collect(),
+                name: record.name.clone(),
+                labels: record.labels.as_slice().to_vec(),
+            },
+        };
+        self.announced().map(report).collect()
+    }
+
+    fn name_of(&self, peer: &PeerId) -> String {
+        let name = self
+            .peers
+            .get(peer)
+            .map_or("this peer", |peer| peer.name.as_str());
+        format!("{name} ({})", peer.short())
+    }
+
+    /// What an operator should look at.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let peers = self.peers.values();
+        for peer in peers.clone().filter(|peer| peer.name == self.name) {
+            warnings.push(format!(
+                "peer {} has this peer's name {}: give one of them another with launch --name",
+                peer.id.short(),
+                self.name
+            ));
+        }
+        for peer in peers.filter(|peer| peer.chosen.is_some()) {
+            let Some(node) = self.store.node(&peer.id) else {
+                continue;
+            };
+            if node.mtu_bytes != self.mtu_bytes {
+                warnings.push(format!(
+                    "{} uses container MTU {}, this peer {}: launch all peers with one --mtu",
+                    self.name_of(&peer.id),
+                    node.mtu_bytes,
+                    self.mtu_bytes
+                ));
+            }
+        }
+        warnings.extend(self.conflict_warnings());
+        warnings
+    }
+
+    fn conflict_warnings(&self) -> Vec<String> {
+        let mut macs: BTreeMap<_, Vec<PeerId>> = BTreeMap::new();
+        let mut addresses: BTreeMap<IpAddr, Vec<PeerId>> = BTreeMap::new();
+        for (peer, endpoint) in self.announced().filter(|(peer, _)| self.is_reachable(peer)) {
+            macs.entry(endpoint.mac).or_default().push(peer);
+            for (ip, _) in endpoint.addresses.as_slice() {
+                addresses.entry(*ip).or_default().push(peer);
+            }
+        }
+        let names = |peers: &[PeerId]| {
+            peers
+                .iter()
+                .map(|peer| self.name_of(peer))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
+        let twice = |peers: &&Vec<PeerId>| peers.len() > 1;
+        let macs = macs.iter().filter(|(_, p)| twice(p));
+        let macs = macs.map(|(mac, p)| format!("MAC {mac} is announced by {}", names(p)));
+        let addresses = addresses.iter().filter(|(_, p)| twice(p));
+        let addresses = addresses.map(|(ip, p)| {
+            format!(
+                "address {ip} is announced by {}: detach one of the containers",
+                names(p)
+            )
+        });
+        macs.chain(addresses).collect()
+    }
+}
+
+fn forwarding_of(peer: &Peer) -> PeerForwarding {
+    PeerForwarding {
+        session: peer.current,
+        path: peer.chosen,
+        path_epoch: peer.path_epoch,
+        datagram_len_max: peer.datagram_len_max(),
+    }
+}

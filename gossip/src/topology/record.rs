@@ -1,0 +1,181 @@
+//! The signed records peers publish of themselves (DESIGN D8), in sections that fit a datagram.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use rmesh_wire::codec::{self, Bounded, Signature};
+use rmesh_wire::handshake::NAME_LEN_MAX;
+use rmesh_wire::{Boot, Mac, PeerId, ShortId};
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::{Crypto, Key, peer_id};
+use crate::limits::{
+    ADDRESSES_MAX, ENDPOINT_ADDRESSES_MAX, ENDPOINT_LABELS_MAX, ENDPOINTS_PER_SECTION,
+    LABEL_LEN_MAX, LINKS_MAX,
+};
+
+/// Largest encoded record without its signature, in bytes: one signed record, its age and the
+/// message around it fit [`crate::limits::CONTROL_LEN_MAX`].
+pub(crate) const RECORD_LEN_MAX: usize = 1_000;
+/// Prefix of what the identity key signs.
+const RECORD_CONTEXT: &[u8] = b"rmesh record v1";
+
+/// Which of two records of one section is newer: the higher boot, then the higher sequence.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub(crate) struct Version {
+    pub(crate) boot: Boot,
+    pub(crate) sequence: u64,
+}
+
+/// Names one record: a peer and a section of what it says.
+pub(crate) type RecordKey = (PeerId, u8);
+
+/// One section of what a peer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) peer: PeerId,
+    /// 0 holds the node itself, higher ones its endpoints.
+    pub(crate) section: u8,
+    pub(crate) version: Version,
+    pub(crate) body: Body,
+}
+
+/// What a section says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Body {
+    /// Section 0.
+    Node(Node),
+    /// Sections 1 and up.
+    Endpoints(Bounded<EndpointRecord, ENDPOINTS_PER_SECTION>),
+}
+
+/// The peer itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    /// Where it can be reached, as it or others see it.
+    pub(crate) addresses: Bounded<SocketAddr, ADDRESSES_MAX>,
+    /// MTU of its containers, in bytes.
+    pub(crate) mtu_bytes: u16,
+    /// Reserved for later versions; zero today.
+    pub(crate) capabilities: u32,
+    /// Its control links.
+    pub(crate) links: Bounded<Link, LINKS_MAX>,
+    /// How many endpoint sections are current.
+    pub(crate) sections: u8,
+    /// It is going away: nothing of it counts any more.
+    pub(crate) leaving: bool,
+}
+
+/// A control link as one end sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Link {
+    pub(crate) to: ShortId,
+    /// Measured round trip in microseconds, at least 1.
+    pub(crate) cost_us: u32,
+}
+
+/// An address with its prefix length.
+pub(crate) type AddressRecord = (IpAddr, u8);
+
+/// A container's interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndpointRecord {
+    pub(crate) mac: Mac,
+    pub(crate) addresses: Bounded<AddressRecord, ENDPOINT_ADDRESSES_MAX>,
+    pub(crate) name: String,
+    pub(crate) labels: Bounded<(String, String), ENDPOINT_LABELS_MAX>,
+    /// One above the highest seen for this MAC when it was announced (RFC 7432 section 15).
+    pub(crate) moves: u32,
+}
+
+/// An encoded record with the proof of who said it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedRecord {
+    pub(crate) bytes: Bounded<u8, RECORD_LEN_MAX>,
+    pub(crate) identity: [u8; 32],
+    pub(crate) signature: Signature,
+}
+
+/// A signed record and how long ago it was made, as far as the sender knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgedRecord {
+    pub(crate) age_ms: u32,
+    pub(crate) signed: SignedRecord,
+}
+
+impl Record {
+    /// Signs the record; `None` if it is longer than [`RECORD_LEN_MAX`].
+    pub(crate) fn sign(
+        &self,
+        crypto: &dyn Crypto,
+        seed: &Key,
+        identity: [u8; 32],
+    ) -> Option<SignedRecord> {
+        let bytes = codec::encode(self)
+            .ok()
+            .filter(|bytes| bytes.len() <= RECORD_LEN_MAX)?;
+        let signature = crypto.sign(seed, &signed_bytes(&bytes));
+        Some(SignedRecord {
+            bytes: Bounded::take_from(bytes),
+            identity,
+            signature,
+        })
+    }
+
+    /// The record's name.
+    pub(crate) fn key(&self) -> RecordKey {
+        (self.peer, self.section)
+    }
+
+    fn is_sane(&self) -> bool {
+        let name_ok =
+            |name: &str| name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control);
+        match &self.body {
+            Body::Node(node) => {
+                let links = node.links.as_slice();
+                self.section == 0 && name_ok(&node.name) && links.iter().all(|l| l.cost_us > 0)
+            }
+            Body::Endpoints(endpoints) => {
+                self.section > 0
+                    && endpoints.as_slice().iter().all(|endpoint| {
+                        let prefix_ok =
+                            |(ip, len): &AddressRecord| *len <= if ip.is_ipv4() { 32 } else { 128 };
+                        let label_ok = |(key, value): &(String, String)| {
+                            key.len() <= LABEL_LEN_MAX && value.len() <= LABEL_LEN_MAX
+                        };
+                        name_ok(&endpoint.name)
+                            && !endpoint.mac.is_group()
+                            && endpoint.addresses.as_slice().iter().all(prefix_ok)
+                            && endpoint.labels.as_slice().iter().all(label_ok)
+                    })
+            }
+        }
+    }
+}
+
+impl SignedRecord {
+    /// The record inside, if it is well formed; the signature is not looked at.
+    pub(crate) fn decode(&self) -> Option<Record> {
+        let record: Record = codec::decode(self.bytes.as_slice()).ok()?;
+        (record.is_sane() && record.peer == peer_id(&self.identity)).then_some(record)
+    }
+
+    /// Whether the peer it names signed it.
+    pub(crate) fn is_authentic(&self, crypto: &dyn Crypto) -> bool {
+        crypto.verify(
+            &self.identity,
+            &signed_bytes(self.bytes.as_slice()),
+            &self.signature,
+        )
+    }
+}
+
+fn signed_bytes(record: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::from(RECORD_CONTEXT);
+    bytes.extend_from_slice(record);
+    bytes
+}

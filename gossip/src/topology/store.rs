@@ -1,0 +1,271 @@
+//! The records of all peers: which are kept, how old they are, and a digest of the set.
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use rmesh_wire::probe::Digest;
+use rmesh_wire::{Instant, PeerId};
+
+use super::record::{AgedRecord, Body, Node, Record, RecordKey, SignedRecord, Version};
+use crate::crypto::Crypto;
+use crate::limits::{PEERS_MAX, RECORD_AGE_MAX};
+
+/// Sections kept of all peers together.
+const RECORDS_MAX: usize = PEERS_MAX * 2;
+
+/// A record that is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    signed: SignedRecord,
+    /// When it was made, as far as its age tells.
+    made: Instant,
+    /// Its age when it arrived, beyond the start of the local clock.
+    age_before: Duration,
+    hash: u64,
+}
+
+impl Stored {
+    /// The record with its age, to be sent on.
+    pub(crate) fn aged(&self, now: Instant) -> AgedRecord {
+        let age = self.age_before + now.since(self.made);
+        let age_ms = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+        AgedRecord {
+            age_ms,
+            signed: self.signed.clone(),
+        }
+    }
+
+    fn expires(&self) -> Instant {
+        self.made + RECORD_AGE_MAX.saturating_sub(self.age_before)
+    }
+}
+
+/// What became of a record that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Kept; it is news.
+    Taken(RecordKey),
+    /// Already there.
+    Known,
+    /// A newer one is there.
+    Outdated(RecordKey),
+    /// Malformed, forged, too old or beyond a bound.
+    Refused,
+}
+
+/// All records.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    records: BTreeMap<RecordKey, Stored>,
+    digest: Digest,
+}
+
+impl Store {
+    /// Offers a record of another peer. Its signature is checked only if it would be news.
+    pub(crate) fn insert(
+        &mut self,
+        aged: AgedRecord,
+        crypto: &dyn Crypto,
+        now: Instant,
+    ) -> Outcome {
+        let AgedRecord { age_ms, signed } = aged;
+        let age = Duration::from_millis(age_ms.into());
+        let Some(record) = signed.decode().filter(|_| age < RECORD_AGE_MAX) else {
+            return Outcome::Refused;
+        };
+        let key = record.key();
+        if let Some(kept) = self.records.get(&key) {
+            let (old, new) = (kept.record.version, record.version);
+            // Two different records of one version: everybody keeps the smaller signature.
+            let tie = old == new && kept.signed.signature <= signed.signature;
+            if old > new {
+                return Outcome::Outdated(key);
+            }
+            if tie {
+                return Outcome::Known;
+            }
+        } else if self.records.len() >= RECORDS_MAX {
+            return Outcome::Refused;
+        }
+        if self.is_stale(&record) {
+            return Outcome::Known;
+        }
+        if !signed.is_authentic(crypto) {
+            return Outcome::Refused;
+        }
+        self.put(record, signed, age, now);
+        Outcome::Taken(key)
+    }
+
+    /// Keeps a record without asking: it is the own one.
+    pub(crate) fn put_own(&mut self, record: Record, signed: SignedRecord, now: Instant) {
+        self.put(record, signed, Duration::ZERO, now);
+    }
+
+    fn put(&mut self, record: Record, signed: SignedRecord, age: Duration, now: Instant) {
+        let key = record.key();
+        self.remove(&key);
+        let hash = record_hash(&record);
+        self.digest = add(self.digest, hash);
+        let stored = Stored {
+            record,
+            signed,
+            made: now,
+            age_before: age,
+            hash,
+        };
+        self.records.insert(key, stored);
+        if key.1 == 0 {
+            self.drop_stale_sections(key.0);
+        }
+    }
+
+    fn remove(&mut self, key: &RecordKey) {
+        if let Some(stored) = self.records.remove(key) {
+            self.digest = subtract(self.digest, stored.hash);
+        }
+    }
+
+    /// An endpoint section that its peer's node record has outlived.
+    fn is_stale(&self, record: &Record) -> bool {
+        let Some(node) = self
+            .records
+            .get(&(record.peer, 0))
+            .filter(|_| record.section > 0)
+        else {
+            return false;
+        };
+        let Body::Node(body) = &node.record.body else {
+            return false;
+        };
+        let (version, of_node) = (record.version, node.record.version);
+        let gone = record.section > body.sections || body.leaving;
+        version.boot < of_node.boot || (gone && version < of_node)
+    }
+
+    fn drop_stale_sections(&mut self, peer: PeerId) {
+        let sections = self.records.range((peer, 1)..=(peer, u8::MAX));
+        let stale: alloc::vec::Vec<RecordKey> = sections
+            .filter(|(_, s)| self.is_stale(&s.record))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stale {
+            self.remove(&key);
+        }
+    }
+
+    /// Forgets records that were not refreshed; returns whether there were any.
+    pub(crate) fn expire(&mut self, except: PeerId, now: Instant) -> bool {
+        let over = self
+            .records
+            .iter()
+            .filter(|(key, s)| key.0 != except && s.expires() <= now);
+        let over: alloc::vec::Vec<RecordKey> = over.map(|(key, _)| *key).collect();
+        for key in &over {
+            self.remove(key);
+        }
+        !over.is_empty()
+    }
+
+    /// When the next record of another peer expires.
+    pub(crate) fn deadline(&self, except: PeerId) -> Option<Instant> {
+        self.records
+            .iter()
+            .filter(|(key, _)| key.0 != except)
+            .map(|(_, s)| s.expires())
+            .min()
+    }
+
+    /// One record.
+    pub(crate) fn get(&self, key: &RecordKey) -> Option<&Stored> {
+        self.records.get(key)
+    }
+
+    /// All records.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.records.values()
+    }
+
+    /// The node record of a peer that is not leaving.
+    pub(crate) fn node(&self, peer: &PeerId) -> Option<&Node> {
+        match &self.records.get(&(*peer, 0))?.record.body {
+            Body::Node(node) if !node.leaving => Some(node),
+            Body::Node(_) | Body::Endpoints(_) => None,
+        }
+    }
+
+    /// All node records of peers that are not leaving.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (PeerId, &Node)> {
+        self.records
+            .iter()
+            .filter(|(key, _)| key.1 == 0)
+            .filter_map(|(key, stored)| match &stored.record.body {
+                Body::Node(node) if !node.leaving => Some((key.0, node)),
+                Body::Node(_) | Body::Endpoints(_) => None,
+            })
+    }
+
+    /// Digest of the whole set.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Hash of the records of the peers for which `counts` is true.
+    pub(crate) fn view_hash(&self, counts: impl Fn(&PeerId) -> bool) -> u64 {
+        let counted = self.records.iter().filter(|(key, _)| counts(&key.0));
+        counted
+            .fold(Digest::default(), |digest, (_, stored)| {
+                add(digest, stored.hash)
+            })
+            .sum
+    }
+}
+
+fn add(digest: Digest, hash: u64) -> Digest {
+    Digest {
+        count: digest.count.wrapping_add(1),
+        xor: digest.xor ^ hash,
+        sum: digest.sum.wrapping_add(hash),
+    }
+}
+
+fn subtract(digest: Digest, hash: u64) -> Digest {
+    Digest {
+        count: digest.count.wrapping_sub(1),
+        xor: digest.xor ^ hash,
+        sum: digest.sum.wrapping_sub(hash),
+    }
+}
+
+/// Hash of a record's name and version (FNV-1a with SplitMix64's finish). Only members publish
+/// records, and a member that makes its own records collide only hides itself.
+fn record_hash(record: &Record) -> u64 {
+    let Version { boot, sequence } = record.version;
+    let mut hash = fnv(0xcbf2_9ce4_8422_2325, &record.peer.0);
+    hash = fnv(hash, &[record.section]);
+    for word in [boot.counter, boot.random, sequence] {
+        hash = fnv(hash, &word.to_be_bytes());
+    }
+    finish(hash)
+}
+
+/// FNV-1a over `bytes`, going on from `hash`.
+pub(crate) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// SplitMix64's finish: spreads every bit over all others.
+pub(crate) fn finish(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+impl Stored {
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+}
