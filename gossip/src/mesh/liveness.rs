@@ -44,7 +44,6 @@ impl Mesh {
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
-        let routed = self.next_hop(id).is_some();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -52,8 +51,7 @@ impl Mesh {
         let mut questions: Vec<(Way, Question)> = Vec::new();
         let mut changed = false;
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
-        // A relay is only watched while it is needed.
-        let relay = (routed && !peer.has_direct()).then_some(Way::Relay);
+        let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
             let Some(path) = peer.way_mut(way) else {
@@ -398,6 +396,7 @@ fn peer_deadline(peer: &Peer) -> Option<Instant> {
         .values()
         .map(super::path::PathState::deadline)
         .min();
-    let relay = (!peer.has_direct()).then(|| peer.relay.deadline());
+    // A relay is only watched while it is in use.
+    let relay = peer.is_relayed().then(|| peer.relay.deadline());
     [direct, relay].into_iter().flatten().min()
 }

@@ -121,6 +121,11 @@ impl Peer {
         self.current.is_some() && (self.desired || self.desires_us) && self.has_direct()
     }
 
+    /// Whether the path in use is a relay.
+    pub(crate) fn is_relayed(&self) -> bool {
+        matches!(self.chosen, Some(Path::Relay(_)))
+    }
+
     /// How eagerly its ways are watched.
     pub(crate) fn pace(&self, now: Instant) -> Pace {
         let close = self.desired || self.desires_us || now < self.wanted_until;
