@@ -146,7 +146,16 @@ fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
             world.violate(format!("no rest within {CONVERGE_MAX:?}: {difference}"));
             return None;
         }
+        keep_wanting(world);
         world.run_for(LOOK_EVERY);
+    }
+}
+
+/// Frames go on coming for pairs without a session, as they would from real containers.
+fn keep_wanting(world: &mut World) {
+    for at in 0..world.wanted.len() {
+        let (from, to) = world.wanted[at];
+        Fault::Want(from, to).strike(world);
     }
 }
 
