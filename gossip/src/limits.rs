@@ -45,3 +45,7 @@ pub const RECORD_AGE_MAX: Duration = Duration::from_secs(900);
 pub const MOVES_MAX: u32 = 5;
 /// See [`MOVES_MAX`].
 pub const MOVE_WINDOW: Duration = Duration::from_secs(180);
+/// A record older than this is neither given to others nor taken from them. What is left until
+/// [`RECORD_AGE_MAX`] is longer than any datagram travels: without it, holders that expire a dead
+/// peer's record at slightly different times would hand it back to each other.
+pub const RECORD_AGE_SENT_MAX: Duration = Duration::from_secs(870);

@@ -1,1 +1,15 @@
-//! Not written yet.
+//! Who owns which address.
+//!
+//! For now every address is given by an operator, and what there is to decide is whether it is
+//! free: the [`AddressBook`] knows what this peer's containers hold and what the other peers
+//! announced. It is plain state without IO.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod book;
+
+pub use book::{
+    ANNOUNCED_PER_PEER_MAX, AddressBook, CLAIMS_MAX, ClaimError, Conflict, Holder, PEERS_MAX,
+};

@@ -20,6 +20,8 @@ pub mod real;
 mod resolver;
 pub mod secret;
 mod siphash;
+#[cfg(test)]
+mod testing;
 
 /// 32 secret bytes: overwritten when dropped, never shown.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]

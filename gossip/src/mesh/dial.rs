@@ -27,6 +27,8 @@ const NO_ANSWER_AGAIN: Duration = Duration::from_secs(60);
 const HINT_LIFETIME: Duration = Duration::from_secs(30);
 /// Addresses one first message is sent to.
 const DIAL_ADDRESSES_MAX: usize = 16;
+/// A session that has been silent for this long beyond two probes is opened anew.
+const SILENCE_MIN: Duration = Duration::from_secs(2);
 /// When both ends want a session the one with the larger id lets the other begin.
 const YIELD_TO_SMALLER: Duration = Duration::from_millis(300);
 /// The end that did not open a session renews it only this much later than the other should have.
@@ -205,7 +207,11 @@ impl Mesh {
             let needed = peer.desired || peer.desires_us || now < peer.wanted_until;
             let session = peer.current.and_then(|index| self.sessions.get(&index));
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
-            let stuck = session.is_some() && peer.chosen.is_none();
+            // Probes are answered every second or ten: silence means that the other end has
+            // forgotten the session, or that nothing gets through.
+            let patience = SILENCE_MIN + peer.pace(now).alive * 2;
+            let silent = session.is_some_and(|session| now.since(session.heard) >= patience);
+            let stuck = silent || (session.is_some() && peer.chosen.is_none());
             let missing = session.is_none() && needed && self.is_known(*id);
             let goal = Goal::Peer(*id);
             if missing || stuck || renew {
@@ -302,9 +308,6 @@ impl Mesh {
                 let Some(peer) = self.peers.get(id) else {
                     return Vec::new();
                 };
-                if let Some(address) = peer.direct_address() {
-                    return direct(&[address]);
-                }
                 let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
                 let mut origins: Vec<Origin> = direct(&addresses);
                 let hop = self.next_hop(*id);

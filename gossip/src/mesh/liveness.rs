@@ -236,6 +236,7 @@ impl Mesh {
             return;
         };
         session.finish = None;
+        session.heard = now;
         if core::mem::replace(&mut session.confirmed, true) {
             return;
         }

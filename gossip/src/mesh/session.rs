@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use rmesh_wire::datagram::{HEADER_LEN, Header, TAG_LEN};
 use rmesh_wire::handshake::Cipher;
@@ -13,6 +14,9 @@ use super::Origin;
 use crate::api::SessionKeys;
 use crate::crypto::{Aead, Crypto, Key};
 use crate::replay::ReplayWindow;
+
+/// A session not heard for this long, while another opens, is taken for dead.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// Why a datagram of a session was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(crate) struct Finish {
 pub(crate) struct Session {
     pub(crate) agreement: Agreement,
     pub(crate) established: Instant,
+    /// When a record or relay datagram under it last verified.
+    pub(crate) heard: Instant,
     /// Whether a record under it has verified; only then may it replace another.
     pub(crate) confirmed: bool,
     /// Set when another session replaced it: it only receives, until then.
@@ -68,6 +74,7 @@ impl Session {
         Some(Session {
             agreement,
             established: now,
+            heard: now,
             confirmed: false,
             retires_at: None,
             finish: None,
@@ -179,12 +186,13 @@ impl Session {
 pub(crate) fn replaces(
     new: &Session,
     current: &Session,
-    simultaneous: core::time::Duration,
+    simultaneous: Duration,
 ) -> bool {
     let (n, c) = (&new.agreement, &current.agreement);
     if n.peer_boot != c.peer_boot {
         return n.peer_boot > c.peer_boot;
     }
     let apart = new.established.since(current.established);
-    n.opener == c.opener || apart > simultaneous || n.opener < c.opener
+    let silent = new.heard.since(current.heard) > SILENT;
+    n.opener == c.opener || apart > simultaneous || silent || n.opener < c.opener
 }

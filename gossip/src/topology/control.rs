@@ -163,6 +163,7 @@ impl Store {
             .filter_map(|h| self.get(&h.key));
         let push = newer
             .chain(self.iter().filter(unlisted))
+            .filter(|stored| stored.is_fresh(now))
             .map(|stored| stored.aged(now));
         let mut messages = pack_records(push);
         messages.truncate(ANSWERS_MAX);
@@ -175,8 +176,9 @@ impl Store {
 
     /// Answers a request for records.
     pub(crate) fn on_want(&self, keys: &[RecordKey], now: Instant) -> Vec<Control> {
-        let mut messages =
-            pack_records(keys.iter().filter_map(|key| Some(self.get(key)?.aged(now))));
+        let held = keys.iter().filter_map(|key| self.get(key));
+        let sent = held.filter(|stored| stored.is_fresh(now));
+        let mut messages = pack_records(sent.map(|stored| stored.aged(now)));
         messages.truncate(ANSWERS_MAX * 3);
         messages
     }

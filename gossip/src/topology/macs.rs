@@ -18,6 +18,9 @@ pub(crate) struct Announcement {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     peer: PeerId,
+    /// Highest move counter seen: a move is an announcement above it. That a place is lost from
+    /// sight and comes back is none.
+    highest: u32,
     window_start: Instant,
     moved: u32,
     frozen_until: Option<Instant>,
@@ -49,16 +52,17 @@ impl Macs {
         self.0.retain(|mac, _| best.contains_key(mac));
         holders.sort_unstable();
         let mut frozen = Vec::new();
-        for (mac, Announcement { peer, .. }) in best {
+        for (mac, announcement) in best {
             let new = Place {
-                peer,
+                peer: announcement.peer,
+                highest: announcement.moves,
                 window_start: now,
                 moved: 0,
                 frozen_until: None,
             };
             let place = self.0.entry(mac).or_insert(new);
             let holds = holders.binary_search(&(mac, place.peer)).is_ok();
-            if place.settle(peer, holds, now) {
+            if place.settle(announcement, holds, now) {
                 frozen.push((mac, place.peer));
             }
         }
@@ -78,10 +82,12 @@ impl Macs {
 }
 
 impl Place {
-    /// Moves to `peer` unless frozen; returns whether it froze just now. A frozen MAC moves all
-    /// the same once the peer it is frozen at no longer announces it.
-    fn settle(&mut self, peer: PeerId, still_announced: bool, now: Instant) -> bool {
-        if self.peer == peer {
+    /// Moves to the place announced unless frozen; returns whether it froze just now. A frozen MAC
+    /// moves all the same once the peer it is frozen at no longer announces it.
+    fn settle(&mut self, to: Announcement, still_announced: bool, now: Instant) -> bool {
+        let is_move = to.moves > self.highest;
+        self.highest = self.highest.max(to.moves);
+        if self.peer == to.peer {
             return false;
         }
         if self
@@ -92,14 +98,14 @@ impl Place {
         }
         if now.since(self.window_start) >= MOVE_WINDOW {
             *self = Place {
-                peer: self.peer,
                 window_start: now,
                 moved: 0,
                 frozen_until: None,
+                ..*self
             };
         }
-        self.peer = peer;
-        self.moved += 1;
+        self.peer = to.peer;
+        self.moved += u32::from(is_move);
         let freezes = self.moved >= MOVES_MAX && self.frozen_until.is_none();
         if freezes {
             self.frozen_until = Some(self.window_start + MOVE_WINDOW);
@@ -155,5 +161,19 @@ mod tests {
         let later = Instant::ZERO + MOVE_WINDOW + Duration::from_secs(1);
         macs.refresh([says(A, 20), says(B, 19)].into_iter(), later);
         assert_eq!(macs.get(&MAC), Some(A));
+    }
+
+    #[test]
+    fn a_host_that_comes_and_goes_from_sight_does_not_freeze_what_moved_to_it() {
+        let mut macs = Macs::default();
+        // The container moved from A, which still announces it, to B; B's link flaps.
+        for second in 0..20 {
+            let now = Instant::ZERO + Duration::from_secs(second);
+            let both = [says(A, 0), says(B, 1)];
+            let seen = both.into_iter().take(if second % 2 == 0 { 2 } else { 1 });
+            assert!(macs.refresh(seen, now).is_empty());
+            let expected = if second % 2 == 0 { B } else { A };
+            assert_eq!(macs.get(&MAC), Some(expected));
+        }
     }
 }

@@ -10,3 +10,6 @@ pub(crate) mod store;
 
 pub(crate) use routes::{Graph, Routes};
 pub(crate) use store::Store;
+
+#[cfg(test)]
+mod tests;

@@ -132,8 +132,7 @@ impl Record {
     }
 
     fn is_sane(&self) -> bool {
-        let name_ok =
-            |name: &str| name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control);
+        let name_ok = |name: &str| name.len() <= NAME_LEN_MAX && is_printable(name);
         match &self.body {
             Body::Node(node) => {
                 let links = node.links.as_slice();
@@ -158,10 +157,27 @@ impl Record {
 }
 
 impl SignedRecord {
-    /// The record inside, if it is well formed; the signature is not looked at.
+    /// The record inside, if it is well formed; the signature is not looked at. Left out are
+    /// addresses nothing can be sent to, so that no record makes a peer dial them, and labels that
+    /// would disturb a terminal.
     pub(crate) fn decode(&self) -> Option<Record> {
-        let record: Record = codec::decode(self.bytes.as_slice()).ok()?;
-        (record.is_sane() && record.peer == peer_id(&self.identity)).then_some(record)
+        let mut record: Record = codec::decode(self.bytes.as_slice()).ok()?;
+        if !record.is_sane() || record.peer != peer_id(&self.identity) {
+            return None;
+        }
+        match &mut record.body {
+            Body::Node(node) => retain(&mut node.addresses, is_usable),
+            Body::Endpoints(endpoints) => {
+                let cleaned = endpoints.as_slice().iter().cloned().map(|mut endpoint| {
+                    retain(&mut endpoint.labels, |(key, value)| {
+                        is_printable(key) && is_printable(value)
+                    });
+                    endpoint
+                });
+                *endpoints = Bounded::take_from(cleaned);
+            }
+        }
+        Some(record)
     }
 
     /// Whether the peer it names signed it.
@@ -172,6 +188,20 @@ impl SignedRecord {
             &self.signature,
         )
     }
+}
+
+fn retain<T: Clone, const N: usize>(list: &mut Bounded<T, N>, keep: impl Fn(&T) -> bool) {
+    if !list.as_slice().iter().all(&keep) {
+        *list = Bounded::take_from(list.as_slice().iter().filter(|item| keep(item)).cloned());
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+fn is_usable(address: &SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
 }
 
 fn signed_bytes(record: &[u8]) -> Vec<u8> {

@@ -134,6 +134,32 @@ impl Graph {
         best
     }
 
+    /// For every peer that links lead to from `me`: over all ways there, the least that the
+    /// heaviest link of the way weighs (Prim's algorithm).
+    pub(crate) fn bottlenecks(
+        &self,
+        me: &PeerId,
+        weight: impl Fn(&PeerId, &PeerId) -> u64,
+    ) -> BTreeMap<PeerId, u64> {
+        let mut found = BTreeMap::new();
+        let mut queue = BinaryHeap::new();
+        queue.extend(self.index(me).map(|source| Reverse((0, source))));
+        while let Some(Reverse((heaviest, at))) = queue.pop() {
+            let Some(here) = self.nodes.get(at).filter(|here| !found.contains_key(*here)) else {
+                continue;
+            };
+            found.insert(*here, heaviest);
+            for (to, _) in self.edges.get(at).into_iter().flatten() {
+                let there = self
+                    .nodes
+                    .get(*to)
+                    .filter(|peer| !found.contains_key(*peer));
+                queue.extend(there.map(|peer| Reverse((heaviest.max(weight(here, peer)), *to))));
+            }
+        }
+        found
+    }
+
     /// Shortest routes from `me`.
     pub(crate) fn routes(&self, me: &PeerId) -> Routes {
         let Some(source) = self.index(me) else {
@@ -214,6 +240,8 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -308,6 +336,37 @@ mod tests {
                     prop_assert_eq!(got == 1, peer == source || routes.reaches(peer));
                 }
             }
+        }
+    }
+
+    /// A ring with chords, as the overlay makes it.
+    fn overlay_like(count: usize) -> Graph {
+        let mut links = BTreeMap::new();
+        for at in 0..count {
+            for chord in [1, 7, 19, 41] {
+                let to = (at * 5 + chord * 3 + 1) % count;
+                let cost = u32::try_from(500 + (at * 31 + chord * 17) % 4_000).unwrap();
+                for to in [to, (at + 1) % count] {
+                    if at != to {
+                        links.insert((at.min(to), at.max(to)), cost);
+                    }
+                }
+            }
+        }
+        let links: Vec<_> = links.into_iter().map(|((a, b), c)| (a, b, c)).collect();
+        Graph::new(peers(count), &links)
+    }
+
+    #[test]
+    fn trees_of_all_sources_are_computed_in_little_time() {
+        for (count, bound_ms) in [(50, 20), (300, 500), (1_000, 5_000)] {
+            let graph = overlay_like(count);
+            let start = std::time::Instant::now();
+            let trees = graph.flood_trees(&peers(count)[count / 2]);
+            let took = start.elapsed();
+            std::println!("broadcast trees of {count} sources: {took:?}");
+            assert_eq!(trees.len(), count);
+            assert!(took.as_millis() < bound_ms, "{took:?} for {count} sources");
         }
     }
 }

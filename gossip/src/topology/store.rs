@@ -1,6 +1,7 @@
 //! The records of all peers: which are kept, how old they are, and a digest of the set.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use rmesh_wire::probe::Digest;
@@ -8,7 +9,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::record::{AgedRecord, Body, Node, Record, RecordKey, SignedRecord, Version};
 use crate::crypto::Crypto;
-use crate::limits::{PEERS_MAX, RECORD_AGE_MAX};
+use crate::limits::{PEERS_MAX, RECORD_AGE_MAX, RECORD_AGE_SENT_MAX};
 
 /// Sections kept of all peers together.
 const RECORDS_MAX: usize = PEERS_MAX * 2;
@@ -36,6 +37,11 @@ impl Stored {
         }
     }
 
+    /// Whether it is young enough to be given to others; see [`RECORD_AGE_SENT_MAX`].
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.age_before + now.since(self.made) < RECORD_AGE_SENT_MAX
+    }
+
     fn expires(&self) -> Instant {
         self.made + RECORD_AGE_MAX.saturating_sub(self.age_before)
     }
@@ -58,6 +64,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     records: BTreeMap<RecordKey, Stored>,
+    /// When each of them expires.
+    expiry: BTreeSet<(Instant, RecordKey)>,
     digest: Digest,
 }
 
@@ -71,7 +79,7 @@ impl Store {
     ) -> Outcome {
         let AgedRecord { age_ms, signed } = aged;
         let age = Duration::from_millis(age_ms.into());
-        let Some(record) = signed.decode().filter(|_| age < RECORD_AGE_MAX) else {
+        let Some(record) = signed.decode().filter(|_| age < RECORD_AGE_SENT_MAX) else {
             return Outcome::Refused;
         };
         let key = record.key();
@@ -115,6 +123,7 @@ impl Store {
             age_before: age,
             hash,
         };
+        self.expiry.insert((stored.expires(), key));
         self.records.insert(key, stored);
         if key.1 == 0 {
             self.drop_stale_sections(key.0);
@@ -123,6 +132,7 @@ impl Store {
 
     fn remove(&mut self, key: &RecordKey) {
         if let Some(stored) = self.records.remove(key) {
+            self.expiry.remove(&(stored.expires(), *key));
             self.digest = subtract(self.digest, stored.hash);
         }
     }
@@ -146,7 +156,7 @@ impl Store {
 
     fn drop_stale_sections(&mut self, peer: PeerId) {
         let sections = self.records.range((peer, 1)..=(peer, u8::MAX));
-        let stale: alloc::vec::Vec<RecordKey> = sections
+        let stale: Vec<RecordKey> = sections
             .filter(|(_, s)| self.is_stale(&s.record))
             .map(|(key, _)| *key)
             .collect();
@@ -157,11 +167,9 @@ impl Store {
 
     /// Forgets records that were not refreshed; returns whether there were any.
     pub(crate) fn expire(&mut self, except: PeerId, now: Instant) -> bool {
-        let over = self
-            .records
-            .iter()
-            .filter(|(key, s)| key.0 != except && s.expires() <= now);
-        let over: alloc::vec::Vec<RecordKey> = over.map(|(key, _)| *key).collect();
+        let due = self.expiry.iter().take_while(|(at, _)| *at <= now);
+        let of_others = due.filter(|(_, key)| key.0 != except);
+        let over: Vec<RecordKey> = of_others.map(|(_, key)| *key).collect();
         for key in &over {
             self.remove(key);
         }
@@ -170,11 +178,8 @@ impl Store {
 
     /// When the next record of another peer expires.
     pub(crate) fn deadline(&self, except: PeerId) -> Option<Instant> {
-        self.records
-            .iter()
-            .filter(|(key, _)| key.0 != except)
-            .map(|(_, s)| s.expires())
-            .min()
+        let mut of_others = self.expiry.iter().filter(|(_, key)| key.0 != except);
+        of_others.next().map(|(at, _)| *at)
     }
 
     /// One record.
