@@ -1,1 +1,37 @@
-//! cli
+//! The program `rmesh`: the daemon's wiring, its local HTTP/JSON API and the commands.
+//!
+//! It is a library so that test programs can be the very program that was just built.
+
+mod api;
+mod args;
+mod client;
+mod commands;
+mod daemon;
+mod demo;
+mod duration;
+mod failure;
+mod peer_address;
+mod render;
+mod state;
+
+use std::process::ExitCode;
+
+pub use failure::{Failure, FailureKind};
+
+/// Version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Reads the arguments, runs one command, and says how it went: 0 done, 1 failed, 2 usage.
+pub fn main() -> ExitCode {
+    let arguments = match args::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.kind.exit_code()
+        }
+    }
+}

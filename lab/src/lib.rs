@@ -1,1 +1,42 @@
-//! Not written yet.
+//! Virtual hosts and wires on one machine, for end-to-end tests and for `rmesh demo`.
+//!
+//! A [`Host`] is a network namespace made in this process by `unshare` and netlink: no other tool
+//! is started. Hosts are joined by [`Link`]s (veth pairs with static neighbours), which can be cut
+//! silently, as a broken network does it: nobody gets an error. Real programs run inside hosts as
+//! [`Process`]es, containers are bare namespaces beside them, and [`probe`] sends traffic and counts.
+//!
+//! ```no_run
+//! use rmesh_lab::{Family, Lab, probe};
+//! let mut lab = Lab::new("example")?;
+//! let (a, b) = (lab.host("a")?, lab.host("b")?);
+//! let link = lab.link(&a, &b, Family::Both)?;
+//! assert!(probe::ping(&a, link.address(&b, false), Default::default())?.received > 0);
+//! link.cut()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Everything goes away when the [`Lab`] is dropped; what a killed lab left goes when the next one
+//! starts. Files lie under `/tmp/rmesh-lab-<uid>/`; those of a failed test are kept in `labs.failed/`.
+
+mod error;
+mod folder;
+mod host;
+mod lab;
+mod leftovers;
+mod link;
+mod namespace;
+mod netlink;
+mod netns;
+mod nft;
+mod privileges;
+pub mod probe;
+mod process;
+mod sys;
+
+pub use error::LabError;
+pub use host::{Container, Host};
+pub use lab::Lab;
+pub use link::{Family, Link};
+pub use namespace::Namespace;
+pub use privileges::require_privileges;
+pub use process::Process;

@@ -1,9 +1,16 @@
 //! Frames in, frames out, and the kernel.
 //!
-//! [`kernel`] keeps the host's side in order (bridge, addresses), [`attach`] joins containers to
-//! the bridge. Both speak netlink; no other program is called.
+//! [`plane`] carries frames between the host's bridge and other peers; [`port`] is how it reads
+//! and writes them. [`kernel`] keeps the host's side in order (bridge, addresses), [`attach`]
+//! joins containers to the bridge; both speak netlink, no other program is called.
 
 pub mod attach;
 pub mod error;
 pub mod kernel;
+pub mod plane;
+pub mod port;
 pub(crate) mod sys;
+
+pub use plane::{
+    Inbound, LearnedMac, PeerCounters, Plane, PlaneCounters, PlaneError, PlaneOptions,
+};

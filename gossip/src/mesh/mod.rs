@@ -449,6 +449,10 @@ impl Mesh {
         self.dial(now);
         self.run_publisher(now);
         self.flush(now);
+        if self.macs.deadline().is_some_and(|due| due <= now) {
+            self.refresh_macs(now);
+            self.dirty.forwarding = true;
+        }
     }
 
     fn next_deadline(&self, now: Instant) -> (Instant, &'static str) {
@@ -460,6 +464,7 @@ impl Mesh {
             (self.dial_deadline(now), "a peer is dialled"),
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),
+            (self.macs.deadline(), "a frozen MAC may move again"),
             (self.store.deadline(self.me), "a record expires"),
         ];
         let due = deadlines

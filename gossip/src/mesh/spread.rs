@@ -164,9 +164,10 @@ impl Mesh {
         let Some(record) = aged.signed.decode().filter(|record| record.peer == self.me) else {
             return false;
         };
-        let newer = self
+        let own = self
             .own_version(&record.key())
-            .is_none_or(|own| record.version > own);
+            .max(self.own_version(&(self.me, 0)));
+        let newer = own.is_none_or(|own| record.version > own);
         let stale = record.version.boot < self.boot;
         if newer && !stale && aged.signed.is_authentic(self.crypto.as_ref()) {
             self.outbid(record.version, now);
@@ -237,7 +238,8 @@ impl Mesh {
 
     /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
     pub(crate) fn refresh_routes(&mut self, now: Instant) {
-        let routes = Graph::from_store(&self.store).routes(&self.me);
+        let graph = Graph::from_store(&self.store);
+        let routes = graph.routes(&self.me);
         let known: Vec<PeerId> = self
             .store
             .nodes()
@@ -246,7 +248,12 @@ impl Mesh {
             .collect();
         let peers = &self.peers;
         let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
-        let desired = overlay::desired(&self.me, &known, trip);
+        let mut desired = overlay::desired(&self.me, &known, trip);
+        let direct = peers
+            .values()
+            .filter(|peer| peer.has_direct())
+            .map(|peer| &peer.id);
+        desired.extend(overlay::bridges(&self.me, direct, &graph));
         for (id, peer) in &mut self.peers {
             // A peer without a record has just been met: its record follows over the new link.
             let wanted = desired.contains(id) || self.store.node(id).is_none();

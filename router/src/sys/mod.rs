@@ -2,3 +2,5 @@
 
 pub(crate) mod netns;
 pub(crate) mod packet;
+pub(crate) mod poll;
+pub(crate) mod udp;

@@ -1,0 +1,335 @@
+//! From what the daemon knows to what the API shows.
+
+use rmesh_gossip::Path;
+use rmesh_gossip::api::{CandidateReport, EndpointReport, PeerReport, TargetReport};
+use rmesh_wire::PeerId;
+
+use super::view::{
+    AttachmentView, CandidateView, EndpointView, EndpointsView, LearnedView, LinkView, PathView,
+    PeerView, RouteView, StatusView, TargetView,
+};
+use crate::daemon::Snapshot;
+use crate::duration::{micros, millis};
+
+/// The first page.
+pub(super) fn status(snapshot: &Snapshot) -> StatusView {
+    let report = &snapshot.report;
+    let reachable = || report.peers.iter().filter(|peer| peer.reachable);
+    let by = |wanted: fn(&Path) -> bool| {
+        reachable()
+            .filter(|peer| peer.path.as_ref().is_some_and(wanted))
+            .count()
+    };
+    StatusView {
+        version: crate::VERSION.into(),
+        id: report.id.to_string(),
+        name: report.name.clone(),
+        pid: std::process::id(),
+        boot: report.boot.counter,
+        uptime_ms: millis(snapshot.uptime),
+        state: state(snapshot).into(),
+        encryption: "all encrypted".into(),
+        port: snapshot.port,
+        addresses: snapshot.addresses.clone(),
+        bridge: snapshot.bridge.clone(),
+        mtu_bytes: snapshot.mtu_bytes,
+        peers_total: report.peers.len(),
+        peers_reachable: reachable().count(),
+        peers_direct: by(|path| matches!(path, Path::Direct(_))),
+        peers_relayed: by(|path| matches!(path, Path::Relay(_))),
+        targets: report.targets.iter().map(target).collect(),
+        warnings: warnings(snapshot),
+        attached: snapshot.attachments.len(),
+        control: report.counters,
+        frames: snapshot.frames.clone(),
+    }
+}
+
+fn state(snapshot: &Snapshot) -> &'static str {
+    let report = &snapshot.report;
+    if report.peers.iter().any(|peer| peer.reachable) {
+        "connected"
+    } else if snapshot.joining {
+        "joining"
+    } else if report.peers.is_empty() && report.targets.is_empty() {
+        "alone"
+    } else {
+        "disconnected"
+    }
+}
+
+fn target(report: &TargetReport) -> TargetView {
+    TargetView {
+        name: report.name.clone(),
+        addresses: report.addresses.clone(),
+        peer: report.peer.map(|id| id.to_string()),
+        state: report.state.clone(),
+        retry_in_ms: report.retry_in.map(millis),
+    }
+}
+
+/// Everything an operator should look at.
+fn warnings(snapshot: &Snapshot) -> Vec<String> {
+    let report = &snapshot.report;
+    let mut warnings = report.warnings.clone();
+    for (peer, suppressed) in &snapshot.second_ways {
+        let name = snapshot.name_of(*peer);
+        let done = match suppressed {
+            true => "this peer sends it no broadcasts until that ends",
+            false => "the other peer sends no broadcasts until that ends",
+        };
+        warnings.push(format!(
+            "the bridges of this host and of {name} are also connected outside the mesh; {done}"
+        ));
+    }
+    let refused = report.counters.handshakes_refused;
+    if refused > 0 {
+        warnings.push(format!(
+            "{refused} handshakes were refused since the start: a different secret, or not a peer"
+        ));
+    }
+    warnings
+}
+
+fn is_me(snapshot: &Snapshot, peer: PeerId) -> bool {
+    peer == snapshot.report.id
+}
+
+/// All other peers.
+pub(super) fn peers(snapshot: &Snapshot) -> Vec<PeerView> {
+    snapshot
+        .report
+        .peers
+        .iter()
+        .map(|report| peer(snapshot, report))
+        .collect()
+}
+
+fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
+    let (bytes_sent, bytes_received) = snapshot
+        .peer_bytes
+        .get(&report.id)
+        .copied()
+        .unwrap_or_default();
+    let link = |(peer, cost_us): &(PeerId, u32)| LinkView {
+        peer: peer.to_string(),
+        name: snapshot.name_of(*peer),
+        cost_us: *cost_us,
+    };
+    PeerView {
+        id: report.id.to_string(),
+        name: report.name.clone(),
+        reachable: report.reachable,
+        session: report.session,
+        path: report.path.map(|used| path(snapshot, used)),
+        path_age_ms: millis(report.path_age),
+        round_trip_us: report.round_trip.map(micros),
+        path_mtu_bytes: report.path_mtu_bytes,
+        mtu_bytes: report.mtu_bytes,
+        reason: report.reason.clone(),
+        bytes_sent,
+        bytes_received,
+        candidates: report.candidates.iter().map(candidate).collect(),
+        links: report.links.iter().map(link).collect(),
+        route: report.route.map(|(cost_us, next_hop)| RouteView {
+            next_hop: next_hop.to_string(),
+            name: snapshot.name_of(next_hop),
+            cost_us,
+            hops: report.hops,
+        }),
+    }
+}
+
+fn path(snapshot: &Snapshot, path: Path) -> PathView {
+    match path {
+        Path::Direct(address) => PathView::Direct { address },
+        Path::Relay(peer) => PathView::Relay {
+            peer: peer.to_string(),
+            name: snapshot.name_of(peer),
+        },
+    }
+}
+
+fn candidate(report: &CandidateReport) -> CandidateView {
+    CandidateView {
+        address: report.address,
+        state: report.state.clone(),
+        round_trip_us: report.round_trip.map(micros),
+    }
+}
+
+/// Endpoints of all peers.
+pub(super) fn endpoints(snapshot: &Snapshot) -> EndpointsView {
+    let endpoint = |report: &EndpointReport| EndpointView {
+        peer: report.peer.to_string(),
+        peer_name: snapshot.name_of(report.peer),
+        reachable: report.reachable || is_me(snapshot, report.peer),
+        mac: report.endpoint.mac.to_string(),
+        addresses: report.endpoint.addresses.clone(),
+        name: report.endpoint.name.clone(),
+        moves: report.moves,
+        in_force: report.in_force,
+    };
+    let learned = snapshot.learned.iter().map(|learned| LearnedView {
+        mac: learned.mac.to_string(),
+        peer: learned.peer.map(|peer| peer.to_string()),
+        age_ms: millis(learned.age),
+    });
+    EndpointsView {
+        endpoints: snapshot.report.endpoints.iter().map(endpoint).collect(),
+        learned: learned.collect(),
+    }
+}
+
+/// Containers of this host.
+pub(super) fn attachments(snapshot: &Snapshot) -> Vec<AttachmentView> {
+    snapshot
+        .attachments
+        .iter()
+        .map(AttachmentView::from)
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! One mesh that several tests look at: me = a, b direct, c through b.
+
+    use super::*;
+    use std::collections::BTreeMap;
+
+    use rmesh_gossip::Report;
+    use rmesh_gossip::api::{Counters, Endpoint};
+    use rmesh_wire::{Boot, Mac};
+    use std::time::Duration;
+
+    pub(crate) const A: PeerId = PeerId([0xaa; 16]);
+    pub(crate) const B: PeerId = PeerId([0xbb; 16]);
+    pub(crate) const C: PeerId = PeerId([0xcc; 16]);
+
+    fn peer(id: PeerId, name: &str, path: Path, reason: &str) -> PeerReport {
+        PeerReport {
+            id,
+            name: name.into(),
+            reachable: true,
+            session: true,
+            path: Some(path),
+            path_age: Duration::from_secs(75),
+            round_trip: Some(Duration::from_micros(430)),
+            path_mtu_bytes: 1500,
+            mtu_bytes: 1328,
+            reason: reason.into(),
+            candidates: vec![CandidateReport {
+                address: "192.0.2.2:6783".parse().unwrap(),
+                state: "alive".into(),
+                round_trip: Some(Duration::from_micros(430)),
+            }],
+            links: vec![(B, 400)],
+            route: Some((400, B)),
+            hops: 1,
+        }
+    }
+
+    pub(crate) fn snapshot() -> Snapshot {
+        let direct = Path::Direct("192.0.2.2:6783".parse().unwrap());
+        let target = TargetReport {
+            name: "hostb:6783".into(),
+            addresses: vec!["192.0.2.2:6783".parse().unwrap()],
+            peer: Some(B),
+            state: "connected".into(),
+            retry_in: None,
+        };
+        let endpoint = EndpointReport {
+            peer: C,
+            reachable: true,
+            endpoint: Endpoint {
+                mac: Mac([2, 0, 0, 0, 0, 3]),
+                addresses: vec!["10.32.0.3/24".parse().unwrap()],
+                name: "db".into(),
+                labels: vec![],
+            },
+            moves: 1,
+            in_force: true,
+        };
+        let report = Report {
+            id: A,
+            name: "a".into(),
+            boot: Boot {
+                counter: 4,
+                random: 9,
+            },
+            peers: vec![
+                peer(B, "b", direct, ""),
+                peer(C, "c", Path::Relay(B), "no direct address answers"),
+            ],
+            targets: vec![target],
+            endpoints: vec![endpoint],
+            warnings: vec![],
+            counters: Counters::default(),
+        };
+        Snapshot {
+            report,
+            attachments: vec![],
+            port: 6783,
+            bridge: "rmesh".into(),
+            mtu_bytes: 1328,
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            uptime: Duration::from_secs(90),
+            joining: false,
+            second_ways: vec![],
+            frames: serde_json::json!({}),
+            peer_bytes: BTreeMap::from([(B, (1_500, 2_000_000))]),
+            learned: vec![],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_page_counts_peers_by_path() {
+        let view = status(&samples::snapshot());
+        assert_eq!((view.peers_total, view.peers_reachable), (2, 2));
+        assert_eq!((view.peers_direct, view.peers_relayed), (1, 1));
+        assert_eq!((view.state.as_str(), view.boot), ("connected", 4));
+        assert!(view.warnings.is_empty(), "{:?}", view.warnings);
+    }
+
+    #[test]
+    fn states_are_told_apart() {
+        let mut snapshot = samples::snapshot();
+        for peer in &mut snapshot.report.peers {
+            peer.reachable = false;
+        }
+        assert_eq!(status(&snapshot).state, "disconnected");
+        snapshot.report.peers.clear();
+        snapshot.joining = true;
+        assert_eq!(status(&snapshot).state, "joining");
+        snapshot.joining = false;
+        snapshot.report.targets.clear();
+        assert_eq!(status(&snapshot).state, "alone");
+    }
+
+    #[test]
+    fn what_an_operator_should_look_at_is_named() {
+        let mut snapshot = samples::snapshot();
+        snapshot.report.counters.handshakes_refused = 3;
+        snapshot.second_ways = vec![(samples::B, true)];
+        snapshot.report.warnings.push("from the mesh".into());
+        let warnings = status(&snapshot).warnings.join("\n");
+        for words in ["outside the mesh", "from the mesh", "3 handshakes"] {
+            assert!(warnings.contains(words), "{words}: {warnings}");
+        }
+    }
+
+    #[test]
+    fn a_relay_is_shown_by_name() {
+        let views = peers(&samples::snapshot());
+        let json = serde_json::to_value(&views[1]).unwrap();
+        assert_eq!(json["path"]["kind"], "relay");
+        assert_eq!(json["path"]["name"], "b");
+        assert_eq!(json["id"], "c".repeat(32));
+        assert_eq!(views[0].bytes_received, 2_000_000);
+    }
+}

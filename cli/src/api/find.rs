@@ -1,0 +1,135 @@
+//! Which peer an operator means.
+
+use rmesh_gossip::Report;
+use rmesh_wire::PeerId;
+
+use crate::failure::{Failure, FailureKind};
+use crate::peer_address::PeerAddress;
+
+/// Fewest digits of an id that name a peer.
+const ID_DIGITS_MIN: usize = 6;
+
+/// The peer with exactly this name, else the one whose id starts with these digits.
+fn peer(report: &Report, text: &str) -> Result<Option<PeerId>, Failure> {
+    let named = report.peers.iter().filter(|peer| peer.name == text);
+    if let Some(id) = only_one(text, named.map(|peer| peer.id))? {
+        return Ok(Some(id));
+    }
+    let digits = text.to_ascii_lowercase();
+    if digits.len() < ID_DIGITS_MIN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let started = report
+        .peers
+        .iter()
+        .filter(|peer| peer.id.to_string().starts_with(&digits));
+    only_one(text, started.map(|peer| peer.id))
+}
+
+fn only_one(
+    text: &str,
+    mut found: impl Iterator<Item = PeerId>,
+) -> Result<Option<PeerId>, Failure> {
+    let first = found.next();
+    let more: Vec<String> = found.map(|id| id.short().to_string()).collect();
+    match (first, more.as_slice()) {
+        (Some(first), [_, ..]) => {
+            let why = format!(
+                "several peers match: {}, {}",
+                first.short(),
+                more.join(", ")
+            );
+            let todo = "give more digits of the id";
+            Err(Failure::new(
+                FailureKind::Usage,
+                format!("cannot tell who {text} is"),
+                why,
+            )
+            .todo(todo))
+        }
+        (first, _) => Ok(first),
+    }
+}
+
+/// The remembered peers an operator means: by the words they were remembered with, else all that
+/// lead to the peer of that name or id.
+pub(super) fn targets(report: &Report, text: &str) -> Result<Vec<PeerAddress>, Failure> {
+    let remembered = |name: &str| name.parse::<PeerAddress>().ok();
+    if let Ok(address) = text.parse::<PeerAddress>() {
+        let known = report
+            .targets
+            .iter()
+            .filter_map(|target| remembered(&target.name));
+        let same: Vec<PeerAddress> = known.filter(|known| *known == address).collect();
+        if !same.is_empty() {
+            return Ok(same);
+        }
+    }
+    let meant = peer(report, text)?;
+    let leads = report
+        .targets
+        .iter()
+        .filter(|t| meant.is_some() && t.peer == meant);
+    let found: Vec<PeerAddress> = leads.filter_map(|t| remembered(&t.name)).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let names: Vec<&str> = report.targets.iter().map(|t| t.name.as_str()).collect();
+    let why = match meant {
+        Some(_) => "it was found through others, no remembered peer leads to it",
+        None => "it is not among the remembered peers",
+    };
+    let todo = match names.as_slice() {
+        [] => "no peers are remembered".into(),
+        names => format!("remembered are: {}", names.join(", ")),
+    };
+    Err(Failure::new(FailureKind::Missing, format!("cannot forget {text}"), why).todo(todo))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::convert::samples;
+
+    fn names(text: &str) -> Result<Vec<String>, Failure> {
+        let report = samples::snapshot().report;
+        Ok(targets(&report, text)?
+            .iter()
+            .map(ToString::to_string)
+            .collect())
+    }
+
+    #[test]
+    fn the_words_it_was_remembered_with_come_first() {
+        assert_eq!(names("hostb").unwrap(), ["hostb:6783"]);
+        assert_eq!(names("hostb:6783").unwrap(), ["hostb:6783"]);
+    }
+
+    #[test]
+    fn then_the_name_then_six_digits_of_the_id() {
+        assert_eq!(names("b").unwrap(), ["hostb:6783"]);
+        assert_eq!(names("bbbbbb").unwrap(), ["hostb:6783"]);
+        assert_eq!(names("bbbbb").unwrap_err().kind, FailureKind::Missing);
+    }
+
+    #[test]
+    fn what_is_not_remembered_is_said_with_what_is() {
+        let failure = names("c").unwrap_err();
+        assert!(failure.why.contains("through others"), "{failure}");
+        assert!(failure.todo.contains("hostb:6783"), "{failure}");
+    }
+
+    #[test]
+    fn a_name_of_two_peers_is_ambiguous() {
+        let mut report = samples::snapshot().report;
+        for peer in &mut report.peers {
+            peer.name = "twin".into();
+        }
+        assert!(
+            targets(&report, "twin")
+                .unwrap_err()
+                .why
+                .contains("several")
+        );
+    }
+}

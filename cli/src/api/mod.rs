@@ -1,0 +1,25 @@
+//! The local API: what is asked, what is answered, and the server.
+
+mod body;
+mod convert;
+mod find;
+mod server;
+mod view;
+
+pub(crate) use body::{
+    AttachBody, ConnectBody, DetachBody, DetachReply, ErrorReply, ForgetBody, ForgetReply,
+    PeersReply, SecretReply, StopReply,
+};
+pub(crate) use server::{Service, bind, router, socket_path};
+pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
+#[cfg(test)]
+pub(crate) use view::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};
+
+use std::time::Duration;
+
+/// Header by which a client says how long a request may take, in milliseconds.
+pub(crate) const TIMEOUT_HEADER: &str = "rmesh-timeout-ms";
+/// How long a request may take if the client does not say.
+pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Largest request body in bytes: a list of 256 peers with the longest names fits.
+pub(crate) const BODY_LEN_MAX: usize = 128 << 10;

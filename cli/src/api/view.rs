@@ -1,0 +1,230 @@
+//! What the API shows, made for people and scripts: ids as text, units in the names.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use rmesh_gossip::api::Counters;
+use rmesh_router::attach::Attachment;
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`: the first page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StatusView {
+    /// Version of the daemon.
+    pub(crate) version: String,
+    /// This peer's id, 32 hexadecimal digits.
+    pub(crate) id: String,
+    /// Its human name.
+    pub(crate) name: String,
+    /// Process id of the daemon.
+    pub(crate) pid: u32,
+    /// Starts of this peer so far.
+    pub(crate) boot: u64,
+    /// Time since the start, in milliseconds.
+    pub(crate) uptime_ms: u64,
+    /// `alone` (no peers configured or seen), `joining` (none answered yet), `connected`, or
+    /// `disconnected` (peers known, none reachable).
+    pub(crate) state: String,
+    /// Which traffic is encrypted.
+    pub(crate) encryption: String,
+    /// UDP port.
+    pub(crate) port: u16,
+    /// Addresses of this host that others may reach.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Name of the bridge.
+    pub(crate) bridge: String,
+    /// MTU of the containers in bytes.
+    pub(crate) mtu_bytes: u16,
+    /// Other peers known.
+    pub(crate) peers_total: usize,
+    /// Other peers reachable.
+    pub(crate) peers_reachable: usize,
+    /// Reachable peers whose path is direct.
+    pub(crate) peers_direct: usize,
+    /// Reachable peers whose path leads through another.
+    pub(crate) peers_relayed: usize,
+    /// Configured peers.
+    pub(crate) targets: Vec<TargetView>,
+    /// Sentences about what an operator should look at.
+    pub(crate) warnings: Vec<String>,
+    /// Containers attached on this host.
+    pub(crate) attached: usize,
+    /// Counts of the control side.
+    pub(crate) control: Counters,
+    /// Counts of the data plane.
+    pub(crate) frames: serde_json::Value,
+}
+
+/// One configured peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TargetView {
+    /// `host:port`.
+    pub(crate) name: String,
+    /// What it resolves to.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Id of the peer that answered there.
+    pub(crate) peer: Option<String>,
+    /// `connected`, `dialing`, `does not resolve`, or `no answer from …`.
+    pub(crate) state: String,
+    /// When it is tried next, in milliseconds.
+    pub(crate) retry_in_ms: Option<u64>,
+}
+
+/// How datagrams for a peer leave this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum PathView {
+    /// Straight to this address.
+    Direct {
+        /// Address and port.
+        address: SocketAddr,
+    },
+    /// Through another peer.
+    Relay {
+        /// Its id.
+        peer: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// `GET /v1/peers`: one of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PeerView {
+    /// Its id, 32 hexadecimal digits.
+    pub(crate) id: String,
+    /// Its human name.
+    pub(crate) name: String,
+    /// Whether any path leads to it.
+    pub(crate) reachable: bool,
+    /// Whether an end-to-end session is open.
+    pub(crate) session: bool,
+    /// Path in use.
+    pub(crate) path: Option<PathView>,
+    /// How long the path has been in use, in milliseconds.
+    pub(crate) path_age_ms: u64,
+    /// Smoothed round-trip time of the path in use, in microseconds.
+    pub(crate) round_trip_us: Option<u64>,
+    /// Largest IP packet the path is known to take, in bytes.
+    pub(crate) path_mtu_bytes: u16,
+    /// Container MTU the peer published, in bytes.
+    pub(crate) mtu_bytes: u16,
+    /// Why the path is not the best kind; empty if it is.
+    pub(crate) reason: String,
+    /// Frame bytes sent to it.
+    pub(crate) bytes_sent: u64,
+    /// Frame bytes received from it.
+    pub(crate) bytes_received: u64,
+    /// Every address tried for a direct path.
+    pub(crate) candidates: Vec<CandidateView>,
+    /// Its control links.
+    pub(crate) links: Vec<LinkView>,
+    /// Shortest route to it.
+    pub(crate) route: Option<RouteView>,
+}
+
+/// One address tried for a direct path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CandidateView {
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// `alive`, `no answer`, `unreachable` or `not tried yet`.
+    pub(crate) state: String,
+    /// Smoothed round-trip time, in microseconds.
+    pub(crate) round_trip_us: Option<u64>,
+}
+
+/// One control link of a peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LinkView {
+    /// Id of the peer at its other end.
+    pub(crate) peer: String,
+    /// Name of that peer.
+    pub(crate) name: String,
+    /// Measured cost in microseconds.
+    pub(crate) cost_us: u32,
+}
+
+/// A route.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RouteView {
+    /// Id of the first peer on the way.
+    pub(crate) next_hop: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Cost in microseconds.
+    pub(crate) cost_us: u32,
+    /// Number of links.
+    pub(crate) hops: u8,
+}
+
+/// `GET /v1/endpoints`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndpointsView {
+    /// Announced interfaces of all peers.
+    pub(crate) endpoints: Vec<EndpointView>,
+    /// MACs seen and not announced by anybody.
+    pub(crate) learned: Vec<LearnedView>,
+}
+
+/// One announced interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndpointView {
+    /// Id of the peer it is on.
+    pub(crate) peer: String,
+    /// Name of that peer.
+    pub(crate) peer_name: String,
+    /// Whether that peer is reachable.
+    pub(crate) reachable: bool,
+    /// MAC address.
+    pub(crate) mac: String,
+    /// Addresses with prefix lengths.
+    pub(crate) addresses: Vec<IpNet>,
+    /// Human name.
+    pub(crate) name: String,
+    /// Its move counter.
+    pub(crate) moves: u32,
+    /// Whether this announcement is the one in force for its MAC.
+    pub(crate) in_force: bool,
+}
+
+/// One learned MAC.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LearnedView {
+    /// MAC address.
+    pub(crate) mac: String,
+    /// Id of the peer it was seen behind; absent if it is on this host.
+    pub(crate) peer: Option<String>,
+    /// Time since it was last seen, in milliseconds.
+    pub(crate) age_ms: u64,
+}
+
+/// `GET /v1/attachments`: one of a list; also the answer to `POST /v1/attach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttachmentView {
+    /// As given to attach.
+    pub(crate) target: String,
+    /// Human name.
+    pub(crate) name: String,
+    /// Interface in the container.
+    pub(crate) interface: String,
+    /// Its other end on the host.
+    pub(crate) host_interface: String,
+    /// MAC of the interface in the container.
+    pub(crate) mac: String,
+    /// Its addresses with prefix lengths.
+    pub(crate) addresses: Vec<IpNet>,
+}
+
+impl From<&Attachment> for AttachmentView {
+    fn from(attachment: &Attachment) -> Self {
+        AttachmentView {
+            target: attachment.target.clone(),
+            name: attachment.name.clone(),
+            interface: attachment.interface.clone(),
+            host_interface: attachment.host_interface.clone(),
+            mac: attachment.mac.to_string(),
+            addresses: attachment.addresses.clone(),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The command line: verbs, flags and their `RMESH_*` variables, and help by example.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::duration;
+use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
+
+/// Where the daemon's socket is.
+const RUN_DIR_DEFAULT: &str = "/run/rmesh";
+/// Where identity, secret and the rest are kept.
+const STATE_DIR_DEFAULT: &str = "/var/lib/rmesh";
+/// Fits an encrypted frame into 1500 bytes over IPv6 relayed and 1460 over IPv4 relayed.
+const MTU_DEFAULT: &str = "1328";
+/// Longest bridge name: the kernel takes 15 bytes, and the TAP is called `BRIDGE-tap`.
+const BRIDGE_LEN_MAX: usize = 11;
+/// Longest interface name (IFNAMSIZ - 1).
+const INTERFACE_LEN_MAX: usize = 15;
+/// Longest name of a peer or a container, in bytes.
+const NAME_LEN_MAX: usize = 63;
+
+/// Everything on one command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rmesh",
+    version,
+    about = "Container networks that need no store, no controller and no launch order",
+    long_about = "Joins containers on many hosts into one encrypted Ethernet network.\n\
+        Hosts find each other from one or two names; there is no key-value store, no controller \
+        and no launch order.",
+    after_help = "Examples:\n  \
+        sudo rmesh launch                          # the first host founds a mesh\n  \
+        sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1\n  \
+        sudo rmesh attach web --ip 10.32.0.1/24    # a network namespace made by `ip netns add web`\n  \
+        sudo rmesh status\n\n\
+        Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags accepted before and after the verb.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Print JSON instead of text
+    #[arg(long, global = true, env = "RMESH_JSON", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Give up after this time (10, 10s, 500ms, 2m)
+    #[arg(long, global = true, env = "RMESH_TIMEOUT", default_value = "10s",
+          value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+    /// Folder of the daemon's socket
+    #[arg(long, global = true, env = "RMESH_RUN_DIR", default_value = RUN_DIR_DEFAULT)]
+    pub(crate) run_dir: PathBuf,
+    /// Folder of identity, secret, remembered peers and the log
+    #[arg(long, global = true, env = "RMESH_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
+    pub(crate) state_dir: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start the router on this host
+    Launch(LaunchArgs),
+    /// Stop the router; containers keep their interfaces and local traffic
+    #[command(after_help = "Example:\n  sudo rmesh stop && sudo rmesh launch    # restart")]
+    Stop,
+    /// Connect to further peers, now and after every restart
+    Connect(ConnectArgs),
+    /// Forget remembered peers
+    Forget(ForgetArgs),
+    /// Give a container an interface in the mesh
+    Attach(AttachArgs),
+    /// Take a container's interface away
+    Detach(DetachArgs),
+    /// List the attached containers of this host
+    #[command(
+        after_help = "Examples:\n  sudo rmesh ps\n  sudo rmesh ps --json | jq '.[].addresses'"
+    )]
+    Ps,
+    /// Show how the mesh is doing
+    Status(StatusArgs),
+    /// Print the mesh secret that the next host needs
+    #[command(after_help = "Example:\n  \
+        sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1")]
+    Secret,
+    /// Print the version
+    Version,
+    /// Show a mesh of three virtual hosts on this machine
+    Demo(DemoArgs),
+}
+
+/// `rmesh launch`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    long_about = "Starts the router and returns when it serves, which does not wait for peers.\n\
+        Peers given are added to the remembered ones. Without peers, on a host without state, \
+        founds a new mesh and makes its secret unless one is given.",
+    after_help = "Examples:\n  \
+        sudo rmesh launch                                    # found a mesh\n  \
+        sudo rmesh launch --secret-file /root/mesh host1     # join the mesh of host1\n  \
+        sudo rmesh launch                                    # start again with what is remembered\n  \
+        sudo rmesh launch --advertise 203.0.113.9:6783       # behind a port forwarding\n  \
+        sudo rmesh launch --foreground                       # under systemd\n\n\
+        The secret is what `rmesh secret` prints on a member, or a passphrase of 16 to 256 bytes; \
+        whoever records the traffic can guess at a passphrase offline."
+)]
+pub(crate) struct LaunchArgs {
+    /// Peers to connect to: host, host:port, 192.0.2.1, 2001:db8::1, [2001:db8::1]:6783
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<PeerAddress>,
+    /// Name of this peer [default: the host name]
+    #[arg(long, env = "RMESH_NAME", value_parser = parse_name)]
+    pub(crate) name: Option<String>,
+    /// The mesh secret; it shows in the shell's history, --secret-file does not
+    #[arg(
+        long,
+        env = "RMESH_SECRET",
+        hide_env_values = true,
+        conflicts_with = "secret_file"
+    )]
+    pub(crate) secret: Option<String>,
+    /// File with the mesh secret that only its owner can read; `-` reads standard input
+    #[arg(long, env = "RMESH_SECRET_FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// UDP port
+    #[arg(long, env = "RMESH_PORT", default_value_t = PORT_DEFAULT)]
+    pub(crate) port: u16,
+    /// Local address to use; repeatable [default: all]
+    #[arg(long, env = "RMESH_BIND", value_delimiter = ',')]
+    pub(crate) bind: Vec<IpAddr>,
+    /// Address others can reach this peer at besides those found; repeatable
+    #[arg(long, env = "RMESH_ADVERTISE", value_delimiter = ',',
+          value_parser = parse_socket_address)]
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// MTU of the containers in bytes, the same on all hosts
+    #[arg(long, env = "RMESH_MTU", default_value = MTU_DEFAULT,
+          value_parser = clap::value_parser!(u16).range(576..=9216))]
+    pub(crate) mtu: u16,
+    /// Name of the Linux bridge
+    #[arg(long, env = "RMESH_BRIDGE", default_value = "rmesh", value_parser = parse_bridge)]
+    pub(crate) bridge: String,
+    /// Threads that carry frames
+    #[arg(long, env = "RMESH_WORKERS", default_value = "1",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Stay in the foreground, log to standard error, tell systemd when ready
+    #[arg(long, env = "RMESH_FOREGROUND", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) foreground: bool,
+}
+
+/// `rmesh connect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sudo rmesh connect host4\n  \
+    sudo rmesh connect --replace host4 [2001:db8::5]:7000   # forget all others")]
+pub(crate) struct ConnectArgs {
+    /// Peers to connect to, as for `launch`
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<PeerAddress>,
+    /// Forget all other remembered peers
+    #[arg(long, env = "RMESH_REPLACE", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) replace: bool,
+}
+
+/// `rmesh forget`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Forgets remembered peers: they are not called again, now or after a restart. \
+        A peer that others know is still found through them.",
+    after_help = "Examples:\n  sudo rmesh forget host4\n  sudo rmesh forget 3f2a9c    # start of a peer id"
+)]
+pub(crate) struct ForgetArgs {
+    /// As given to `launch` or `connect`, or a peer's name or at least 6 digits of its id
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
+}
+
+/// `rmesh attach`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Gives a container an interface in the mesh and returns when it is usable. \
+        Prints its addresses, one a line. Doing it again changes nothing.",
+    after_help = "Examples:\n  \
+        sudo rmesh attach web --ip 10.32.0.1/24              # namespace made by `ip netns add web`\n  \
+        sudo rmesh attach web --ip 10.32.0.1/24 --ip fd32::1/64\n  \
+        sudo rmesh attach pid:4711 --ip 10.32.0.2/24 --ifname eth1\n  \
+        sudo rmesh attach /proc/4711/ns/net --ip 10.32.0.2/24\n\n\
+        Just after launch it waits up to half of --timeout, at most 5 s, for configured peers, so \
+        that an address they use is noticed."
+)]
+pub(crate) struct AttachArgs {
+    /// Name of a network namespace, absolute path to one, or pid:N
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// Address with prefix length; repeatable
+    #[arg(long, value_name = "ADDR/LEN", env = "RMESH_IP", value_delimiter = ',',
+          value_parser = parse_ip)]
+    pub(crate) ip: Vec<IpNet>,
+    /// Name of the interface in the container
+    #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface,
+          default_value = rmesh_router::attach::INTERFACE_DEFAULT)]
+    pub(crate) ifname: String,
+    /// Name of the container, for people
+    #[arg(long, env = "RMESH_CONTAINER_NAME", default_value = "", hide_default_value = true,
+          value_parser = parse_name)]
+    pub(crate) name: String,
+}
+
+/// `rmesh detach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sudo rmesh detach web\n  sudo rmesh detach pid:4711 --ifname eth1")]
+pub(crate) struct DetachArgs {
+    /// As given to `attach`
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// Only this interface [default: all of the container's]
+    #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface)]
+    pub(crate) ifname: Option<String>,
+}
+
+/// `rmesh status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sudo rmesh status              # one screen\n  \
+    sudo rmesh status peers        # path, MTU, round-trip time, bytes; why not a better path\n  \
+    sudo rmesh status paths        # every address tried\n  \
+    sudo rmesh status --json | jq .peers_reachable")]
+pub(crate) struct StatusArgs {
+    /// A table instead of the first page
+    #[arg(value_enum)]
+    pub(crate) table: Option<Table>,
+}
+
+/// Tables of `rmesh status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Table {
+    /// Other peers and the path to each
+    Peers,
+    /// Every path to each peer, and its state
+    Paths,
+    /// Shortest routes through the mesh
+    Routes,
+    /// Containers of all peers
+    Endpoints,
+}
+
+/// `rmesh demo`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Makes three virtual hosts a - b - c in network namespaces of this machine, a \
+        real peer in each and a container on each; a and c reach each other only through b. Shows \
+        traffic crossing, stays until Ctrl-C, and removes everything.",
+    after_help = "Examples:\n  sudo rmesh demo\n  sudo rmesh demo --once      # end after the tour"
+)]
+pub(crate) struct DemoArgs {
+    /// End after the tour instead of staying until Ctrl-C
+    #[arg(long, env = "RMESH_ONCE", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) once: bool,
+}
+
+/// Reads a command line.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(arguments)
+}
+
+fn parse_ip(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not like 10.32.0.1/24 or fd32::1/64"))?;
+    let address = net.addr();
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return Err(format!("{address} cannot be given to a container"));
+    }
+    Ok(net)
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if text.len() > NAME_LEN_MAX || !printable {
+        return Err(format!(
+            "a name has at most {NAME_LEN_MAX} bytes and no spaces"
+        ));
+    }
+    Ok(text.into())
+}
+
+fn parse_bridge(text: &str) -> Result<String, String> {
+    let name = parse_interface(text)?;
+    if name.len() > BRIDGE_LEN_MAX {
+        return Err(format!("a bridge name has at most {BRIDGE_LEN_MAX} bytes"));
+    }
+    Ok(name)
+}
+
+/// Checks the name of a network interface as the kernel does.
+pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
+    if text.is_empty() || text.len() > INTERFACE_LEN_MAX || !plain || matches!(text, "." | "..") {
+        return Err(format!(
+            "an interface name has 1 to {INTERFACE_LEN_MAX} letters, digits or dashes"
+        ));
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn read(line: &str) -> Arguments {
+        parse(line.split_whitespace()).unwrap()
+    }
+
+    fn refused(line: &str) -> i32 {
+        parse(line.split_whitespace()).unwrap_err().exit_code()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_go_before_and_after_the_verb() {
+        for line in [
+            "rmesh --json --timeout 500ms --run-dir /r --state-dir /s ps",
+            "rmesh ps --json --timeout 500ms --run-dir /r --state-dir /s",
+            "rmesh --json --run-dir /r ps --timeout 500ms --state-dir /s",
+        ] {
+            let Arguments { global, verb } = read(line);
+            assert!(global.json && matches!(verb, Verb::Ps), "{line}");
+            assert_eq!(global.timeout, Duration::from_millis(500));
+            assert_eq!(global.run_dir, PathBuf::from("/r"));
+            assert_eq!(global.state_dir, PathBuf::from("/s"));
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_documented() {
+        let Arguments { global, verb } = read("rmesh launch host1 [2001:db8::1]:7000");
+        assert_eq!(global.timeout, Duration::from_secs(10));
+        assert_eq!(global.run_dir, PathBuf::from("/run/rmesh"));
+        assert_eq!(global.state_dir, PathBuf::from("/var/lib/rmesh"));
+        let Verb::Launch(launch) = verb else {
+            panic!("{verb:?}")
+        };
+        let peers: Vec<String> = launch.peers.iter().map(ToString::to_string).collect();
+        assert_eq!(peers, ["host1:6783", "[2001:db8::1]:7000"]);
+        assert_eq!((launch.port, launch.mtu, launch.workers), (6783, 1328, 1));
+        assert_eq!(launch.bridge, "rmesh");
+    }
+
+    #[test]
+    fn attach_takes_several_addresses() {
+        let Verb::Attach(attach) = read("rmesh attach web --ip 10.0.0.1/8 --ip fd32::1/64").verb
+        else {
+            panic!()
+        };
+        assert_eq!(attach.ip.len(), 2);
+        assert_eq!(
+            (attach.ifname.as_str(), attach.name.as_str()),
+            ("rmesh0", "")
+        );
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_two() {
+        for line in [
+            "rmesh",
+            "rmesh lunch",
+            "rmesh launch --secret x --secret-file y",
+            "rmesh launch host:0",
+            "rmesh launch --mtu 100",
+            "rmesh launch --bridge a/b",
+            "rmesh launch --bridge twelve-bytes",
+            "rmesh connect",
+            "rmesh attach",
+            "rmesh attach web --ip 10.0.0.1",
+            "rmesh attach web --ip 224.0.0.1/24",
+            "rmesh attach web --ifname sixteen-bytes-xx",
+            "rmesh status nothing",
+            "rmesh ps --timeout 0",
+        ] {
+            assert_eq!(refused(line), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_flag_has_its_variable_and_every_verb_teaches_by_example() {
+        let command = Arguments::command();
+        let flags = |command: &clap::Command| {
+            for arg in command.get_arguments().filter(|a| a.get_long().is_some()) {
+                let variable = arg.get_env().map(|v| v.to_string_lossy().into_owned());
+                let builtin = matches!(arg.get_long(), Some("help" | "version"));
+                let named = variable.is_some_and(|v| v.starts_with("RMESH_"));
+                assert!(named || builtin, "{arg}");
+            }
+        };
+        flags(&command);
+        for verb in command
+            .get_subcommands()
+            .filter(|v| v.get_name() != "version")
+        {
+            flags(verb);
+            let help = verb
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(help.contains("rmesh"), "{}", verb.get_name());
+        }
+    }
+}

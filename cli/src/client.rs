@@ -1,0 +1,136 @@
+//! The daemon's clients: one request over the Unix socket.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::api::{ErrorReply, TIMEOUT_HEADER, socket_path};
+use crate::args::Global;
+use crate::duration;
+use crate::failure::{Failure, FailureKind};
+use crate::state;
+
+/// Largest answer taken, in bytes: 16,384 peers with all their candidates fit.
+const ANSWER_LEN_MAX: usize = 256 << 20;
+/// The daemon gives up first, and says what it waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Asks the daemon for something.
+pub(crate) fn get<T: DeserializeOwned>(global: &Global, path: &str) -> Result<T, Failure> {
+    request(global, Method::GET, path, Vec::new())
+}
+
+/// Asks the daemon to do something.
+pub(crate) fn post<T: DeserializeOwned>(
+    global: &Global,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Failure> {
+    let body = serde_json::to_vec(body).map_err(|error| Failure::failed("cannot ask", error))?;
+    request(global, Method::POST, path, body)
+}
+
+fn request<T: DeserializeOwned>(
+    global: &Global,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::failed("cannot ask the daemon", cause))?;
+    let exchange = exchange(global, method, path, body);
+    let limited =
+        runtime.block_on(async { tokio::time::timeout(global.timeout + GRACE, exchange).await });
+    let (status, answer) = limited.map_err(|_| {
+        let why = format!("no answer from the daemon within {:?}", global.timeout);
+        Failure::new(FailureKind::Timeout, "gave up waiting", why).todo(format!(
+            "try a longer --timeout, or see its log, {}",
+            log(global)
+        ))
+    })??;
+    if !(200..300).contains(&status) {
+        return Err(refusal(status, &answer));
+    }
+    serde_json::from_slice(&answer).map_err(|error| {
+        Failure::failed("cannot understand the daemon's answer", error)
+            .todo("is the daemon of another version? rmesh stop, then rmesh launch")
+    })
+}
+
+fn refusal(status: u16, answer: &[u8]) -> Failure {
+    match serde_json::from_slice::<ErrorReply>(answer) {
+        Ok(ErrorReply { mut error }) => {
+            error.kind = FailureKind::from_status(status);
+            error
+        }
+        Err(_) => Failure::failed("the daemon refused", format!("HTTP status {status}")),
+    }
+}
+
+async fn exchange(
+    global: &Global,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(u16, Bytes), Failure> {
+    let lost = |cause: &dyn std::fmt::Display| {
+        Failure::failed("lost the daemon while it was answering", cause)
+            .todo(format!("see its log, {}", log(global)))
+    };
+    let stream = UnixStream::connect(socket_path(&global.run_dir)).await;
+    let stream = stream.map_err(|cause| not_running(global, &cause))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| lost(&error))?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "rmesh")
+        .header("content-type", "application/json")
+        .header(TIMEOUT_HEADER, duration::millis(global.timeout))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| lost(&error))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| lost(&error))?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)
+        .collect()
+        .await;
+    Ok((status, body.map_err(|error| lost(&error))?.to_bytes()))
+}
+
+fn not_running(global: &Global, cause: &io::Error) -> Failure {
+    let socket = socket_path(&global.run_dir);
+    if cause.kind() == io::ErrorKind::PermissionDenied {
+        let why = format!("{} is for root only", socket.display());
+        return Failure::failed("cannot talk to the daemon", why).todo("use sudo");
+    }
+    let why = format!("nobody answers at {} ({cause})", socket.display());
+    let run_dir = match global.run_dir == Path::new("/run/rmesh") {
+        true => String::new(),
+        false => format!(" --run-dir {}", global.run_dir.display()),
+    };
+    Failure::new(
+        FailureKind::Unavailable,
+        "rmesh is not running on this host",
+        why,
+    )
+    .todo(format!("start it with: sudo rmesh launch{run_dir}"))
+}
+
+fn log(global: &Global) -> String {
+    global.state_dir.join(state::LOG_FILE).display().to_string()
+}

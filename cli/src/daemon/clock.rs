@@ -1,0 +1,31 @@
+//! The clock the mesh sees.
+
+use rmesh_wire::Instant;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds since the daemon started; time asleep counts, so that sessions age in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: u64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
+        Clock { start: boot_time() }
+    }
+
+    /// The present.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_nanos(boot_time().saturating_sub(self.start))
+    }
+}
+
+fn boot_time() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}

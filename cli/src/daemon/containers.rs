@@ -1,0 +1,337 @@
+//! Attaching and detaching containers, one at a time.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rmesh_gossip::limits::{ENDPOINT_ADDRESSES_MAX, ENDPOINTS_PER_SECTION, SECTIONS_MAX};
+use rmesh_router::attach::{Attachment, Request, TargetSpec, mac_for};
+use rmesh_wire::{Mac, PeerId};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::call::{Call, Handle, Snapshot, durable};
+use super::ports::{Ports, failure};
+use crate::api::{AttachBody, DetachBody};
+use crate::failure::{Failure, FailureKind};
+
+/// Containers of one host: as many as a peer can announce.
+const ATTACHMENTS_MAX: usize = ENDPOINTS_PER_SECTION * SECTIONS_MAX as usize;
+/// How long the remote holder of an address is given to show that it lives.
+const SUSPICION_LIMIT: Duration = Duration::from_millis(1_500);
+/// How often the mesh is looked at while waiting.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Who holds an address or a MAC that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    /// Another container of this host.
+    Here { target: String, interface: String },
+    /// A container of a reachable peer.
+    There { peer: PeerId, name: String },
+}
+
+/// Attaches and detaches containers.
+pub(crate) struct Containers {
+    handle: Handle,
+    ports: Arc<dyn Ports>,
+    /// Held while a container is attached or detached.
+    one: Mutex<()>,
+}
+
+impl Containers {
+    /// With the task that owns the mesh, and the kernel.
+    pub(crate) fn new(handle: Handle, ports: Arc<dyn Ports>) -> Self {
+        Containers {
+            handle,
+            ports,
+            one: Mutex::new(()),
+        }
+    }
+
+    /// Attaches a container; waits for nothing longer than `deadline`.
+    pub(crate) async fn attach(
+        &self,
+        body: AttachBody,
+        deadline: Instant,
+    ) -> Result<Attachment, Failure> {
+        let what = format!("cannot attach {}", body.target);
+        check(&body).map_err(|why| Failure::new(FailureKind::Usage, what.as_str(), why))?;
+        let target: TargetSpec = body.target.parse().map_err(|e| failure(what.clone(), &e))?;
+        let _one = timeout_at(deadline, self.one.lock())
+            .await
+            .map_err(|_| busy(&what))?;
+        self.wait_until_joined(deadline).await?;
+        let inode = self.inode(&what, &target).await?;
+        let snapshot = self.handle.snapshot().await?;
+        let known = snapshot
+            .attachments
+            .iter()
+            .find(|a| is_same(a, inode, &body.ifname));
+        let request = make_request(&what, target, &body, inode, known, &snapshot)?;
+        self.wait_until_free(&what, &request, inode, deadline)
+            .await?;
+        let attachment = self.make(&what, request).await?;
+        let keep = Box::new(attachment.clone());
+        let saved = self.handle.ask(|reply| Call::Attached(keep, reply)).await?;
+        durable("the attached containers", saved).await?;
+        Ok(attachment)
+    }
+
+    /// Detaches a container's interfaces and returns them; none if it was not attached.
+    pub(crate) async fn detach(&self, body: DetachBody) -> Result<Vec<Attachment>, Failure> {
+        let what = format!("cannot detach {}", body.target);
+        let target: TargetSpec = body.target.parse().map_err(|e| failure(what.clone(), &e))?;
+        let _one = self.one.lock().await;
+        // A namespace that has vanished is found by what it was called.
+        let inode = self.inode(&what, &target).await.ok();
+        let wanted = |a: &Attachment| {
+            (inode == Some(a.netns_inode) || a.target == body.target)
+                && body.ifname.as_ref().is_none_or(|name| *name == a.interface)
+        };
+        let mut found = self.handle.snapshot().await?.attachments;
+        found.retain(wanted);
+        for attachment in found.clone() {
+            let ports = Arc::clone(&self.ports);
+            let result = blocking(move || ports.detach(&attachment)).await?;
+            result.map_err(|error| failure(what.clone(), &error))?;
+        }
+        if !found.is_empty() {
+            let gone = found.clone();
+            let saved = self.handle.ask(|reply| Call::Detached(gone, reply)).await?;
+            durable("the attached containers", saved).await?;
+        }
+        Ok(found)
+    }
+
+    /// Drops attachments whose interface has vanished with its container.
+    pub(crate) async fn drop_vanished(&self) -> Result<(), Failure> {
+        let _one = self.one.lock().await;
+        let attachments = self.handle.snapshot().await?.attachments;
+        let ports = Arc::clone(&self.ports);
+        let vanished = blocking(move || {
+            let mut attachments = attachments;
+            attachments.retain(|a| !ports.is_present(a));
+            attachments
+        });
+        let vanished = vanished.await?;
+        if vanished.is_empty() {
+            return Ok(());
+        }
+        for gone in &vanished {
+            tracing::info!(
+                "{} is gone, its interface {} with it",
+                gone.target,
+                gone.interface
+            );
+        }
+        let saved = self
+            .handle
+            .ask(|reply| Call::Detached(vanished, reply))
+            .await?;
+        durable("the attached containers", saved).await
+    }
+
+    /// Just after launch nobody knows yet which addresses are in use.
+    async fn wait_until_joined(&self, deadline: Instant) -> Result<(), Failure> {
+        let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        while self.handle.snapshot().await?.joining && Instant::now() < half {
+            sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for an address that a peer may be just giving up, or a peer that may be dead.
+    async fn wait_until_free(
+        &self,
+        what: &str,
+        request: &Request,
+        inode: u64,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let limit = deadline.min(Instant::now() + SUSPICION_LIMIT);
+        let mut suspected = false;
+        loop {
+            let snapshot = self.handle.snapshot().await?;
+            let Some((wanted, holder)) = conflict(&snapshot, request, inode) else {
+                return Ok(());
+            };
+            match holder {
+                Holder::There { peer, .. } if Instant::now() < limit => {
+                    if !suspected {
+                        self.handle.tell(Call::Suspect(peer)).await?;
+                        suspected = true;
+                    }
+                    sleep(LOOK_INTERVAL).await;
+                }
+                holder => return Err(taken(what, &wanted, &holder, &snapshot)),
+            }
+        }
+    }
+
+    async fn inode(&self, what: &str, target: &TargetSpec) -> Result<u64, Failure> {
+        let (ports, target) = (Arc::clone(&self.ports), target.clone());
+        let inode = blocking(move || ports.netns_inode(&target)).await?;
+        inode.map_err(|error| failure(what.into(), &error))
+    }
+
+    async fn make(&self, what: &str, request: Request) -> Result<Attachment, Failure> {
+        let ports = Arc::clone(&self.ports);
+        let made = blocking(move || ports.attach(&request)).await?;
+        made.map_err(|error| failure(what.into(), &error))
+    }
+}
+
+/// Runs work that may block outside the control thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.map_err(|error| Failure::failed("an internal task failed", error))
+}
+
+fn busy(what: &str) -> Failure {
+    let why = "other containers are being attached or detached, and the time is up";
+    Failure::new(FailureKind::Timeout, what, why).todo("try again, with a longer --timeout")
+}
+
+fn check(body: &AttachBody) -> Result<(), String> {
+    crate::args::parse_interface(&body.ifname)?;
+    if body.ip.len() > ENDPOINT_ADDRESSES_MAX {
+        return Err(format!(
+            "a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"
+        ));
+    }
+    let twice = |(index, ip): (usize, &IpNet)| {
+        body.ip
+            .iter()
+            .take(index)
+            .any(|other| other.addr() == ip.addr())
+    };
+    match body.ip.iter().enumerate().find(|item| twice(*item)) {
+        Some((_, ip)) => Err(format!("{} is given twice", ip.addr())),
+        None => Ok(()),
+    }
+}
+
+fn is_same(attachment: &Attachment, inode: u64, interface: &str) -> bool {
+    attachment.netns_inode == inode && attachment.interface == interface
+}
+
+fn make_request(
+    what: &str,
+    target: TargetSpec,
+    body: &AttachBody,
+    inode: u64,
+    known: Option<&Attachment>,
+    snapshot: &Snapshot,
+) -> Result<Request, Failure> {
+    if known.is_none() && snapshot.attachments.len() >= ATTACHMENTS_MAX {
+        let why = format!("this host has {ATTACHMENTS_MAX} attached containers already");
+        return Err(Failure::new(FailureKind::Unavailable, what, why));
+    }
+    let seed = format!("{} {inode} {}", snapshot.report.id, body.ifname);
+    let mut request = Request {
+        target,
+        interface: body.ifname.clone(),
+        addresses: body.ip.clone(),
+        mac: mac_for(&body.ip, seed.as_bytes()),
+        mtu_bytes: snapshot.mtu_bytes,
+        name: body.name.clone(),
+    };
+    let Some(known) = known else {
+        return Ok(request);
+    };
+    // Done again: what is there stays as it is.
+    let unchanged = body.ip.is_empty() || body.ip == known.addresses;
+    if !unchanged {
+        let addresses: Vec<String> = known.addresses.iter().map(ToString::to_string).collect();
+        let why = format!(
+            "its interface {} is attached already, with {}",
+            known.interface,
+            if addresses.is_empty() {
+                "no address".into()
+            } else {
+                addresses.join(", ")
+            }
+        );
+        let todo = format!(
+            "rmesh detach {} first, or choose another --ifname",
+            body.target
+        );
+        return Err(Failure::new(FailureKind::Conflict, what, why).todo(todo));
+    }
+    request.addresses.clone_from(&known.addresses);
+    request.mac = known.mac;
+    if request.name.is_empty() {
+        request.name.clone_from(&known.name);
+    }
+    Ok(request)
+}
+
+/// The first wanted address or MAC that somebody else holds, and who.
+fn conflict(snapshot: &Snapshot, request: &Request, inode: u64) -> Option<(String, Holder)> {
+    let wants = |addresses: &[IpNet], mac: Mac| -> Option<String> {
+        let shared = addresses
+            .iter()
+            .map(IpNet::addr)
+            .find(|a| wanted(request, *a));
+        shared
+            .map(|address| address.to_string())
+            .or_else(|| (mac == request.mac).then(|| format!("MAC {mac}")))
+    };
+    let here = snapshot
+        .attachments
+        .iter()
+        .filter(|a| !is_same(a, inode, &request.interface));
+    for other in here {
+        if let Some(shared) = wants(&other.addresses, other.mac) {
+            let holder = Holder::Here {
+                target: other.target.clone(),
+                interface: other.interface.clone(),
+            };
+            return Some((shared, holder));
+        }
+    }
+    let there = snapshot.report.endpoints.iter();
+    for other in there.filter(|e| e.reachable && e.peer != snapshot.report.id) {
+        if let Some(shared) = wants(&other.endpoint.addresses, other.endpoint.mac) {
+            let holder = Holder::There {
+                peer: other.peer,
+                name: other.endpoint.name.clone(),
+            };
+            return Some((shared, holder));
+        }
+    }
+    None
+}
+
+fn wanted(request: &Request, address: IpAddr) -> bool {
+    request.addresses.iter().any(|ip| ip.addr() == address)
+}
+
+fn taken(what: &str, wanted: &str, holder: &Holder, snapshot: &Snapshot) -> Failure {
+    let (why, todo) = match holder {
+        Holder::Here { target, interface } => (
+            format!("{wanted} is in use on this host by {target} (interface {interface})"),
+            format!("choose another address, or first: rmesh detach {target}"),
+        ),
+        Holder::There { peer, name } => {
+            let whose = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" for {name}")
+            };
+            let host = snapshot.name_of(*peer);
+            (
+                format!(
+                    "{wanted} is announced by peer {host} ({}){whose}",
+                    peer.short()
+                ),
+                format!("choose another address, or detach the container on {host} first"),
+            )
+        }
+    };
+    Failure::new(FailureKind::Conflict, what, why).todo(todo)
+}

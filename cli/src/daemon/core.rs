@@ -1,0 +1,326 @@
+//! The one owner of the mesh: takes in what happened, and carries out what follows from it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rmesh_gossip::api::Endpoint;
+use rmesh_gossip::crypto::{Key, secret};
+use rmesh_gossip::{Event, Mesh};
+use rmesh_router::attach::Attachment;
+use rmesh_router::{Inbound, Plane};
+use rmesh_wire::{Instant, PeerId};
+
+use super::call::{Call, Durable, Snapshot};
+use super::clock::Clock;
+use super::journal::Journal;
+use super::targets::{Resolved, Targets};
+use crate::failure::Failure;
+use crate::peer_address::PeerAddress;
+use crate::state::{File, Saver};
+
+/// How long after a start, or after new peers were named, their answer may still come.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
+/// Known addresses are saved at most this often.
+const HINTS_INTERVAL: Duration = Duration::from_secs(10);
+/// Addresses kept for the next life.
+const HINTS_MAX: usize = 64;
+/// A second way round counts for this long after it was last seen (three of its probes).
+const SECOND_WAY_LIFETIME: Duration = Duration::from_secs(15);
+/// Second ways remembered.
+const SECOND_WAYS_MAX: usize = 64;
+
+/// What a core is made of.
+pub(super) struct Parts {
+    pub(super) mesh: Mesh,
+    pub(super) plane: Plane,
+    pub(super) clock: Clock,
+    pub(super) saver: Saver,
+    pub(super) targets: Targets,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) secret: Key,
+    pub(super) bridge: String,
+    pub(super) mtu_bytes: u16,
+}
+
+/// The owner of the mesh and everything around it.
+pub(super) struct Core {
+    parts: Parts,
+    journal: Journal,
+    addresses: Vec<IpAddr>,
+    joining_since: Instant,
+    second_ways: BTreeMap<PeerId, (bool, Instant)>,
+    hints: Vec<SocketAddr>,
+    hints_saved: Instant,
+    stopping: bool,
+}
+
+impl Core {
+    pub(super) fn new(mut parts: Parts, hints: Vec<SocketAddr>) -> Self {
+        let now = parts.clock.now();
+        parts.mesh.handle_targets(parts.targets.resolved(), now);
+        parts.mesh.handle_hints(hints.clone(), now);
+        parts
+            .mesh
+            .handle_endpoints(endpoints(&parts.attachments), now);
+        Core {
+            parts,
+            journal: Journal::default(),
+            addresses: Vec::new(),
+            joining_since: now,
+            second_ways: BTreeMap::new(),
+            hints,
+            hints_saved: now,
+            stopping: false,
+        }
+    }
+
+    /// Whether somebody asked for the end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Time until [`Core::handle_timeout`] is wanted.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let (at, _) = self.parts.mesh.poll_timeout()?;
+        Some(at.since(self.parts.clock.now()))
+    }
+
+    /// The time of [`Core::time_left`] is over.
+    pub(super) fn handle_timeout(&mut self) {
+        let now = self.parts.clock.now();
+        self.parts.mesh.handle_timeout(now);
+    }
+
+    /// News from the data plane.
+    pub(super) fn handle_inbound(&mut self, inbound: Inbound) {
+        let now = self.parts.clock.now();
+        let mesh = &mut self.parts.mesh;
+        match inbound {
+            Inbound::Datagram { source, bytes } => mesh.handle_datagram(source, &bytes, now),
+            Inbound::Relayed { neighbour, inner } => mesh.handle_relayed(neighbour, &inner, now),
+            Inbound::Want(peer) => mesh.handle_want(peer, now),
+            Inbound::SendFailed {
+                destination,
+                failure,
+            } => mesh.handle_send_failure(destination, failure, now),
+            Inbound::SecondWay { peer, suppressed } => self.second_way(peer, suppressed, now),
+        }
+    }
+
+    fn second_way(&mut self, peer: PeerId, suppressed: bool, now: Instant) {
+        self.second_ways
+            .retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
+        if self.second_ways.len() < SECOND_WAYS_MAX || self.second_ways.contains_key(&peer) {
+            self.second_ways.insert(peer, (suppressed, now));
+        }
+        let words = format!(
+            "the bridges of this host and of {} are also connected outside the mesh",
+            peer.short()
+        );
+        self.journal.trouble(&words, now);
+    }
+
+    /// The data plane's counts of the last 100 ms.
+    pub(super) fn handle_sample(&mut self) {
+        let samples = self.parts.plane.samples();
+        if !samples.is_empty() {
+            let now = self.parts.clock.now();
+            self.parts.mesh.handle_traffic(&samples, now);
+        }
+    }
+
+    /// This host's addresses, all of them.
+    pub(super) fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
+        if addresses == self.addresses {
+            return;
+        }
+        let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        tracing::info!("addresses of this host: {}", shown.join(", "));
+        self.addresses.clone_from(&addresses);
+        let now = self.parts.clock.now();
+        self.parts.mesh.handle_local_addresses(addresses, now);
+    }
+
+    /// The end of a lookup.
+    pub(super) fn handle_resolved(&mut self, resolved: Resolved) {
+        if self.parts.targets.take(resolved) {
+            self.targets_changed();
+        }
+    }
+
+    /// Once a second: lookups and hints.
+    pub(super) fn handle_second(&mut self) {
+        let now = self.parts.clock.now();
+        if !self.parts.targets.is_empty() {
+            let targets = self.parts.mesh.report(now).targets;
+            let connected = targets.into_iter().filter(|t| t.state == "connected");
+            let connected = connected.map(|target| target.name).collect();
+            self.parts.targets.look_up(&connected, now);
+        }
+        if now >= self.hints_saved + HINTS_INTERVAL {
+            self.save_hints();
+        }
+    }
+
+    fn save_hints(&mut self) {
+        let mut hints = self.parts.mesh.known_addresses();
+        hints.sort_unstable();
+        hints.truncate(HINTS_MAX);
+        // Being alone is no reason to forget where the others were.
+        if !hints.is_empty() && hints != self.hints {
+            self.hints = hints;
+            drop(self.parts.saver.save(File::Hints, &self.hints));
+        }
+        self.hints_saved = self.parts.clock.now();
+    }
+
+    /// Answers a call. An answer nobody waits for any more is dropped.
+    pub(super) fn handle_call(&mut self, call: Call) {
+        match call {
+            Call::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            Call::Connect {
+                peers,
+                replace,
+                reply,
+            } => drop(reply.send(self.connect(&peers, replace))),
+            Call::Forget { peers, reply } => {
+                self.parts.targets.forget(&peers);
+                drop(reply.send(self.peers_changed()));
+            }
+            Call::Suspect(peer) => {
+                let now = self.parts.clock.now();
+                self.parts.mesh.handle_suspicion(peer, now);
+            }
+            Call::Attached(attachment, reply) => {
+                let same = |a: &Attachment| a.host_interface == attachment.host_interface;
+                self.parts.attachments.retain(|a| !same(a));
+                self.parts.attachments.push(*attachment);
+                drop(reply.send(self.attachments_changed()));
+            }
+            Call::Detached(gone, reply) => {
+                let same =
+                    |a: &Attachment| gone.iter().any(|g| g.host_interface == a.host_interface);
+                self.parts.attachments.retain(|a| !same(a));
+                drop(reply.send(self.attachments_changed()));
+            }
+            Call::Secret(reply) => drop(reply.send(secret::format(&self.parts.secret))),
+            Call::Stop => self.stopping = true,
+        }
+    }
+
+    fn connect(
+        &mut self,
+        peers: &[PeerAddress],
+        replace: bool,
+    ) -> Result<(Vec<PeerAddress>, Durable), Failure> {
+        self.parts.targets.connect(peers, replace)?;
+        self.joining_since = self.parts.clock.now();
+        Ok(self.peers_changed())
+    }
+
+    fn peers_changed(&mut self) -> (Vec<PeerAddress>, Durable) {
+        self.targets_changed();
+        let now = self.parts.clock.now();
+        self.parts.targets.look_up(&Default::default(), now);
+        let peers = self.parts.targets.peers();
+        let saved = self.parts.saver.save(File::Peers, &peers);
+        (peers, saved)
+    }
+
+    fn targets_changed(&mut self) {
+        let now = self.parts.clock.now();
+        let targets = self.parts.targets.resolved();
+        self.parts.mesh.handle_targets(targets, now);
+    }
+
+    fn attachments_changed(&mut self) -> Durable {
+        let now = self.parts.clock.now();
+        let announced = endpoints(&self.parts.attachments);
+        self.parts.mesh.handle_endpoints(announced, now);
+        self.parts
+            .saver
+            .save(File::Attachments, &self.parts.attachments)
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let now = self.parts.clock.now();
+        let report = self.parts.mesh.report(now);
+        let fresh = now < self.joining_since + JOIN_LIMIT;
+        let joining = fresh && !self.parts.targets.is_empty() && report.peers.is_empty();
+        self.second_ways
+            .retain(|_, (_, seen)| now < *seen + SECOND_WAY_LIFETIME);
+        let second_ways = self
+            .second_ways
+            .iter()
+            .map(|(peer, (ours, _))| (*peer, *ours));
+        let peer_bytes = self.parts.plane.peer_counters().into_iter();
+        Snapshot {
+            joining,
+            report,
+            attachments: self.parts.attachments.clone(),
+            port: self.parts.plane.port(),
+            bridge: self.parts.bridge.clone(),
+            mtu_bytes: self.parts.mtu_bytes,
+            addresses: self.addresses.clone(),
+            uptime: now.since(Instant::ZERO),
+            second_ways: second_ways.collect(),
+            frames: serde_json::to_value(self.parts.plane.counters()).unwrap_or_default(),
+            peer_bytes: peer_bytes
+                .map(|(p, c)| (p, (c.bytes_sent, c.bytes_received)))
+                .collect(),
+            learned: self.parts.plane.learned(),
+        }
+    }
+
+    /// Carries out whatever follows from the last inputs.
+    pub(super) fn settle(&mut self) {
+        self.transmit();
+        let mut changed = false;
+        let now = self.parts.clock.now();
+        while let Some(event) = self.parts.mesh.poll_event() {
+            changed |= event == Event::ForwardingChanged;
+            self.journal.log(&event, now);
+            if let Event::BootRaised { counter } = event {
+                drop(self.parts.saver.save(File::Boot, &counter));
+            }
+        }
+        if changed {
+            self.parts.plane.publish(self.parts.mesh.forwarding());
+        }
+        // Failures of sending may have made the mesh try another way.
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        while let Some(transmit) = self.parts.mesh.poll_transmit() {
+            if let Err(failure) = self.parts.plane.send(&transmit) {
+                let now = self.parts.clock.now();
+                let destination = transmit.destination;
+                self.parts
+                    .mesh
+                    .handle_send_failure(destination, failure, now);
+            }
+        }
+    }
+
+    /// Says good-bye, saves what is worth it, and ends the data plane.
+    pub(super) fn shut_down(mut self) {
+        let now = self.parts.clock.now();
+        self.save_hints();
+        self.parts.mesh.handle_shutdown(now);
+        self.transmit();
+        self.parts.plane.stop();
+        self.parts.saver.finish();
+    }
+}
+
+fn endpoints(attachments: &[Attachment]) -> Vec<Endpoint> {
+    let endpoint = |attachment: &Attachment| Endpoint {
+        mac: attachment.mac,
+        addresses: attachment.addresses.clone(),
+        name: attachment.name.clone(),
+        labels: Vec::new(),
+    };
+    attachments.iter().map(endpoint).collect()
+}

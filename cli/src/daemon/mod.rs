@@ -1,0 +1,81 @@
+//! The daemon: opens what it needs, then serves until it is asked to stop.
+
+mod call;
+mod clock;
+mod containers;
+mod core;
+mod journal;
+mod ports;
+mod start;
+mod targets;
+mod turn;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+pub(crate) use call::{Call, Handle, Snapshot, durable};
+pub(crate) use containers::Containers;
+pub(crate) use start::Options;
+pub(crate) use targets::TARGETS_MAX;
+
+use crate::api;
+use crate::failure::Failure;
+use start::Daemon;
+
+/// Threads for work that blocks: lookups of names (16), containers, interfaces.
+const BLOCKING_THREADS_MAX: usize = 32;
+
+/// Runs a daemon in this process until it is asked to stop.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|cause| Failure::failed("cannot start the router", cause))?;
+    let result = runtime.block_on(serve(options));
+    // A lookup of a name may still hang in the system's resolver.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: Options) -> Result<(), Failure> {
+    let cannot = |cause: std::io::Error| Failure::failed("cannot start the router", cause);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut daemon = start::start(options)?;
+    let service = api::Service {
+        handle: daemon.handle.clone(),
+        containers: Arc::clone(&daemon.containers),
+    };
+    let listener = api::bind(&daemon.run_dir).map_err(cannot)?;
+    let server = axum::serve(listener, api::router(Arc::new(service)));
+    let server = tokio::spawn(server.into_future());
+    daemon.core.settle();
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("serving");
+    tokio::select! {
+        () = turn::serve(&mut daemon) => tracing::info!("stopping: asked to"),
+        _ = terminate.recv() => tracing::info!("stopping: terminated"),
+        _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    // Answers that are ready go out first, the one to `stop` among them.
+    sleep(Duration::from_millis(20)).await;
+    server.abort();
+    let _ = std::fs::remove_file(api::socket_path(&daemon.run_dir));
+    let Daemon { core, locks, .. } = daemon;
+    core.shut_down();
+    drop(locks);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot tell systemd: {error}");
+    }
+}

@@ -1,0 +1,255 @@
+//! What a daemon opens before it serves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rmesh_gossip::crypto::Key;
+use rmesh_gossip::crypto::real::RealCrypto;
+use rmesh_gossip::{Config, Mesh};
+use rmesh_router::attach::Attachment;
+use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
+use rmesh_router::{Inbound, Plane, PlaneOptions};
+use rmesh_wire::Boot;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::call::{Call, Handle};
+use super::clock::Clock;
+use super::containers::Containers;
+use super::core::{Core, Parts};
+use super::ports::{KernelPorts, Ports};
+use super::targets::{Resolved, Targets};
+use crate::failure::{Failure, FailureKind};
+use crate::peer_address::PeerAddress;
+use crate::state::{File, Lock, LockError, Saver, StateDir, StateError, make_folder};
+
+/// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
+/// counted by the workers.
+const INBOUND_MAX: usize = 4_096;
+const WHAT: &str = "cannot start the router";
+
+/// How a daemon is to be run.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Folder of the socket.
+    pub(crate) run_dir: PathBuf,
+    /// Folder of the state; identity and secret must be there already.
+    pub(crate) state_dir: PathBuf,
+    /// Human name.
+    pub(crate) name: String,
+    /// UDP port.
+    pub(crate) port: u16,
+    /// Local addresses to use; empty means all.
+    pub(crate) bind: Vec<IpAddr>,
+    /// Addresses to publish besides.
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// MTU of the containers in bytes.
+    pub(crate) mtu_bytes: u16,
+    /// Name of the bridge.
+    pub(crate) bridge: String,
+    /// Data-plane threads.
+    pub(crate) workers: usize,
+}
+
+/// A daemon that is ready to serve.
+pub(super) struct Daemon {
+    pub(super) core: Core,
+    pub(super) inbound: mpsc::Receiver<Inbound>,
+    pub(super) resolved: mpsc::Receiver<Resolved>,
+    pub(super) calls: mpsc::Receiver<Call>,
+    /// Where looks at the addresses of this host arrive.
+    pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
+    pub(super) watch: AsyncFd<AddressWatch>,
+    pub(super) handle: Handle,
+    pub(super) containers: Arc<Containers>,
+    pub(super) run_dir: PathBuf,
+    pub(super) bridge: String,
+    pub(super) bind: Vec<IpAddr>,
+    pub(super) locks: [Lock; 2],
+}
+
+/// What was on disk.
+struct Remembered {
+    identity: Key,
+    secret: Key,
+    boot: Boot,
+    peers: Vec<PeerAddress>,
+    hints: Vec<SocketAddr>,
+    attachments: Vec<Attachment>,
+}
+
+/// Opens everything.
+pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
+    let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
+    make_folder(&options.run_dir).map_err(|cause| {
+        Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
+    })?;
+    let state = StateDir::open(&options.state_dir).map_err(|e| cannot(&e))?;
+    let locks = [lock(&options.run_dir)?, lock(&options.state_dir)?];
+    let mut remembered = remember(&state)?;
+    let saver = Saver::start(state).map_err(|e| cannot(&e))?;
+
+    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
+    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
+    let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
+    let plane = Plane::start(plane_options(&options), inbox).map_err(|e| cannot(&e))?;
+    if let Some(note) = plane.note() {
+        tracing::info!("{note}");
+    }
+    bridge
+        .add_port(plane.tap_name(), options.mtu_bytes)
+        .map_err(|e| cannot(&e))?;
+    let ports = KernelPorts(bridge);
+    remembered.attachments = still_present(&ports, remembered.attachments);
+
+    let addresses = match options.bind.as_slice() {
+        [] => local_addresses(&options.bridge).map_err(|e| cannot(&e))?,
+        bind => bind.to_vec(),
+    };
+    let (mut targets, resolved) = Targets::new();
+    targets.connect(&remembered.peers, true)?;
+    let clock = Clock::start();
+    let secret = remembered.secret.clone();
+    let hints = std::mem::take(&mut remembered.hints);
+    let attachments = std::mem::take(&mut remembered.attachments);
+    let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
+    tracing::info!(
+        "rmesh {} is {} ({}), UDP port {}",
+        crate::VERSION,
+        options.name,
+        mesh.id().short(),
+        plane.port()
+    );
+    let parts = Parts {
+        mesh,
+        plane,
+        clock,
+        saver,
+        targets,
+        attachments,
+        secret,
+        bridge: options.bridge.clone(),
+        mtu_bytes: options.mtu_bytes,
+    };
+    let mut core = Core::new(parts, hints);
+    core.handle_addresses(addresses);
+    let (handle, calls) = Handle::new();
+    let containers = Arc::new(Containers::new(handle.clone(), Arc::new(ports)));
+    Ok(Daemon {
+        core,
+        inbound,
+        resolved,
+        calls,
+        addresses: mpsc::channel(1),
+        watch,
+        handle,
+        containers,
+        run_dir: options.run_dir,
+        bridge: options.bridge,
+        bind: options.bind,
+        locks,
+    })
+}
+
+fn lock(folder: &std::path::Path) -> Result<Lock, Failure> {
+    Lock::take(folder).map_err(|error| {
+        let todo = match &error {
+            LockError::Held { .. } => {
+                "rmesh connect PEER adds peers to it, rmesh stop ends it; or use another --run-dir \
+                 and --state-dir"
+            }
+            LockError::Refused { .. } => "run as root",
+        };
+        Failure::new(FailureKind::Conflict, WHAT, error).todo(todo)
+    })
+}
+
+/// Reads the state and makes this start's boot counter durable.
+fn remember(state: &StateDir) -> Result<Remembered, Failure> {
+    let cannot = |cause: StateError| Failure::failed(WHAT, cause);
+    let missing = |name: &str| {
+        Failure::failed(WHAT, format!("{} is missing", state.path(name).display()))
+            .todo("launch again without --foreground to see what to do")
+    };
+    let identity = state.identity().map_err(cannot)?;
+    let secret = state.secret().map_err(cannot)?;
+    let counter = forgiven(state.boot())?.saturating_add(1);
+    state.save(File::Boot, &counter).map_err(cannot)?;
+    let mut random = [0; 8];
+    fill(&mut random)?;
+    Ok(Remembered {
+        identity: identity.ok_or_else(|| missing("identity"))?,
+        secret: secret.ok_or_else(|| missing("secret"))?,
+        boot: Boot {
+            counter,
+            random: u64::from_be_bytes(random),
+        },
+        peers: forgiven(state.peers())?,
+        hints: forgiven(state.hints())?,
+        attachments: forgiven(state.attachments())?,
+    })
+}
+
+/// Goes on without a damaged file that has been moved aside.
+fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
+    match loaded {
+        Ok(value) => Ok(value),
+        Err(error @ StateError::MovedAside { .. }) => {
+            tracing::error!("{error}; going on without it");
+            Ok(T::default())
+        }
+        Err(error) => Err(Failure::failed(WHAT, error)),
+    }
+}
+
+fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attachment> {
+    let (present, gone): (Vec<_>, Vec<_>) = attachments
+        .into_iter()
+        .partition(|attachment| ports.is_present(attachment));
+    for attachment in gone {
+        tracing::info!(
+            "{} is gone, its interface {} with it",
+            attachment.target,
+            attachment.interface
+        );
+    }
+    present
+}
+
+fn plane_options(options: &Options) -> PlaneOptions {
+    PlaneOptions {
+        bridge: options.bridge.clone(),
+        tap: format!("{}-tap", options.bridge),
+        bind: options.bind.clone(),
+        port: options.port,
+        mtu_bytes: options.mtu_bytes,
+        workers: options.workers,
+    }
+}
+
+fn make_mesh(
+    options: &Options,
+    remembered: Remembered,
+    port: u16,
+    clock: Clock,
+) -> Result<Mesh, Failure> {
+    let mut seed = [0; 32];
+    fill(&mut seed)?;
+    let config = Config {
+        identity: remembered.identity,
+        secret: remembered.secret,
+        name: options.name.clone(),
+        boot: remembered.boot,
+        seed,
+        port,
+        mtu_bytes: options.mtu_bytes,
+        advertise: options.advertise.clone(),
+    };
+    Ok(Mesh::new(config, Box::new(RealCrypto::new()), clock.now()))
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Failure> {
+    getrandom::fill(bytes).map_err(|cause| Failure::failed(WHAT, cause))
+}

@@ -1,0 +1,83 @@
+//! The daemon's loop: one thing after another, and what follows from each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmesh_router::kernel::local_addresses;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::start::Daemon;
+
+/// How often the data plane's counts are looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Datagrams taken from the queue before anything else gets its turn.
+const INBOUND_BATCH: usize = 256;
+/// Longest sleep: a clock that jumps (suspend) is noticed after that.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Shortest sleep, so that no timer can keep the thread busy for ever.
+const SLEEP_MIN: Duration = Duration::from_millis(1);
+/// Changes of interfaces come in bursts; they are looked at together after this time.
+const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
+
+/// Serves until a call asks to stop.
+pub(super) async fn serve(daemon: &mut Daemon) {
+    let mut sample = interval(SAMPLE_INTERVAL);
+    sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut look_again: Option<Instant> = None;
+    while !daemon.core.is_stopping() {
+        let wait = daemon.core.time_left().unwrap_or(SLEEP_MAX);
+        if wait.is_zero() {
+            daemon.core.handle_timeout();
+            daemon.core.settle();
+        }
+        tokio::select! {
+            Some(inbound) = daemon.inbound.recv() => {
+                daemon.core.handle_inbound(inbound);
+                for _ in 0..INBOUND_BATCH {
+                    let Ok(inbound) = daemon.inbound.try_recv() else { break };
+                    daemon.core.handle_inbound(inbound);
+                }
+            }
+            () = sleep(wait.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
+            _ = sample.tick() => daemon.core.handle_sample(),
+            _ = second.tick() => daemon.core.handle_second(),
+            Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
+            Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
+            Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
+            changed = daemon.watch.readable() => {
+                if let Ok(mut ready) = changed {
+                    ready.get_inner().drain();
+                    ready.clear_ready();
+                }
+                look_again.get_or_insert(Instant::now() + ADDRESSES_SETTLE);
+            }
+            () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {
+                look_again = None;
+                look(daemon);
+            }
+        }
+        daemon.core.settle();
+    }
+}
+
+/// Looks at this host's addresses and containers, outside this thread.
+fn look(daemon: &Daemon) {
+    let containers = Arc::clone(&daemon.containers);
+    tokio::spawn(async move {
+        if let Err(failure) = containers.drop_vanished().await {
+            tracing::warn!("{failure}");
+        }
+    });
+    // With --bind, those addresses are all there are.
+    if !daemon.bind.is_empty() {
+        return;
+    }
+    let (bridge, found) = (daemon.bridge.clone(), daemon.addresses.0.clone());
+    tokio::task::spawn_blocking(move || match local_addresses(&bridge) {
+        // If the last look has not been taken in yet, the next one comes with the next change.
+        Ok(addresses) => drop(found.blocking_send(addresses)),
+        Err(error) => tracing::warn!("{error}"),
+    });
+}

@@ -1,0 +1,16 @@
+//! Waits for news of addresses and interfaces; the only `unsafe` of this crate.
+#![allow(unsafe_code)]
+
+use std::io;
+
+use rmesh_router::kernel::AddressWatch;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Makes a watch something to wait for.
+pub(super) fn register(watch: AddressWatch) -> io::Result<AsyncFd<AddressWatch>> {
+    // SAFETY: the watch owns one socket, opened with it and closed with it, and always returns
+    // that one's descriptor; nobody can take it out while the `AsyncFd` holds the watch.
+    let registered = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}

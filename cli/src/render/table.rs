@@ -1,0 +1,314 @@
+//! The tables of `status` and `ps`.
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use ipnet::IpNet;
+
+use super::{bytes, short};
+use crate::api::{AttachmentView, EndpointsView, PathView, PeerView};
+use crate::duration;
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    table
+}
+
+fn text(table: &Table, none: &str) -> String {
+    if table.is_empty() {
+        return format!("{none}\n");
+    }
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n") + "\n"
+}
+
+fn micros(time: Option<u64>) -> String {
+    time.map_or_else(
+        || "-".into(),
+        |us| duration::short(Duration::from_micros(us)),
+    )
+}
+
+fn joined(addresses: &[IpNet]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    or_dash(&addresses.join(" ")).into()
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn path(path: Option<&PathView>) -> String {
+    match path {
+        Some(PathView::Direct { address }) => format!("direct {address}"),
+        Some(PathView::Relay { name, .. }) => format!("through {name}"),
+        None => "none".into(),
+    }
+}
+
+/// Other peers, the path to each, and why not a better one.
+pub(crate) fn peers(peers: &[PeerView]) -> String {
+    let head = [
+        "NAME", "ID", "PATH", "MTU", "RTT", "SENT", "RECEIVED", "AGE", "REASON",
+    ];
+    let mut table = table(&head);
+    for peer in peers {
+        table.add_row([
+            peer.name.clone(),
+            short(&peer.id).into(),
+            path(peer.path.as_ref()),
+            peer.path_mtu_bytes.to_string(),
+            micros(peer.round_trip_us),
+            bytes(peer.bytes_sent),
+            bytes(peer.bytes_received),
+            duration::short(Duration::from_millis(peer.path_age_ms)),
+            or_dash(&peer.reason).into(),
+        ]);
+    }
+    text(&table, "no other peers are known")
+}
+
+/// Every address tried for each peer, and its way through others.
+pub(crate) fn paths(peers: &[PeerView]) -> String {
+    let mut table = table(&["PEER", "PATH", "IN USE", "STATE", "RTT"]);
+    for peer in peers {
+        for candidate in &peer.candidates {
+            let direct = PathView::Direct {
+                address: candidate.address,
+            };
+            table.add_row([
+                peer.name.clone(),
+                path(Some(&direct)),
+                yes(peer.path.as_ref() == Some(&direct)),
+                candidate.state.clone(),
+                micros(candidate.round_trip_us),
+            ]);
+        }
+        if let Some(relay @ PathView::Relay { .. }) = &peer.path {
+            let time = micros(peer.round_trip_us);
+            table.add_row([
+                peer.name.clone(),
+                path(Some(relay)),
+                yes(true),
+                "alive".into(),
+                time,
+            ]);
+        }
+    }
+    text(&table, "no paths to other peers are known")
+}
+
+fn yes(yes: bool) -> String {
+    or_dash(if yes { "yes" } else { "" }).into()
+}
+
+/// Shortest routes through the mesh.
+pub(crate) fn routes(peers: &[PeerView]) -> String {
+    let mut table = table(&["TO", "ID", "FIRST HOP", "HOPS", "COST", "ITS LINKS"]);
+    for peer in peers {
+        let (hop, hops, cost) = match &peer.route {
+            Some(route) => (
+                route.name.clone(),
+                route.hops.to_string(),
+                micros(Some(u64::from(route.cost_us))),
+            ),
+            None => ("none".into(), "-".into(), "-".into()),
+        };
+        let links: Vec<&str> = peer.links.iter().map(|link| link.name.as_str()).collect();
+        let links = or_dash(&links.join(" ")).to_owned();
+        table.add_row([
+            peer.name.clone(),
+            short(&peer.id).into(),
+            hop,
+            hops,
+            cost,
+            links,
+        ]);
+    }
+    text(&table, "no other peers are known")
+}
+
+/// Containers of all peers.
+pub(crate) fn endpoints(view: &EndpointsView) -> String {
+    let mut table = table(&["PEER", "MAC", "ADDRESSES", "NAME", "STATE"]);
+    for endpoint in &view.endpoints {
+        let state = match (endpoint.reachable, endpoint.in_force) {
+            (true, true) => "reachable",
+            (true, false) => "overruled by another peer's announcement",
+            (false, _) => "peer unreachable",
+        };
+        table.add_row([
+            endpoint.peer_name.as_str(),
+            &endpoint.mac,
+            &joined(&endpoint.addresses),
+            or_dash(&endpoint.name),
+            state,
+        ]);
+    }
+    for learned in &view.learned {
+        let peer = learned.peer.as_deref().map_or("this host", short);
+        let age = duration::short(Duration::from_millis(learned.age_ms));
+        table.add_row([peer, &learned.mac, "-", "-", &format!("learned {age} ago")]);
+    }
+    text(&table, "no containers are attached anywhere")
+}
+
+/// Containers of this host.
+pub(crate) fn attachments(attachments: &[AttachmentView]) -> String {
+    let mut table = table(&["CONTAINER", "INTERFACE", "MAC", "ADDRESSES", "NAME"]);
+    for attachment in attachments {
+        table.add_row([
+            attachment.target.as_str(),
+            &attachment.interface,
+            &attachment.mac,
+            &joined(&attachment.addresses),
+            or_dash(&attachment.name),
+        ]);
+    }
+    text(&table, "no containers are attached on this host")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};
+
+    /// Columns are told apart by two or more spaces.
+    fn cells(text: &str) -> Vec<Vec<&str>> {
+        text.lines()
+            .map(|line| {
+                line.split("  ")
+                    .map(str::trim)
+                    .filter(|c| !c.is_empty())
+                    .collect()
+            })
+            .collect()
+    }
+
+    fn peer() -> PeerView {
+        PeerView {
+            id: "c".repeat(32),
+            name: "c".into(),
+            reachable: true,
+            session: true,
+            path: Some(PathView::Relay {
+                peer: "b".repeat(32),
+                name: "b".into(),
+            }),
+            path_age_ms: 5_000,
+            round_trip_us: Some(1_200),
+            path_mtu_bytes: 1500,
+            mtu_bytes: 1328,
+            reason: "no direct address answers".into(),
+            bytes_sent: 2048,
+            bytes_received: 0,
+            candidates: vec![CandidateView {
+                address: "192.0.2.3:6783".parse().unwrap(),
+                state: "no answer".into(),
+                round_trip_us: None,
+            }],
+            links: vec![LinkView {
+                peer: "b".repeat(32),
+                name: "b".into(),
+                cost_us: 9,
+            }],
+            route: Some(RouteView {
+                next_hop: "b".repeat(32),
+                name: "b".into(),
+                cost_us: 900,
+                hops: 2,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_relayed_peer_says_why() {
+        let text = peers(&[peer()]);
+        let reason = "no direct address answers";
+        let row = [
+            "c",
+            "cccccccccccc",
+            "through b",
+            "1500",
+            "1.2ms",
+            "2.0 KiB",
+            "0 B",
+            "5s",
+            reason,
+        ];
+        assert_eq!(cells(&text)[1], row);
+    }
+
+    #[test]
+    fn every_path_is_listed_with_its_state() {
+        let text = paths(&[peer()]);
+        let rows = cells(&text);
+        assert_eq!(
+            rows[1],
+            ["c", "direct 192.0.2.3:6783", "-", "no answer", "-"]
+        );
+        assert_eq!(rows[2], ["c", "through b", "yes", "alive", "1.2ms"]);
+    }
+
+    #[test]
+    fn routes_name_the_first_hop() {
+        let text = routes(&[peer()]);
+        assert_eq!(
+            cells(&text)[1],
+            ["c", "cccccccccccc", "b", "2", "900us", "b"]
+        );
+    }
+
+    #[test]
+    fn endpoints_and_learned_macs_share_a_table() {
+        let endpoint = EndpointView {
+            peer: "c".repeat(32),
+            peer_name: "c".into(),
+            reachable: true,
+            mac: "02:00:00:00:00:03".into(),
+            addresses: vec![
+                "10.32.0.3/24".parse().unwrap(),
+                "fd32::3/64".parse().unwrap(),
+            ],
+            name: String::new(),
+            moves: 1,
+            in_force: true,
+        };
+        let learned = LearnedView {
+            mac: "02:00:00:00:00:09".into(),
+            peer: None,
+            age_ms: 2_000,
+        };
+        let view = EndpointsView {
+            endpoints: vec![endpoint],
+            learned: vec![learned],
+        };
+        let text = endpoints(&view);
+        let rows = cells(&text);
+        let announced = [
+            "c",
+            "02:00:00:00:00:03",
+            "10.32.0.3/24 fd32::3/64",
+            "-",
+            "reachable",
+        ];
+        assert_eq!(rows[1], announced);
+        assert_eq!(
+            rows[2],
+            ["this host", "02:00:00:00:00:09", "-", "-", "learned 2s ago"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        assert_eq!(
+            attachments(&[]),
+            "no containers are attached on this host\n"
+        );
+        assert_eq!(peers(&[]), "no other peers are known\n");
+    }
+}

@@ -1,0 +1,224 @@
+//! What a peer keeps on disk: one small checked file for each concern, written whole.
+
+mod file;
+mod lock;
+mod saver;
+mod secret_file;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use rmesh_gossip::crypto::Key;
+use rmesh_router::attach::Attachment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::peer_address::PeerAddress;
+
+pub(crate) use file::{File, StateError};
+pub(crate) use lock::{Lock, LockError, holder};
+pub(crate) use saver::Saver;
+pub(crate) use secret_file::read_secret;
+
+/// Name of the log of a daemon in the background.
+pub(crate) const LOG_FILE: &str = "rmesh.log";
+
+/// The state folder.
+#[derive(Debug, Clone)]
+pub(crate) struct StateDir {
+    folder: PathBuf,
+}
+
+impl StateDir {
+    /// The folder, made with mode 0700 if it does not exist.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StateError> {
+        make_folder(folder).map_err(|cause| StateError::Write {
+            path: folder.into(),
+            cause,
+        })?;
+        Ok(StateDir {
+            folder: folder.into(),
+        })
+    }
+
+    /// Seed of the peer's Ed25519 key.
+    pub(crate) fn identity(&self) -> Result<Option<Key>, StateError> {
+        self.secret_bytes(File::Identity)
+    }
+
+    /// The mesh secret.
+    pub(crate) fn secret(&self) -> Result<Option<Key>, StateError> {
+        self.secret_bytes(File::Secret)
+    }
+
+    /// Saves 32 secret bytes.
+    pub(crate) fn save_key(&self, file: File, key: &Key) -> Result<(), StateError> {
+        self.save(file, hex(&key.0).as_str())
+    }
+
+    /// Counter of the last start, zero before the first.
+    pub(crate) fn boot(&self) -> Result<u64, StateError> {
+        Ok(self.load(File::Boot)?.unwrap_or(0))
+    }
+
+    /// Remembered peers.
+    pub(crate) fn peers(&self) -> Result<Vec<PeerAddress>, StateError> {
+        Ok(self.load(File::Peers)?.unwrap_or_default())
+    }
+
+    /// Addresses peers were reached at.
+    pub(crate) fn hints(&self) -> Result<Vec<SocketAddr>, StateError> {
+        Ok(self.load(File::Hints)?.unwrap_or_default())
+    }
+
+    /// Attached containers.
+    pub(crate) fn attachments(&self) -> Result<Vec<Attachment>, StateError> {
+        Ok(self.load(File::Attachments)?.unwrap_or_default())
+    }
+
+    /// Writes one file whole; it is durable on return.
+    pub(crate) fn save<T: Serialize + ?Sized>(
+        &self,
+        file: File,
+        value: &T,
+    ) -> Result<(), StateError> {
+        let bytes = file::encode(file, value)?;
+        file::write(&self.folder, file, &bytes)
+    }
+
+    /// Writes bytes made by [`file::encode`].
+    fn write(&self, file: File, bytes: &[u8]) -> Result<(), StateError> {
+        file::write(&self.folder, file, bytes)
+    }
+
+    /// Path of a file in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn load<T: DeserializeOwned>(&self, file: File) -> Result<Option<T>, StateError> {
+        file::load(&self.folder, file)
+    }
+
+    fn secret_bytes(&self, file: File) -> Result<Option<Key>, StateError> {
+        let Some(text) = self.load::<String>(file)? else {
+            return Ok(None);
+        };
+        let text = zeroize::Zeroizing::new(text);
+        let key = unhex(&text).ok_or_else(|| StateError::Corrupt {
+            path: self.path(file.name()),
+            reason: "it holds no key of 32 bytes",
+            todo: file.todo(),
+        })?;
+        Ok(Some(key))
+    }
+}
+
+/// Makes a folder, and those above it, with mode 0700.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn hex(bytes: &[u8; 32]) -> zeroize::Zeroizing<String> {
+    use std::fmt::Write as _;
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(64));
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn unhex(text: &str) -> Option<Key> {
+    let mut key = Key([0; 32]);
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (index, byte) in key.0.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn state() -> (tempfile::TempDir, StateDir) {
+        let above = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&above.path().join("a/b")).unwrap();
+        (above, state)
+    }
+
+    #[test]
+    fn a_fresh_folder_holds_nothing_and_what_is_saved_comes_back() {
+        let (_above, state) = state();
+        assert!(state.identity().unwrap().is_none());
+        assert_eq!(state.boot().unwrap(), 0);
+        assert!(state.peers().unwrap().is_empty());
+        let key = Key([0xa7; 32]);
+        state.save_key(File::Identity, &key).unwrap();
+        state.save(File::Boot, &7u64).unwrap();
+        let peers: Vec<PeerAddress> = vec!["host1".parse().unwrap(), "::1".parse().unwrap()];
+        state.save(File::Peers, &peers).unwrap();
+        assert!(state.identity().unwrap() == Some(key));
+        assert_eq!(state.boot().unwrap(), 7);
+        assert_eq!(state.peers().unwrap(), peers);
+    }
+
+    #[test]
+    fn only_the_owner_can_read_them() {
+        let (_above, state) = state();
+        state.save_key(File::Secret, &Key([1; 32])).unwrap();
+        let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(state.path("")), 0o700);
+        assert_eq!(mode(state.path("secret")), 0o600);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused_and_left_alone() {
+        let (_above, state) = state();
+        state.save_key(File::Identity, &Key([1; 32])).unwrap();
+        std::fs::write(state.path("identity"), "garbage").unwrap();
+        for _ in 0..2 {
+            let error = state.identity().unwrap_err().to_string();
+            assert!(
+                error.contains("identity") && error.contains("backup"),
+                "{error}"
+            );
+        }
+        assert!(state.path("identity").exists());
+    }
+
+    #[test]
+    fn a_damaged_list_of_peers_is_moved_aside_once_and_named() {
+        let (_above, state) = state();
+        state.save(File::Peers, &vec!["host1:6783"]).unwrap();
+        let whole = std::fs::read(state.path("peers")).unwrap();
+        for (round, cut) in [whole.len() - 1, 3, 0].into_iter().enumerate() {
+            std::fs::write(state.path("peers"), &whole[..cut]).unwrap();
+            let error = state.peers().unwrap_err().to_string();
+            let aside = format!("peers.corrupt-{}", round + 1);
+            assert!(error.contains(&aside), "{error}");
+            assert!(state.path(&aside).exists());
+            assert!(state.peers().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_and_a_swapped_file_are_noticed() {
+        let (_above, state) = state();
+        state.save(File::Boot, &7u64).unwrap();
+        let mut bytes = std::fs::read(state.path("boot")).unwrap();
+        std::fs::write(state.path("peers"), &bytes).unwrap();
+        assert!(state.peers().is_err());
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        std::fs::write(state.path("boot"), &bytes).unwrap();
+        assert!(state.boot().is_err());
+    }
+}

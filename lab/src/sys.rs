@@ -1,0 +1,85 @@
+//! The system calls that no safe wrapper offers.
+#![allow(unsafe_code)]
+
+use std::{
+    io, mem,
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::Command,
+};
+
+use rustix::{
+    process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal},
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use socket2::Socket;
+
+/// Gives the calling thread a new, empty network namespace.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: NEWNET replaces the network namespace only; file descriptors and memory stay shared,
+    // which is what makes other flags of this call unsafe.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
+}
+
+/// Has the kernel kill the child when the *thread* that starts it ends, by whatever cause.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    let parent: Pid = getpid();
+    let before_exec = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the signal was armed.
+        if getppid() == Some(parent) {
+            return Ok(());
+        }
+        Err(io::Error::from(io::ErrorKind::BrokenPipe))
+    };
+    // SAFETY: the closure runs between fork and exec and makes two plain system calls; it neither
+    // allocates nor takes a lock.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Binds an `AF_PACKET` socket to one interface and one EtherType (0 receives nothing).
+pub(crate) fn bind_packet(socket: &Socket, interface: u32, ethertype: u16) -> io::Result<()> {
+    let index = libc::c_int::try_from(interface).map_err(io::Error::other)?;
+    // SAFETY: all fields of sockaddr_ll are integers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = index;
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Frames the kernel could not hand to this packet socket since the last call.
+pub(crate) fn packet_drops(socket: &Socket) -> io::Result<u64> {
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = mem::size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the pointers describe `statistics` and `length`, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(u64::from(statistics.tp_drops))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,159 @@
+//! The plain data that goes into and comes out of a [`crate::Plane`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rmesh_gossip::SendFailure;
+use rmesh_wire::{Mac, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// What a data plane is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaneOptions {
+    /// Bridge the TAP is going to be a port of; for the log.
+    pub bridge: String,
+    /// Name of the TAP interface.
+    pub tap: String,
+    /// Addresses to listen at; empty means every address of both families.
+    pub bind: Vec<IpAddr>,
+    /// UDP port; 0 asks for any.
+    pub port: u16,
+    /// MTU of the containers in bytes, for whoever makes the TAP a port of the bridge; the plane
+    /// itself carries frames of any length.
+    pub mtu_bytes: u16,
+    /// Threads wanted; 0 and more than the port has queues are adjusted, see [`crate::Plane::note`].
+    pub workers: usize,
+}
+
+/// What the data plane has to tell the control side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// A handshake or a lane-0 datagram, for `Mesh::handle_datagram`.
+    Datagram {
+        /// Where it came from.
+        source: SocketAddr,
+        /// The whole UDP payload.
+        bytes: Vec<u8>,
+    },
+    /// The inner datagram of a verified relay datagram, for `Mesh::handle_relayed`.
+    Relayed {
+        /// The neighbour that handed it over.
+        neighbour: PeerId,
+        /// The inner datagram.
+        inner: Vec<u8>,
+    },
+    /// A frame for this peer waits for a session, for `Mesh::handle_want`.
+    Want(PeerId),
+    /// The kernel refused to send; at most ten a second and destination.
+    SendFailed {
+        /// Where to.
+        destination: SocketAddr,
+        /// Why.
+        failure: SendFailure,
+    },
+    /// A second way round leads through somebody's LAN: a probe of `peer` came in by our bridge.
+    SecondWay {
+        /// Whose probe.
+        peer: PeerId,
+        /// Whether this peer therefore stopped flooding (its id is the larger one).
+        suppressed: bool,
+    },
+}
+
+/// Why a data plane could not start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// A UDP socket could not be opened.
+    #[error("cannot listen at UDP {address}: {source}; choose another --port or --bind")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// No family has a socket.
+    #[error("neither IPv4 nor IPv6 is available on this host")]
+    NoFamily,
+    /// The TAP could not be made.
+    #[error(
+        "cannot make the TAP interface {name}: {source}; it needs root, /dev/net/tun, and no other \
+         program using that name"
+    )]
+    Tap {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A thread or its wake-up descriptor could not be made.
+    #[error("cannot start a data-plane worker: {0}")]
+    Worker(std::io::Error),
+}
+
+/// Event counts since the start, summed over workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlaneCounters {
+    /// Frames read from the bridge.
+    pub frames_from_bridge: u64,
+    /// Their bytes.
+    pub bytes_from_bridge: u64,
+    /// Frames written to the bridge.
+    pub frames_to_bridge: u64,
+    /// Their bytes.
+    pub bytes_to_bridge: u64,
+    /// Datagrams handed to the kernel.
+    pub datagrams_sent: u64,
+    /// Their bytes, UDP payload.
+    pub datagram_bytes_sent: u64,
+    /// Datagrams received, whatever became of them.
+    pub datagrams_received: u64,
+    /// Their bytes, UDP payload.
+    pub datagram_bytes_received: u64,
+    /// Datagrams passed on for others.
+    pub relayed: u64,
+    /// Frames this peer flooded.
+    pub floods_originated: u64,
+    /// Copies of other peers' floods passed on.
+    pub floods_forwarded: u64,
+    /// Other peers' floods delivered to the bridge.
+    pub floods_delivered: u64,
+    /// Fragments sent.
+    pub fragments_sent: u64,
+    /// Payloads put together from fragments.
+    pub reassembled: u64,
+    /// Frames that waited for a session and were then sent.
+    pub pending_sent: u64,
+    /// MACs learned at the moment.
+    pub learned_macs: u64,
+    /// Sessions that cannot be used at the moment because their cipher is not spoken here.
+    pub unusable_sessions: u64,
+    /// What was dropped, by reason; reasons that never occurred are absent.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What was exchanged with one peer since it became known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerCounters {
+    /// Frames sent to it, floods included.
+    pub frames_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Frames received from it, floods included.
+    pub frames_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+}
+
+/// One MAC learned from traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedMac {
+    /// Which.
+    pub mac: Mac,
+    /// Behind which peer; `None` means behind this host's own bridge.
+    pub peer: Option<PeerId>,
+    /// Time since it was heard last.
+    pub age: Duration,
+}

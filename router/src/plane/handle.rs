@@ -1,0 +1,302 @@
+//! The control side's handle of the data plane.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use rmesh_gossip::{Forwarding, SendFailure, TrafficSample, Transmit};
+use rmesh_wire::PeerId;
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::mpsc;
+
+use super::api::{Inbound, LearnedMac, PeerCounters, PlaneCounters, PlaneError, PlaneOptions};
+use super::engine::Engine;
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use super::sockets::Sockets;
+use super::stats::WorkerStats;
+use super::tables::Tables;
+use super::transmit::{Transmitter, Worker};
+use super::worker::{LearnedRequest, WorkerThread};
+use crate::port::Port;
+use crate::port::plain::PlainTap;
+use crate::sys::udp;
+
+/// Queues the data plane can serve; engines do not share learned MACs and flood windows yet.
+const QUEUES_MAX: usize = 1;
+/// Longest wait for a worker's answer to [`Plane::learned`].
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A running data plane. Dropping it stops it, and its TAP goes.
+pub struct Plane {
+    tap: String,
+    note: Option<String>,
+    sockets: Arc<Sockets>,
+    tables: Arc<ArcSwap<Tables>>,
+    workers: Vec<Running>,
+    stop: Arc<AtomicBool>,
+    /// Held while a snapshot is built, so that each is built on the one before.
+    publishing: Mutex<()>,
+    /// Totals at the last [`Plane::samples`].
+    sampled: Mutex<HashMap<PeerId, TrafficSample>>,
+    /// The control side's own datagrams that did not fit the socket's buffer.
+    control_dropped: AtomicU64,
+}
+
+struct Running {
+    thread: Option<JoinHandle<()>>,
+    wake: Arc<OwnedFd>,
+    stats: Arc<WorkerStats>,
+    requests: std_mpsc::SyncSender<LearnedRequest>,
+}
+
+impl Plane {
+    /// Opens the TAP and the sockets in the calling thread's network namespace and starts the
+    /// workers. `inbox` takes what is for the control side; what does not fit is dropped and
+    /// counted. The TAP is not yet a port of the bridge: that is the caller's to do.
+    ///
+    /// # Errors
+    /// Says what could not be opened; nothing is left behind.
+    pub fn start(options: PlaneOptions, inbox: mpsc::Sender<Inbound>) -> Result<Plane, PlaneError> {
+        let tap = PlainTap::open(&options.tap).map_err(|source| PlaneError::Tap {
+            name: options.tap.clone(),
+            source,
+        })?;
+        Plane::start_on(Box::new(tap), options, inbox)
+    }
+
+    /// Like [`Plane::start`], on a port made by the caller.
+    ///
+    /// # Errors
+    /// Says what could not be opened; nothing is left behind.
+    pub fn start_on(
+        port: Box<dyn Port>,
+        options: PlaneOptions,
+        inbox: mpsc::Sender<Inbound>,
+    ) -> Result<Plane, PlaneError> {
+        let sockets = Arc::new(Sockets::open(&options.bind, options.port)?);
+        let (count, note) = clamp_workers(options.workers, port.as_ref());
+        let mut plane = Plane {
+            tap: port.name().to_owned(),
+            note,
+            sockets,
+            tables: Arc::default(),
+            workers: Vec::with_capacity(count),
+            stop: Arc::default(),
+            publishing: Mutex::default(),
+            sampled: Mutex::default(),
+            control_dropped: AtomicU64::new(0),
+        };
+        let worker = Worker { number: 0, count };
+        plane
+            .start_worker(worker, port, inbox)
+            .map_err(PlaneError::Worker)?;
+        tracing::info!(
+            tap = plane.tap,
+            bridge = options.bridge,
+            port = plane.port(),
+            "data plane up"
+        );
+        Ok(plane)
+    }
+
+    fn start_worker(
+        &mut self,
+        worker: Worker,
+        port: Box<dyn Port>,
+        inbox: mpsc::Sender<Inbound>,
+    ) -> io::Result<()> {
+        let stats = Arc::new(WorkerStats::default());
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let wake = Arc::new(wake);
+        let (requests, receiver) = std_mpsc::sync_channel(1);
+        let outbox = Outbox::new(Arc::clone(&self.sockets), Arc::clone(&stats));
+        let transmitter = Transmitter::new(worker, outbox, Arc::clone(&stats));
+        let inbox = Inbox::new(inbox, Arc::clone(&stats));
+        let engine = Engine::new(port, transmitter, inbox, Arc::clone(&stats), Instant::now());
+        let thread = WorkerThread {
+            engine,
+            sockets: Arc::clone(&self.sockets),
+            tables: Cache::new(Arc::clone(&self.tables)),
+            wake: Arc::clone(&wake),
+            stop: Arc::clone(&self.stop),
+            requests: receiver,
+        };
+        let name = format!("rmesh-plane-{}", worker.number);
+        let thread = Builder::new().name(name).spawn(move || thread.run())?;
+        self.workers.push(Running {
+            thread: Some(thread),
+            wake,
+            stats,
+            requests,
+        });
+        Ok(())
+    }
+
+    /// The TAP's real name.
+    pub fn tap_name(&self) -> &str {
+        &self.tap
+    }
+
+    /// The UDP port actually bound.
+    pub fn port(&self) -> u16 {
+        self.sockets.port()
+    }
+
+    /// What an operator should know about how the options were applied.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Makes `forwarding` what workers go by. Counters, lanes and replay windows of sessions that
+    /// stay go on; frames that waited for a session are sent.
+    pub fn publish(&self, forwarding: Forwarding) {
+        let _publishing = lock(&self.publishing);
+        let (old, workers) = (self.tables.load(), self.workers.len());
+        let tables = Tables::build(forwarding, &old, workers, Instant::now());
+        self.tables.store(Arc::new(tables));
+        self.wake_workers();
+    }
+
+    fn wake_workers(&self) {
+        for worker in &self.workers {
+            // Fails only if the counter is full, and then the worker is woken already.
+            let _ = rustix::io::write(&worker.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Sends one of the control side's own datagrams. If the socket has no room it is dropped and
+    /// counted, like any datagram may be.
+    ///
+    /// # Errors
+    /// What the kernel's refusal means for the path.
+    pub fn send(&self, transmit: &Transmit) -> Result<(), SendFailure> {
+        let number = self.sockets.number_for(transmit.destination);
+        let socket = number
+            .and_then(|number| self.sockets.as_slice().get(number))
+            .ok_or(SendFailure::Unreachable)?;
+        let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
+            return Ok(());
+        };
+        match udp::failure(&error) {
+            Some(failure) => Err(failure),
+            None => {
+                self.control_dropped.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// What moved since the last call, one entry a peer with which something moved.
+    pub fn samples(&self) -> Vec<TrafficSample> {
+        let tables = self.tables.load();
+        let mut sampled = lock(&self.sampled);
+        let mut samples = Vec::new();
+        let mut totals = HashMap::with_capacity(tables.stats().len());
+        for (peer, stats) in tables.stats() {
+            let total = stats.totals(*peer);
+            let sample = match sampled.get(peer) {
+                Some(before) => difference(&total, before),
+                None => total,
+            };
+            if sample.sent + sample.received_direct + sample.received_relayed > 0 {
+                samples.push(sample);
+            }
+            totals.insert(*peer, total);
+        }
+        *sampled = totals;
+        samples
+    }
+
+    /// Event counts since the start.
+    pub fn counters(&self) -> PlaneCounters {
+        let mut counters = PlaneCounters {
+            unusable_sessions: self.tables.load().unusable_sessions,
+            ..PlaneCounters::default()
+        };
+        for worker in &self.workers {
+            worker.stats.add_to(&mut counters);
+        }
+        let dropped = self.control_dropped.load(Ordering::Relaxed);
+        if dropped > 0 {
+            counters
+                .drops
+                .insert("control_send_buffer_full".to_owned(), dropped);
+        }
+        counters
+    }
+
+    /// What was exchanged with each known peer.
+    pub fn peer_counters(&self) -> BTreeMap<PeerId, PeerCounters> {
+        let tables = self.tables.load();
+        let counters = tables.stats().iter().map(|(id, s)| (*id, s.counters()));
+        counters.collect()
+    }
+
+    /// MACs learned from traffic; empty if the workers are too busy to tell.
+    pub fn learned(&self) -> Vec<LearnedMac> {
+        let mut learned = Vec::new();
+        for worker in &self.workers {
+            let (reply, answer) = std_mpsc::sync_channel(1);
+            if worker.requests.try_send(reply).is_ok() {
+                self.wake_workers();
+                learned.extend(answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default());
+            }
+        }
+        learned
+    }
+
+    /// Stops the workers and waits for them; the TAP is gone then.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake_workers();
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a data-plane worker had panicked");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Totals of a peer that was away start again from zero; everything is new then.
+fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
+    let since = |total: u64, before: u64| total.checked_sub(before).unwrap_or(total);
+    TrafficSample {
+        peer: total.peer,
+        sent: since(total.sent, before.sent),
+        received_direct: since(total.received_direct, before.received_direct),
+        received_relayed: since(total.received_relayed, before.received_relayed),
+    }
+}
+
+/// A thread needs a queue of its own, and the ports of today have one.
+fn clamp_workers(wanted: usize, port: &dyn Port) -> (usize, Option<String>) {
+    let possible = port.queues().min(QUEUES_MAX);
+    let note = (wanted > possible).then(|| {
+        format!(
+            "{wanted} workers wanted, {possible} used: the port {} has one queue",
+            port.name()
+        )
+    });
+    if let Some(note) = &note {
+        tracing::warn!("{note}");
+    }
+    (possible, note)
+}

@@ -1,0 +1,117 @@
+//! The bounded way from a worker to the control side. Nothing here ever waits.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rmesh_gossip::SendFailure;
+use rmesh_wire::PeerId;
+use tokio::sync::mpsc;
+
+use super::api::Inbound;
+use super::stats::{Reason, WorkerStats};
+
+/// A failing destination is reported at most this often.
+const FAILURE_EVERY: Duration = Duration::from_millis(100);
+/// Failing destinations told apart.
+const FAILURES_MAX: usize = 256;
+
+/// A worker's end of the queue.
+pub(crate) struct Inbox {
+    sender: mpsc::Sender<Inbound>,
+    stats: Arc<WorkerStats>,
+    failures: HashMap<SocketAddr, Instant>,
+}
+
+impl Inbox {
+    pub(crate) fn new(sender: mpsc::Sender<Inbound>, stats: Arc<WorkerStats>) -> Self {
+        Inbox {
+            sender,
+            stats,
+            failures: HashMap::new(),
+        }
+    }
+
+    /// Makes the message only if there is room for it.
+    fn put(&self, message: impl FnOnce() -> Inbound) {
+        match self.sender.try_reserve() {
+            Ok(permit) => permit.send(message()),
+            Err(_) => self.stats.drop_one(Reason::InboxFull),
+        }
+    }
+
+    pub(crate) fn datagram(&self, source: SocketAddr, datagram: &[u8]) {
+        self.put(|| Inbound::Datagram {
+            source,
+            bytes: datagram.to_vec(),
+        });
+    }
+
+    pub(crate) fn relayed(&self, neighbour: PeerId, inner: &[u8]) {
+        self.put(|| Inbound::Relayed {
+            neighbour,
+            inner: inner.to_vec(),
+        });
+    }
+
+    pub(crate) fn want(&self, peer: PeerId) {
+        self.put(|| Inbound::Want(peer));
+    }
+
+    pub(crate) fn second_way(&self, peer: PeerId, suppressed: bool) {
+        self.put(|| Inbound::SecondWay { peer, suppressed });
+    }
+
+    pub(crate) fn send_failed(
+        &mut self,
+        destination: SocketAddr,
+        failure: SendFailure,
+        now: Instant,
+    ) {
+        let lately = |last: &Instant| now.saturating_duration_since(*last) < FAILURE_EVERY;
+        if self.failures.get(&destination).is_some_and(lately) {
+            return;
+        }
+        if self.failures.len() >= FAILURES_MAX {
+            self.failures.retain(|_, last| lately(last));
+        }
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.insert(destination, now);
+            self.put(|| Inbound::SendFailed {
+                destination,
+                failure,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_counted_and_failures_are_reported_sparingly() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let stats = Arc::new(WorkerStats::default());
+        let mut inbox = Inbox::new(sender, Arc::clone(&stats));
+        let (to, now) = ("192.0.2.1:1".parse().unwrap(), Instant::now());
+        for _ in 0..5 {
+            inbox.send_failed(to, SendFailure::TooBig, now);
+        }
+        inbox.want(PeerId([1; 16]));
+        inbox.want(PeerId([2; 16]));
+        assert!(matches!(
+            receiver.try_recv(),
+            Ok(Inbound::SendFailed {
+                failure: SendFailure::TooBig,
+                ..
+            })
+        ));
+        assert_eq!(receiver.try_recv(), Ok(Inbound::Want(PeerId([1; 16]))));
+        assert!(receiver.try_recv().is_err());
+        let mut counters = crate::PlaneCounters::default();
+        stats.add_to(&mut counters);
+        assert_eq!(counters.drops["inbox_full"], 1);
+    }
+}

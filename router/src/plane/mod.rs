@@ -1,0 +1,35 @@
+//! The data plane: frames from the bridge go out sealed, datagrams come in and become frames.
+//!
+//! [`Plane`] is the control side's handle; behind it plain threads run to completion on batches.
+//! What they read of the mesh is one immutable snapshot, swapped whole by [`Plane::publish`].
+//!
+//! ```text
+//!  TAP -> port -> forward: decide -> engine -> session: seal -> transmit -> outbox -> UDP
+//!  UDP -> worker -> receive -> session: open -> reassembly, floods -> port -> TAP
+//!                           \-> inbox -> control side (handshakes, lane 0)
+//! ```
+
+mod aead;
+mod api;
+pub mod buffer;
+mod engine;
+mod fdb;
+mod floods;
+mod forward;
+mod handle;
+mod inbox;
+mod outbox;
+mod pending;
+mod reassembly;
+mod receive;
+mod replay;
+mod second_way;
+mod session;
+mod sockets;
+mod stats;
+mod tables;
+mod transmit;
+mod worker;
+
+pub use api::{Inbound, LearnedMac, PeerCounters, PlaneCounters, PlaneError, PlaneOptions};
+pub use handle::Plane;

@@ -1,0 +1,227 @@
+//! What a worker does with datagrams: opens them, delivers them, relays them, floods them on.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rmesh_wire::datagram::{Header, Kind, TAG_LEN};
+use rmesh_wire::flood::{self, FloodHeader};
+use rmesh_wire::fragment::FragmentHeader;
+use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
+use rmesh_wire::relay::{self, INNER_OFFSET, RelayEnds};
+
+use super::buffer::Buffer;
+use super::engine::Engine;
+use super::fdb::Place;
+use super::forward::admit;
+use super::reassembly::{Key, Outcome};
+use super::session::Session;
+use super::stats::Reason;
+use super::tables::Tables;
+
+/// How a record came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Relayed,
+}
+
+impl Engine {
+    /// Takes one datagram; whatever is wrong with it moves one counter and nothing else.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        buffer: &mut Buffer,
+        tables: &Tables,
+        now: Instant,
+    ) {
+        let result = match Header::decode(buffer.data()) {
+            Err(_) => Err(Reason::Malformed),
+            Ok(header) if !is_ours(&header) => {
+                self.inbox.datagram(source, buffer.data());
+                Ok(())
+            }
+            Ok(header) if header.kind == Kind::Relay => {
+                self.handle_relay(&header, buffer, tables, now)
+            }
+            Ok(header) => self.handle_record(&header, buffer.data_mut(), Way::Direct, tables, now),
+        };
+        if let Err(reason) = result {
+            self.stats.drop_one(reason);
+        }
+    }
+
+    fn handle_record(
+        &mut self,
+        header: &Header,
+        datagram: &mut [u8],
+        way: Way,
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let session = tables
+            .session(header.receiver)
+            .ok_or(Reason::UnknownSession)?;
+        let payload = session.open_record(header, datagram)?;
+        let lane = session.stats.of(self.transmitter.worker.number);
+        match way {
+            Way::Direct => lane.records_direct.add(1),
+            Way::Relayed => lane.records_relayed.add(1),
+        }
+        let (head, body) = Head::split(payload).ok_or(Reason::BadPayload)?;
+        if head.kind != PayloadKind::Fragment {
+            return self.handle_payload(session, head, body, tables, now);
+        }
+        let (fragment, piece) = FragmentHeader::split(head.aux, body).ok_or(Reason::BadFragment)?;
+        let key = Key {
+            session: header.receiver,
+            lane: header.lane(),
+            id: fragment.id,
+        };
+        match self.reassembly.push(key, &fragment, piece, now) {
+            Outcome::Waiting => Ok(()),
+            Outcome::Refused => Err(Reason::BadFragment),
+            Outcome::Complete(whole) => {
+                self.stats.reassembled.add(1);
+                let (head, body) = Head::split(&whole).ok_or(Reason::BadPayload)?;
+                self.handle_payload(session, head, body, tables, now)
+            }
+        }
+    }
+
+    /// A whole payload: a frame or a flood, nothing else on a data lane.
+    fn handle_payload(
+        &mut self,
+        session: &Session,
+        head: Head,
+        body: &[u8],
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        match head.kind {
+            PayloadKind::Frame => self.deliver(session, body, tables, now),
+            PayloadKind::Flood => self.handle_flood(session, head.flags, body, tables, now),
+            _ => Err(Reason::BadPayload),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        session: &Session,
+        frame: &[u8],
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let source = admit(frame)?;
+        self.count_frame(session, frame);
+        self.learn(source, Place::Remote(session.peer), tables, now);
+        self.write(frame)
+    }
+
+    fn count_frame(&self, session: &Session, frame: &[u8]) {
+        let lane = session.stats.of(self.transmitter.worker.number);
+        lane.frames_received.add(1);
+        lane.bytes_received.add(frame.len() as u64);
+    }
+
+    fn write(&mut self, frame: &[u8]) -> Result<(), Reason> {
+        self.port.write(frame).map_err(|_| Reason::PortWrite)?;
+        self.stats.frames_to_bridge.add(1);
+        self.stats.bytes_to_bridge.add(frame.len() as u64);
+        Ok(())
+    }
+
+    fn handle_flood(
+        &mut self,
+        session: &Session,
+        ttl: u8,
+        body: &[u8],
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let (header, frame) = FloodHeader::split(body).ok_or(Reason::BadPayload)?;
+        let mac = admit(frame)?;
+        let tree = tables
+            .flood_tree(header.source)
+            .filter(|tree| header.source != tables.me_short && tree.parent == Some(session.peer))
+            .ok_or(Reason::FloodParent)?;
+        self.floods.accept(&header, now)?;
+        self.count_frame(session, frame);
+        // A neighbour cannot make a flood live longer than it may.
+        let ttl = ttl.min(flood::TTL).saturating_sub(1);
+        if ttl == 0 && !tree.children.is_empty() {
+            self.stats.drop_one(Reason::FloodTtl);
+        }
+        let children = tree.children.iter().filter(|_| ttl > 0);
+        for child in children.filter(|child| **child != session.peer) {
+            if self.send_flood(*child, &header, ttl, frame, tables) {
+                self.stats.floods_forwarded.add(1);
+            }
+        }
+        if self.second_way.is_suppressed(now) {
+            return Err(Reason::Suppressed);
+        }
+        if let Some(origin) = tables.resolve(header.source) {
+            self.learn(mac, Place::Remote(origin), tables, now);
+        }
+        self.write(frame)?;
+        self.stats.floods_delivered.add(1);
+        Ok(())
+    }
+
+    fn handle_relay(
+        &mut self,
+        header: &Header,
+        buffer: &mut Buffer,
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let session = tables
+            .session(header.receiver)
+            .ok_or(Reason::UnknownSession)?;
+        session.verify_relay(header, buffer.data())?;
+        let lane = session.stats.of(self.transmitter.worker.number);
+        lane.records_direct.add(1);
+        let (ends, _) = RelayEnds::split(buffer.data()).ok_or(Reason::Malformed)?;
+        if ends.destination == tables.me_short {
+            return self.handle_inner(session, buffer.data_mut(), tables, now);
+        }
+        // A neighbour cannot make a datagram live longer than it may.
+        let ttl = header.ttl.min(relay::TTL).saturating_sub(1);
+        if ttl == 0 {
+            return Err(Reason::RelayTtl);
+        }
+        let next = tables
+            .next_hop(ends.destination)
+            .filter(|next| *next != session.peer && *next != tables.me)
+            .and_then(|next| tables.direct(next))
+            .ok_or(Reason::RelayNoRoute)?;
+        self.transmitter.forward_relay(next, ttl, buffer)?;
+        self.stats.relayed.add(1);
+        Ok(())
+    }
+
+    /// The inner datagram of a relay datagram for this peer.
+    fn handle_inner(
+        &mut self,
+        neighbour: &Session,
+        datagram: &mut [u8],
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let end = datagram.len().saturating_sub(TAG_LEN);
+        let inner = datagram
+            .get_mut(INNER_OFFSET..end)
+            .ok_or(Reason::Malformed)?;
+        let header = Header::decode(inner).map_err(|_| Reason::Malformed)?;
+        if header.kind == Kind::Record && header.lane() != CONTROL_LANE {
+            return self.handle_record(&header, inner, Way::Relayed, tables, now);
+        }
+        self.inbox.relayed(neighbour.peer, inner);
+        Ok(())
+    }
+}
+
+/// Whether a datagram is the workers': on a session, and not on the control side's lane.
+fn is_ours(header: &Header) -> bool {
+    matches!(header.kind, Kind::Record | Kind::Relay) && header.lane() != CONTROL_LANE
+}

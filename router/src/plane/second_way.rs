@@ -1,0 +1,106 @@
+//! Finding a second way round through somebody's LAN (DESIGN D7).
+//!
+//! If two hosts' bridges are joined by another wire than the mesh, every flood would go round for
+//! ever. Each peer writes a marked frame to its bridge; whoever reads another's from its own has
+//! found such a wire, and of the two the one with the larger id stops flooding.
+
+use std::time::{Duration, Instant};
+
+use rmesh_wire::ethernet::second_way_probe;
+use rmesh_wire::{Mac, PeerId};
+
+use super::tables::Tables;
+
+/// Time between two probes.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// Flooding resumes this long after the last foreign probe: three may get lost.
+pub(crate) const QUIET: Duration = Duration::from_secs(15);
+/// Reports to the control side come at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Source of the probes: locally administered, the same everywhere, never announced.
+const PROBE_SOURCE: Mac = Mac(*b"\x02rm2wy");
+
+/// State of the search.
+pub(crate) struct SecondWay {
+    next_probe: Instant,
+    suppressed_until: Option<Instant>,
+    last_report: Option<Instant>,
+}
+
+impl SecondWay {
+    pub(crate) fn new(now: Instant) -> Self {
+        SecondWay {
+            next_probe: now,
+            suppressed_until: None,
+            last_report: None,
+        }
+    }
+
+    /// The probe to write to the bridge, if one is due and the mesh is known.
+    pub(crate) fn poll_probe(&mut self, tables: &Tables, now: Instant) -> Option<Vec<u8>> {
+        if now < self.next_probe || tables.me == PeerId::default() {
+            return None;
+        }
+        self.next_probe = now + PROBE_EVERY;
+        Some(second_way_probe(PROBE_SOURCE, tables.mesh_mark, &tables.me))
+    }
+
+    /// Another peer's probe came in by our bridge. Gives whether we stop flooding for it, if that
+    /// is to be reported.
+    pub(crate) fn handle_probe(&mut self, me: PeerId, from: PeerId, now: Instant) -> Option<bool> {
+        let suppressed = me > from;
+        if suppressed {
+            self.suppressed_until = Some(now + QUIET);
+        }
+        let lately = |last: Instant| now.saturating_duration_since(last) < REPORT_EVERY;
+        if self.last_report.is_some_and(lately) {
+            return None;
+        }
+        self.last_report = Some(now);
+        Some(suppressed)
+    }
+
+    /// Whether this peer neither floods its bridge's frames nor delivers floods to it.
+    pub(crate) fn is_suppressed(&self, now: Instant) -> bool {
+        self.suppressed_until.is_some_and(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmesh_gossip::Forwarding;
+    use rmesh_wire::ethernet::parse_second_way_probe;
+
+    const SMALL: PeerId = PeerId([1; 16]);
+    const LARGE: PeerId = PeerId([2; 16]);
+
+    #[test]
+    fn the_larger_id_stops_until_the_other_way_is_gone() {
+        let now = Instant::now();
+        let (mut small, mut large) = (SecondWay::new(now), SecondWay::new(now));
+        assert_eq!(small.handle_probe(SMALL, LARGE, now), Some(false));
+        assert_eq!(large.handle_probe(LARGE, SMALL, now), Some(true));
+        assert_eq!(large.handle_probe(LARGE, SMALL, now), None, "told just now");
+        assert!(!small.is_suppressed(now));
+        assert!(large.is_suppressed(now + QUIET - REPORT_EVERY));
+        assert!(!large.is_suppressed(now + QUIET));
+    }
+
+    #[test]
+    fn a_probe_is_due_every_five_seconds_once_the_mesh_is_known() {
+        let now = Instant::now();
+        let mut second_way = SecondWay::new(now);
+        assert_eq!(second_way.poll_probe(&Tables::default(), now), None);
+        let forwarding = Forwarding {
+            me: SMALL,
+            mesh_mark: 5,
+            ..Forwarding::default()
+        };
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
+        let probe = second_way.poll_probe(&tables, now).unwrap();
+        assert_eq!(parse_second_way_probe(&probe), Some((5, SMALL)));
+        assert_eq!(second_way.poll_probe(&tables, now), None);
+        assert!(second_way.poll_probe(&tables, now + PROBE_EVERY).is_some());
+    }
+}

@@ -1,0 +1,98 @@
+//! The UDP sockets of a data plane: one an address listened at.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use super::api::PlaneError;
+use crate::sys::udp;
+
+/// Addresses listened at, at most: leaves poll(2) entries for port and wake-up.
+const SOCKETS_MAX: usize = 8;
+/// With port 0: attempts to find a port that is free in every family.
+const ATTEMPTS: usize = 16;
+
+/// Sockets on one port.
+pub(crate) struct Sockets {
+    sockets: Vec<UdpSocket>,
+    first_v4: Option<usize>,
+    first_v6: Option<usize>,
+    port: u16,
+}
+
+impl Sockets {
+    /// Opens `port` at every address of `bind`, or at all addresses of both families if it is
+    /// empty, where a family this host does not have is left out.
+    pub(crate) fn open(bind: &[IpAddr], port: u16) -> Result<Self, PlaneError> {
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let (bind, optional) = if bind.is_empty() {
+            (&any[..], true)
+        } else {
+            (bind, false)
+        };
+        let attempts = if port == 0 { ATTEMPTS } else { 1 };
+        let mut result = Err(PlaneError::NoFamily);
+        for _ in 0..attempts {
+            result = Self::open_all(bind, port, optional);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn open_all(bind: &[IpAddr], mut port: u16, optional: bool) -> Result<Self, PlaneError> {
+        let mut sockets = Vec::new();
+        for ip in bind.iter().take(SOCKETS_MAX) {
+            let address = SocketAddr::new(*ip, port);
+            let opened = udp::open(address).and_then(|socket| {
+                port = socket.local_addr()?.port();
+                Ok(socket)
+            });
+            match opened {
+                Ok(socket) => sockets.push(socket),
+                Err(error) if optional && is_missing_family(&error) => {
+                    tracing::info!(%ip, %error, "not listening: this host lacks the family");
+                }
+                Err(source) => return Err(PlaneError::Bind { address, source }),
+            }
+        }
+        let first = |is_v6: bool| {
+            let of_family = |s: &UdpSocket| s.local_addr().is_ok_and(|a| a.is_ipv6() == is_v6);
+            sockets.iter().position(of_family)
+        };
+        let (first_v4, first_v6) = (first(false), first(true));
+        if sockets.is_empty() {
+            return Err(PlaneError::NoFamily);
+        }
+        Ok(Sockets {
+            sockets,
+            first_v4,
+            first_v6,
+            port,
+        })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn as_slice(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    /// Number of the socket that reaches `destination`: the first of its family.
+    pub(crate) fn number_for(&self, destination: SocketAddr) -> Option<usize> {
+        if destination.is_ipv6() {
+            self.first_v6
+        } else {
+            self.first_v4
+        }
+    }
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+    )
+}

@@ -1,0 +1,324 @@
+//! The immutable snapshot that workers read, built from the mesh's [`Forwarding`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rmesh_gossip::api::FloodTree;
+use rmesh_gossip::limits::SESSION_LIFETIME;
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
+use rmesh_wire::{Mac, PeerId, ShortId, relay};
+
+use super::session::Session;
+use super::stats::PeerStats;
+
+/// Everything a worker needs to decide, as of one publish.
+#[derive(Default)]
+pub(crate) struct Tables {
+    pub(crate) me: PeerId,
+    pub(crate) me_short: ShortId,
+    pub(crate) boot_random: u64,
+    pub(crate) mesh_mark: u64,
+    /// By the index datagrams arrive with.
+    sessions: HashMap<u32, Arc<Session>>,
+    peers: HashMap<PeerId, Peer>,
+    /// `None` where two peers share the short id: nobody is meant then.
+    by_short: HashMap<ShortId, Option<PeerId>>,
+    next_hops: HashMap<ShortId, PeerId>,
+    macs: HashMap<Mac, PeerId>,
+    floods: HashMap<ShortId, FloodTree>,
+    /// Counters of every peer that is reachable or has a session.
+    stats: HashMap<PeerId, Arc<PeerStats>>,
+    /// Sessions that lately left the snapshot, and when. Should one come back, it goes on counting:
+    /// starting again would use nonces twice. None comes back after [`SESSION_LIFETIME`].
+    retired: Vec<(Instant, Arc<Session>)>,
+    /// Sessions whose cipher is not spoken here.
+    pub(crate) unusable_sessions: u64,
+}
+
+/// One reachable peer.
+pub(crate) struct Peer {
+    session: Option<Arc<Session>>,
+    forwarding: PeerForwarding,
+}
+
+/// How a sealed payload gets to a peer.
+#[derive(Clone, Copy)]
+pub(crate) struct Route<'a> {
+    /// Session with the peer itself.
+    pub(crate) session: &'a Session,
+    pub(crate) epoch: u32,
+    /// The neighbour that relays, and the epoch of the path to it.
+    pub(crate) relay: Option<(&'a Session, u32)>,
+    pub(crate) destination: SocketAddr,
+    /// Largest payload one record may carry, in bytes.
+    pub(crate) payload_len_max: usize,
+}
+
+impl Tables {
+    /// Builds the next snapshot. Sessions and counters that `old` has already are carried on.
+    pub(crate) fn build(
+        forwarding: Forwarding,
+        old: &Tables,
+        workers: usize,
+        now: Instant,
+    ) -> Tables {
+        let mut stats = StatsOf {
+            old,
+            workers,
+            of: HashMap::new(),
+        };
+        let mut tables = Tables {
+            me: forwarding.me,
+            me_short: forwarding.me.short_id(),
+            boot_random: forwarding.boot.random,
+            mesh_mark: forwarding.mesh_mark,
+            next_hops: forwarding.next_hops.into_iter().collect(),
+            macs: forwarding.macs.into_iter().collect(),
+            floods: forwarding.floods.into_iter().collect(),
+            ..Tables::default()
+        };
+        for keys in &forwarding.sessions {
+            match session(keys, old, &mut stats) {
+                Some(session) => {
+                    tables.sessions.insert(keys.local_index, session);
+                }
+                None => tables.unusable_sessions += 1,
+            }
+        }
+        for (id, forwarding) in forwarding.peers {
+            let session = forwarding
+                .session
+                .and_then(|index| tables.sessions.get(&index))
+                .filter(|session| session.peer == id)
+                .cloned();
+            stats.get(id);
+            tables.add_short(id);
+            tables.peers.insert(
+                id,
+                Peer {
+                    session,
+                    forwarding,
+                },
+            );
+        }
+        tables.stats = stats.of;
+        tables.retire(old, now);
+        tables
+    }
+
+    /// Keeps what `old` had and this snapshot has not.
+    fn retire(&mut self, old: &Tables, now: Instant) {
+        let left = old.sessions.values().map(|session| (now, session));
+        let before = old.retired.iter().map(|(since, session)| (*since, session));
+        for (since, session) in before.chain(left) {
+            let same = |kept: &Arc<Session>| Arc::ptr_eq(kept, session);
+            let is_in_use = self.sessions.get(&session.local_index).is_some_and(same);
+            if !is_in_use && now.saturating_duration_since(since) < SESSION_LIFETIME {
+                self.retired.push((since, Arc::clone(session)));
+            }
+        }
+    }
+
+    fn add_short(&mut self, id: PeerId) {
+        match self.by_short.entry(id.short_id()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Some(id));
+            }
+            Entry::Occupied(mut shared) => {
+                shared.insert(None);
+            }
+        }
+    }
+
+    pub(crate) fn session(&self, local_index: u32) -> Option<&Session> {
+        self.sessions.get(&local_index).map(Arc::as_ref)
+    }
+
+    /// Counters by peer.
+    pub(crate) fn stats(&self) -> &HashMap<PeerId, Arc<PeerStats>> {
+        &self.stats
+    }
+
+    /// The peer a short id means, if exactly one is known by it.
+    pub(crate) fn resolve(&self, short: ShortId) -> Option<PeerId> {
+        self.by_short.get(&short).copied().flatten()
+    }
+
+    /// Who announced `mac`.
+    pub(crate) fn announced(&self, mac: Mac) -> Option<PeerId> {
+        self.macs.get(&mac).copied()
+    }
+
+    /// Broadcast tree of `source`.
+    pub(crate) fn flood_tree(&self, source: ShortId) -> Option<&FloodTree> {
+        self.floods.get(&source)
+    }
+
+    /// Neighbour that brings a relayed datagram nearer to `destination`.
+    pub(crate) fn next_hop(&self, destination: ShortId) -> Option<PeerId> {
+        self.next_hops.get(&destination).copied()
+    }
+
+    /// Session, epoch and address of a peer reached directly.
+    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, SocketAddr)> {
+        let peer = self.peers.get(&id)?;
+        match peer.forwarding.path? {
+            Path::Direct(address) => Some((
+                peer.session.as_deref()?,
+                peer.forwarding.path_epoch,
+                address,
+            )),
+            Path::Relay(_) => None,
+        }
+    }
+
+    /// How to reach `id`; `None` while there is no session or no path.
+    pub(crate) fn route(&self, id: PeerId) -> Option<Route<'_>> {
+        let peer = self.peers.get(&id)?;
+        let (relay, destination, overhead) = match peer.forwarding.path? {
+            Path::Direct(address) => (None, address, 0),
+            Path::Relay(neighbour) => {
+                let (session, epoch, address) = self.direct(neighbour)?;
+                (Some((session, epoch)), address, relay::OVERHEAD)
+            }
+        };
+        let datagram_len_max = usize::from(peer.forwarding.datagram_len_max);
+        Some(Route {
+            session: peer.session.as_deref()?,
+            epoch: peer.forwarding.path_epoch,
+            relay,
+            destination,
+            payload_len_max: datagram_len_max.saturating_sub(HEADER_LEN + TAG_LEN + overhead),
+        })
+    }
+}
+
+/// Counters by peer, carried on from the snapshot before.
+struct StatsOf<'a> {
+    old: &'a Tables,
+    workers: usize,
+    of: HashMap<PeerId, Arc<PeerStats>>,
+}
+
+impl StatsOf<'_> {
+    fn get(&mut self, peer: PeerId) -> Arc<PeerStats> {
+        let fresh = || Arc::new(PeerStats::new(self.workers));
+        let carried = || self.old.stats.get(&peer).map_or_else(fresh, Arc::clone);
+        Arc::clone(self.of.entry(peer).or_insert_with(carried))
+    }
+}
+
+fn session(keys: &SessionKeys, old: &Tables, stats: &mut StatsOf<'_>) -> Option<Arc<Session>> {
+    let retired = old.retired.iter().map(|(_, session)| session);
+    let mut candidates = old
+        .sessions
+        .get(&keys.local_index)
+        .into_iter()
+        .chain(retired);
+    if let Some(session) = candidates.find(|session| session.is_of(keys)) {
+        return Some(Arc::clone(session));
+    }
+    Session::new(keys, stats.get(keys.peer)).map(Arc::new)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rmesh_gossip::crypto::Key;
+    use rmesh_wire::handshake::Cipher;
+
+    fn keys(peer: u8, local_index: u32, key: u8, cipher: Cipher) -> SessionKeys {
+        SessionKeys {
+            peer: PeerId([peer; 16]),
+            local_index,
+            remote_index: local_index,
+            cipher,
+            seal_key: Key([key; 32]),
+            open_key: Key([key; 32]),
+        }
+    }
+
+    fn reached(session: Option<u32>, path: Path) -> PeerForwarding {
+        PeerForwarding {
+            session,
+            path: Some(path),
+            path_epoch: 0,
+            datagram_len_max: 1252,
+        }
+    }
+
+    fn sample() -> Forwarding {
+        let chacha = Cipher::ChaCha20Poly1305;
+        let direct = Path::Direct("192.0.2.1:6783".parse().unwrap());
+        let relayed = Path::Relay(PeerId([1; 16]));
+        Forwarding {
+            sessions: vec![keys(1, 10, 1, chacha), keys(2, 20, 2, chacha)],
+            peers: [
+                (PeerId([1; 16]), reached(Some(10), direct)),
+                (PeerId([2; 16]), reached(Some(20), relayed)),
+                (PeerId([3; 16]), reached(Some(10), direct)),
+            ]
+            .into(),
+            ..Forwarding::default()
+        }
+    }
+
+    #[test]
+    fn sessions_outlast_publishes_unless_their_keys_change() {
+        let first = Tables::build(sample(), &Tables::default(), 1, Instant::now());
+        let mut next = sample();
+        next.sessions[1].seal_key = Key([9; 32]);
+        let second = Tables::build(next, &first, 1, Instant::now());
+        assert!(Arc::ptr_eq(&first.sessions[&10], &second.sessions[&10]));
+        assert!(!Arc::ptr_eq(&first.sessions[&20], &second.sessions[&20]));
+        let stats = [&first, &second].map(|tables| &tables.sessions[&20].stats);
+        assert!(
+            Arc::ptr_eq(stats[0], stats[1]),
+            "counters go on over rekeys"
+        );
+    }
+
+    #[test]
+    fn a_session_that_comes_back_goes_on_counting() {
+        let now = Instant::now();
+        let first = Tables::build(sample(), &Tables::default(), 1, now);
+        let without = Tables::build(Forwarding::default(), &first, 1, now);
+        assert!(without.session(10).is_none());
+        let again = Tables::build(sample(), &without, 1, now);
+        assert!(Arc::ptr_eq(&first.sessions[&10], &again.sessions[&10]));
+        assert!(again.retired.is_empty());
+        let later = now + SESSION_LIFETIME;
+        let forgotten = Tables::build(Forwarding::default(), &without, 1, later);
+        assert!(forgotten.retired.is_empty());
+    }
+
+    #[test]
+    fn routes_know_their_overhead_and_whose_session_it_is() {
+        let tables = Tables::build(sample(), &Tables::default(), 1, Instant::now());
+        let direct = tables.route(PeerId([1; 16])).unwrap();
+        let relayed = tables.route(PeerId([2; 16])).unwrap();
+        assert_eq!(direct.payload_len_max, 1252 - 32);
+        assert_eq!(relayed.payload_len_max, 1252 - 32 - 48);
+        assert_eq!(relayed.destination, direct.destination);
+        assert!(tables.direct(PeerId([2; 16])).is_none());
+        assert!(tables.route(PeerId([3; 16])).is_none(), "another's session");
+    }
+
+    #[test]
+    fn unknown_ciphers_are_counted_and_shared_short_ids_mean_nobody() {
+        let mut forwarding = sample();
+        let (path, mut twin) = (forwarding.peers[&PeerId([1; 16])], [1; 16]);
+        twin[15] = 9;
+        forwarding.peers.insert(PeerId(twin), path);
+        forwarding.sessions[1].cipher = Cipher::Aes256Gcm;
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
+        assert_eq!(tables.unusable_sessions, 1);
+        assert!(tables.route(PeerId([2; 16])).is_none());
+        assert_eq!(tables.resolve(ShortId([1; 8])), None);
+        assert_eq!(tables.resolve(ShortId([2; 8])), Some(PeerId([2; 16])));
+    }
+}

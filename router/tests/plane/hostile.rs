@@ -1,0 +1,142 @@
+//! What strangers, replayers and lying neighbours can do: move counters, and nothing else.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use rmesh_gossip::Path;
+use rmesh_router::Inbound;
+use rmesh_wire::Mac;
+use rmesh_wire::datagram::{Header, Kind};
+
+use crate::support::{Peer, frame, id, mac, next_datagram, tree, wait_until, wire};
+
+/// Peer 1 sends to peer 2 through a wire in the test's hands.
+fn tapped() -> (Peer, Peer, UdpSocket) {
+    let (wire, mut a, mut b) = (wire(), Peer::start(1), Peer::start(2));
+    a.know(2, Path::Direct(wire.local_addr().unwrap()));
+    b.know(1, Path::Direct(a.address()));
+    let source = id(1).short_id();
+    a.forwarding.floods.insert(source, tree(None, &[2]));
+    b.forwarding.floods.insert(source, tree(Some(1), &[]));
+    a.publish();
+    b.publish();
+    (a, b, wire)
+}
+
+#[test]
+fn a_datagram_is_delivered_once_in_whatever_order_it_comes() {
+    let (a, b, wire) = tapped();
+    let frames: Vec<_> = (0..8).map(|n| frame(mac(2), mac(1), &[n])).collect();
+    frames.iter().for_each(|frame| a.inject(frame));
+    let datagrams: Vec<_> = frames.iter().map(|_| next_datagram(&wire)).collect();
+    for datagram in datagrams.iter().rev().chain(&datagrams) {
+        wire.send_to(datagram, b.address()).unwrap();
+    }
+    for expected in frames.into_iter().rev() {
+        assert_eq!(b.delivered(), Some(expected));
+    }
+    b.assert_drops("replayed", 8);
+    let another_port = UdpSocket::bind("127.0.0.1:0").unwrap();
+    another_port.send_to(&datagrams[0], b.address()).unwrap();
+    b.assert_drops("replayed", 9);
+    b.publish();
+    wire.send_to(&datagrams[1], b.address()).unwrap();
+    b.assert_drops("replayed", 10);
+    b.assert_silent(Duration::from_millis(20));
+}
+
+#[test]
+fn garbage_moves_counters_and_nothing_else() {
+    let (a, mut b, wire) = tapped();
+    a.inject(&frame(mac(2), mac(1), b"good"));
+    let good = next_datagram(&wire);
+    let send = |bytes: &[u8]| wire.send_to(bytes, b.address()).unwrap();
+    for at in 0..good.len() {
+        let mut forged = good.clone();
+        forged[at] ^= 1;
+        send(&forged);
+        send(&good[..at]);
+    }
+    send(&[0xff; 3_000]);
+    let sent = 2 * good.len() as u64 + 1;
+    wait_until(|| b.plane.counters().datagrams_received == sent);
+    let counters = b.plane.counters();
+    assert_eq!(counters.datagrams_received, sent);
+    let lane_zero = 1; // One flipped bit makes lane 0 of lane 1, another a relay datagram.
+    assert_eq!(counters.drops.values().sum::<u64>() + lane_zero, sent);
+    assert_eq!(counters.frames_to_bridge, 0);
+    assert!(matches!(b.told(), Some(Inbound::Datagram { .. })));
+    send_to(&wire, &b, &good);
+    assert_eq!(b.delivered(), Some(frame(mac(2), mac(1), b"good")));
+}
+
+fn send_to(wire: &UdpSocket, peer: &Peer, bytes: &[u8]) {
+    wire.send_to(bytes, peer.address()).unwrap();
+}
+
+#[test]
+fn handshakes_go_to_the_control_side_and_a_full_queue_is_counted() {
+    let (_a, mut b, wire) = tapped();
+    let hello = Header::handshake(Kind::HandshakeInit, 0, 5, 0).encode();
+    for _ in 0..200 {
+        send_to(&wire, &b, &hello);
+    }
+    let (source, bytes) = (wire.local_addr().unwrap(), hello.to_vec());
+    assert_eq!(b.told(), Some(Inbound::Datagram { source, bytes }));
+    wait_until(|| b.plane.counters().datagrams_received == 200);
+    let told = 1 + std::iter::from_fn(|| b.inbox.try_recv().ok()).count() as u64;
+    assert_eq!(told + b.dropped("inbox_full"), 200);
+    assert!(told >= 64);
+}
+
+#[test]
+fn floods_are_taken_only_from_the_tree_parent() {
+    let (a, mut b, wire) = tapped();
+    let source = id(1).short_id();
+    b.forwarding.floods.insert(source, tree(Some(3), &[]));
+    b.publish();
+    a.inject(&frame(Mac::BROADCAST, mac(1), b"not from you"));
+    send_to(&wire, &b, &next_datagram(&wire));
+    b.assert_drops("flood_not_from_parent", 1);
+    b.assert_silent(Duration::from_millis(20));
+}
+
+#[test]
+fn a_relay_datagram_never_goes_back_or_round() {
+    let mut peers = crate::support::mesh(3, |a, b| a.abs_diff(b) == 1);
+    peers[0].know(3, Path::Relay(id(2)));
+    peers[0].know(4, Path::Relay(id(2)));
+    let back = id(3).short_id();
+    peers[1].forwarding.next_hops.insert(back, id(1));
+    crate::support::publish_all(&peers);
+    peers[0].inject(&frame(mac(3), mac(1), b"back to me"));
+    peers[1].assert_drops("relay_no_route", 1);
+    peers[0].inject(&frame(mac(4), mac(1), b"to nobody"));
+    peers[1].assert_drops("relay_no_route", 2);
+    assert_eq!(peers[1].plane.counters().relayed, 0);
+}
+
+#[test]
+fn a_forged_relay_datagram_is_not_passed_on() {
+    let (wire, mut a, mut b, mut c) = (wire(), Peer::start(1), Peer::start(2), Peer::start(3));
+    a.know(2, Path::Direct(wire.local_addr().unwrap()));
+    a.know(3, Path::Relay(id(2)));
+    b.know(1, Path::Direct(a.address()));
+    b.know(3, Path::Direct(c.address()));
+    c.know(2, Path::Direct(b.address()));
+    c.know(1, Path::Relay(id(2)));
+    [&a, &b, &c].into_iter().for_each(Peer::publish);
+    a.inject(&frame(mac(3), mac(1), b"over two hops"));
+    let datagram = next_datagram(&wire);
+    for at in [1, 16, 24, 40, datagram.len() - 1] {
+        let mut forged = datagram.clone();
+        forged[at] ^= 1;
+        send_to(&wire, &b, &forged);
+    }
+    b.assert_drops("forged", 5);
+    send_to(&wire, &b, &datagram);
+    send_to(&wire, &b, &datagram);
+    assert_eq!(c.delivered(), Some(frame(mac(3), mac(1), b"over two hops")));
+    b.assert_drops("replayed", 1);
+    assert_eq!(b.plane.counters().relayed, 1);
+}
