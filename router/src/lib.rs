@@ -1,8 +1,8 @@
 //! Frames in, frames out, and the kernel.
 //!
 //! [`plane`] carries frames between the host's bridge and other peers; [`port`] is how it reads
-//! and writes them. [`kernel`] keeps the host's side in order (bridge, addresses), [`attach`] joins
-//! containers to the bridge. Both speak netlink; no other program is called.
+//! and writes them. [`kernel`] keeps the host's side in order (bridge, addresses), [`attach`]
+//! joins containers to the bridge; both speak netlink, no other program is called.
 
 pub mod attach;
 pub mod error;

@@ -70,6 +70,7 @@ fn churn(peers: usize, minutes: f64, seed: u64, real_crypto: bool) -> Options {
         seed,
         minutes,
         real_crypto,
+        trace: false,
     }
 }
 

@@ -15,6 +15,8 @@ use crate::limits::{REKEY_AFTER, REKEY_AFTER_RECORDS};
 
 /// First repetition of an unanswered first message; doubles up to [`WAIT_MAX`].
 const WAIT_FIRST: Duration = Duration::from_millis(250);
+/// After an answer the same goal is left alone for this long, whatever became of the session.
+const ANSWERED_REST: Duration = Duration::from_secs(1);
 /// A peer that starts late must be found within 5 s, so nobody waits longer than this.
 const WAIT_MAX: Duration = Duration::from_secs(4);
 /// Peers that are not needed at the moment are tried more rarely.
@@ -70,6 +72,7 @@ impl Dial {
 pub(crate) struct TargetState {
     addresses: Vec<SocketAddr>,
     peer: Option<PeerId>,
+    answered: Instant,
     is_me: bool,
 }
 
@@ -103,6 +106,7 @@ impl Mesh {
                 .or_insert(TargetState {
                     addresses: Vec::new(),
                     peer: None,
+                    answered: Instant::ZERO,
                     is_me: false,
                 });
             if state.addresses != addresses {
@@ -148,10 +152,14 @@ impl Mesh {
             && let Some(target) = self.dialer.targets.get_mut(&name)
         {
             target.peer = Some(peer);
+            target.answered = now;
         }
         self.meet(peer, "", now);
         if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
             entry.add_candidate(address, now);
+        }
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.answered = now;
         }
     }
 
@@ -190,14 +198,13 @@ impl Mesh {
             if connected || target.is_me {
                 self.dialer.dials.remove(&Goal::Target(name.clone()));
             } else {
-                wanted.push(Goal::Target(name.clone()));
+                let rest = target.answered + ANSWERED_REST;
+                wanted.push((Goal::Target(name.clone()), rest));
             }
         }
-        for goal in wanted {
-            self.dialer
-                .dials
-                .entry(goal)
-                .or_insert_with(|| Dial::new(now, now));
+        for (goal, rest) in wanted {
+            let dial = || Dial::new(now, rest.max(now));
+            self.dialer.dials.entry(goal).or_insert_with(dial);
         }
     }
 
@@ -220,7 +227,7 @@ impl Mesh {
                 } else {
                     Duration::ZERO
                 };
-                let dial = || Dial::new(now, now + yielding);
+                let dial = || Dial::new(now, (now + yielding).max(peer.answered + ANSWERED_REST));
                 self.dialer.dials.entry(goal).or_insert_with(dial);
             } else {
                 self.dialer.dials.remove(&goal);

@@ -55,6 +55,8 @@ pub(crate) struct Peer {
     pub(crate) next_buckets: Instant,
     /// Cost of the link as last published, in microseconds, and when.
     pub(crate) published_cost: Option<(u32, Instant)>,
+    /// When it last answered a dial.
+    pub(crate) answered: Instant,
     /// A peer is reported up once it is, and down once.
     pub(crate) reported_up: bool,
 }
@@ -78,6 +80,7 @@ impl Peer {
             mismatches: 1,
             next_buckets: Instant::ZERO,
             published_cost: None,
+            answered: Instant::ZERO,
             reported_up: false,
         }
     }

@@ -183,16 +183,13 @@ impl Session {
 /// When both ends dial at once two sessions come up; both ends must keep the same one, so the
 /// one opened by the smaller peer id wins. In every other case the newer one does: a restarted
 /// peer (its boot differs) has forgotten the older, and a renewal is there to be used.
-pub(crate) fn replaces(
-    new: &Session,
-    current: &Session,
-    simultaneous: Duration,
-) -> bool {
+pub(crate) fn replaces(new: &Session, current: &Session, simultaneous: Duration) -> bool {
     let (n, c) = (&new.agreement, &current.agreement);
+    let silent = new.heard.since(current.heard) > SILENT;
     if n.peer_boot != c.peer_boot {
-        return n.peer_boot > c.peer_boot;
+        // A life with a lower counter has lost its disk; it counts once the other one is silent.
+        return silent || n.peer_boot > c.peer_boot;
     }
     let apart = new.established.since(current.established);
-    let silent = new.heard.since(current.heard) > SILENT;
     n.opener == c.opener || apart > simultaneous || silent || n.opener < c.opener
 }

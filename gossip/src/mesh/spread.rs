@@ -22,6 +22,8 @@ use crate::topology::{Graph, Routes, overlay};
 const BATCH: Duration = Duration::from_millis(5);
 /// Digests in a row that must differ before a repair: one may just be news under way.
 const MISMATCHES: u32 = 2;
+/// Changed records within this time are followed together: one computation for all of them.
+const ROUTES_COALESCE: Duration = Duration::from_millis(10);
 /// A repair with one neighbour is started at most this often.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -143,7 +145,7 @@ impl Mesh {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
-                    self.dirty.routes = true;
+                    self.routes_changed(now);
                     self.record_taken(&key, now);
                 }
                 Outcome::Outdated(key) => outdated.push(key),
@@ -161,12 +163,17 @@ impl Mesh {
 
     /// Whether a record claims to be this peer's; a newer one than its own is outbid.
     fn is_own(&mut self, aged: &AgedRecord, now: Instant) -> bool {
-        let Some(record) = aged.signed.decode().filter(|record| record.peer == self.me) else {
+        // Compared before anything is decoded: nearly every record is somebody else's.
+        if aged.signed.identity != self.identity_public {
             return false;
+        }
+        let Some(record) = aged.signed.decode() else {
+            return true;
         };
-        let newer = self
+        let own = self
             .own_version(&record.key())
-            .is_none_or(|own| record.version > own);
+            .max(self.own_version(&(self.me, 0)));
+        let newer = own.is_none_or(|own| record.version > own);
         let stale = record.version.boot < self.boot;
         if newer && !stale && aged.signed.is_authentic(self.crypto.as_ref()) {
             self.outbid(record.version, now);
@@ -235,9 +242,16 @@ impl Mesh {
         }
     }
 
+    /// Records changed: the routes follow soon.
+    pub(crate) fn routes_changed(&mut self, now: Instant) {
+        self.routes_due.get_or_insert(now + ROUTES_COALESCE);
+    }
+
     /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
     pub(crate) fn refresh_routes(&mut self, now: Instant) {
-        let routes = Graph::from_store(&self.store).routes(&self.me);
+        self.routes_due = None;
+        let graph = Graph::from_store(&self.store);
+        let routes = graph.routes(&self.me);
         let known: Vec<PeerId> = self
             .store
             .nodes()
@@ -246,7 +260,12 @@ impl Mesh {
             .collect();
         let peers = &self.peers;
         let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
-        let desired = overlay::desired(&self.me, &known, trip);
+        let mut desired = overlay::desired(&self.me, &known, trip);
+        let direct = peers
+            .values()
+            .filter(|peer| peer.has_direct())
+            .map(|peer| &peer.id);
+        desired.extend(overlay::bridges(&self.me, direct, &graph));
         for (id, peer) in &mut self.peers {
             // A peer without a record has just been met: its record follows over the new link.
             let wanted = desired.contains(id) || self.store.node(id).is_none();

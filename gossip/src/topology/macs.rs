@@ -75,6 +75,11 @@ impl Macs {
         self.0.get(mac).map(|place| place.peer)
     }
 
+    /// When the next frozen MAC may move again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.0.values().filter_map(|place| place.frozen_until).min()
+    }
+
     /// The peer in force for every announced MAC.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Mac, PeerId)> {
         self.0.iter().map(|(mac, place)| (*mac, place.peer))
@@ -85,15 +90,13 @@ impl Place {
     /// Moves to the place announced unless frozen; returns whether it froze just now. A frozen MAC
     /// moves all the same once the peer it is frozen at no longer announces it.
     fn settle(&mut self, to: Announcement, still_announced: bool, now: Instant) -> bool {
+        self.frozen_until = self.frozen_until.filter(|until| now < *until);
         let is_move = to.moves > self.highest;
         self.highest = self.highest.max(to.moves);
         if self.peer == to.peer {
             return false;
         }
-        if self
-            .frozen_until
-            .is_some_and(|until| now < until && still_announced)
-        {
+        if self.frozen_until.is_some() && still_announced {
             return false;
         }
         if now.since(self.window_start) >= MOVE_WINDOW {

@@ -64,13 +64,6 @@ pub(crate) fn desired(
 /// join, whatever else everybody drops at the same time; so also two sites with a single path
 /// between them stay one mesh. Where everybody reaches everybody hardly any is added, because
 /// [`desired`] picks links with small hashes.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "to be joined to `desired` where routes are refreshed"
-    )
-)]
 pub(crate) fn bridges<'a>(
     me: &PeerId,
     direct: impl Iterator<Item = &'a PeerId>,

@@ -31,6 +31,9 @@ struct Arguments {
     /// Use the real handshake, AEADs and signatures instead of the model.
     #[arg(long)]
     real_crypto: bool,
+    /// Tell every fault and event on standard error.
+    #[arg(long)]
+    trace: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         seed: arguments.seed,
         minutes: arguments.minutes,
         real_crypto: arguments.real_crypto,
+        trace: arguments.trace,
     };
     let outcome = match sim::run(&options) {
         Ok(outcome) => outcome,

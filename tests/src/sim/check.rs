@@ -140,3 +140,41 @@ fn name(world: &World, id: rmesh_wire::PeerId) -> String {
     let node = world.nodes.iter().find(|node| node.id == id);
     node.map_or_else(|| id.short().to_string(), |node| node.name())
 }
+
+/// One line for each node: where it is, whom it dials with what result, whom it reaches and how.
+pub(crate) fn portrait(world: &World, sides: &[bool]) -> String {
+    let lines = world.nodes.iter().map(|node| {
+        let open: Vec<usize> = (0..world.nodes.len())
+            .filter(|&to| to != node.index && sides[to] == sides[node.index])
+            .filter(|&to| world.network.meet(node.index, to))
+            .collect();
+        let place = world.network.addresses(node.index);
+        let Some(mesh) = node.mesh.as_ref() else {
+            return format!("  {} at {place:?} does not run", node.name());
+        };
+        let report = mesh.report(world.now);
+        let targets: Vec<String> = report
+            .targets
+            .iter()
+            .map(|t| format!("{} {:?} {} {:?}", t.name, t.addresses, t.state, t.retry_in))
+            .collect();
+        let peers: Vec<String> = report
+            .peers
+            .iter()
+            .map(|p| {
+                let path = match p.path {
+                    Some(rmesh_gossip::Path::Relay(by)) => format!("by {}", name(world, by)),
+                    other => format!("{other:?}"),
+                };
+                format!("{} up={} session={} {path}", p.name, p.reachable, p.session)
+            })
+            .collect();
+        format!(
+            "  {} at {place:?}, wires to {open:?}\n    targets: {}\n    peers: {}",
+            node.name(),
+            targets.join("; "),
+            peers.join("; ")
+        )
+    });
+    lines.collect::<Vec<String>>().join("\n")
+}

@@ -88,6 +88,7 @@ fn resume(world: &mut World, node: usize) {
     world.nodes[node].is_paused = false;
     if let Some(mesh) = world.nodes[node].mesh.as_mut() {
         mesh.handle_timeout(now);
+        world.nodes[node].resolve_targets(&world.network, now);
         world.settle(node);
     }
 }

@@ -19,7 +19,7 @@ impl Families {
         }
     }
 
-    fn meets(self, other: Families) -> bool {
+    pub(crate) fn meets(self, other: Families) -> bool {
         [false, true]
             .iter()
             .any(|&v6| self.has(v6) && other.has(v6))

@@ -122,6 +122,11 @@ impl Network {
         self.cuts[from * self.size + to] == 0
     }
 
+    /// Whether two nodes have a family in common and open wires both ways.
+    pub(crate) fn meet(&self, a: usize, b: usize) -> bool {
+        self.families[a].meets(self.families[b]) && self.is_open(a, b) && self.is_open(b, a)
+    }
+
     /// Decides what becomes of a datagram sent now.
     pub(crate) fn fate(&mut self, from: usize, destination: SocketAddr) -> Fate {
         let v6 = destination.is_ipv6();

@@ -69,6 +69,8 @@ pub struct Options {
     pub minutes: f64,
     /// Real handshakes, AEADs and signatures instead of the model.
     pub real_crypto: bool,
+    /// Tells every fault and event on standard error.
+    pub trace: bool,
 }
 
 impl Options {
@@ -125,6 +127,7 @@ fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> 
     let nodes = nodes.collect();
     let network = Network::new(layout, loss, Random::new(random.next()));
     let mut world = World::new(nodes, network);
+    world.is_traced = options.trace;
     for node in 0..layout.size() {
         let at = Instant::ZERO + random.between(Duration::ZERO, LAUNCH);
         world.schedule_fault(at, Fault::Start(node));
@@ -143,10 +146,20 @@ fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
             Err(difference) => difference,
         };
         if world.now.since(start) >= CONVERGE_MAX || !world.violations.is_empty() {
-            world.violate(format!("no rest within {CONVERGE_MAX:?}: {difference}"));
+            let portrait = check::portrait(world, sides);
+            world.violate(format!("no rest within {CONVERGE_MAX:?}: {difference}\n{portrait}"));
             return None;
         }
+        keep_wanting(world);
         world.run_for(LOOK_EVERY);
+    }
+}
+
+/// Frames go on coming for pairs without a session, as they would from real containers.
+fn keep_wanting(world: &mut World) {
+    for at in 0..world.wanted.len() {
+        let (from, to) = world.wanted[at];
+        Fault::Want(from, to).strike(world);
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) meter: Meter,
     /// What was wrong, in words.
     pub(crate) violations: Vec<String>,
+    /// Tells every fault and event on standard error.
+    pub(crate) is_traced: bool,
     /// Pairs that asked for a data session.
     pub(crate) wanted: Vec<(usize, usize)>,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -81,6 +83,7 @@ impl World {
             network,
             meter: Meter::default(),
             violations: Vec::new(),
+            is_traced: false,
             wanted: Vec::new(),
             queue: BinaryHeap::with_capacity(1024),
             scheduled: 0,
@@ -134,7 +137,17 @@ impl World {
         match action {
             Action::Deliver { to, source, bytes } => self.deliver(to, source, &bytes),
             Action::Wake(node) => self.wake(node),
-            Action::Fault(fault) => fault.strike(self),
+            Action::Fault(fault) => {
+                self.trace(|| format!("{fault:?}"));
+                fault.strike(self);
+            }
+        }
+    }
+
+    fn trace(&self, what: impl FnOnce() -> String) {
+        if self.is_traced {
+            let seconds = self.now.since(Instant::ZERO).as_secs_f64();
+            eprintln!("{seconds:9.4} {}", what());
         }
     }
 
@@ -223,6 +236,9 @@ impl World {
         while let Some(mesh) = self.nodes[index].mesh.as_mut()
             && let Some(event) = mesh.poll_event()
         {
+            if event != Event::ForwardingChanged {
+                self.trace(|| format!("peer{index}: {event:?}"));
+            }
             match event {
                 Event::BootRaised { counter } => self.nodes[index].raise_boot(counter),
                 Event::PeerDown { .. } => self.meter.peer_downs += 1,
