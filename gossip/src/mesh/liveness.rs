@@ -192,6 +192,17 @@ impl Mesh {
     pub(crate) fn path_changed(&mut self, id: PeerId, reason: &'static str, now: Instant) {
         self.dirty.forwarding = true;
         self.links_changed(now);
+        let hop = self.next_hop(id);
+        if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| peer.best_path(hop).is_none())
+        {
+            // The routes still lead over what has just died: they are followed first, and then
+            // every path is chosen again.
+            self.dirty.routes = true;
+            return;
+        }
         self.choose(id, reason, now);
     }
 
