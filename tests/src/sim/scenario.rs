@@ -147,7 +147,9 @@ fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
         };
         if world.now.since(start) >= CONVERGE_MAX || !world.violations.is_empty() {
             let portrait = check::portrait(world, sides);
-            world.violate(format!("no rest within {CONVERGE_MAX:?}: {difference}\n{portrait}"));
+            world.violate(format!(
+                "no rest within {CONVERGE_MAX:?}: {difference}\n{portrait}"
+            ));
             return None;
         }
         keep_wanting(world);
