@@ -145,10 +145,8 @@ impl Story {
     pub fn launch_bare(&mut self, host: &Host, arguments: &[&str], env: &[(&str, &str)]) -> Router {
         self.launches += 1;
         let number = self.launches;
-        let log = self
-            .scratch
-            .path()
-            .join(format!("{}-{number}.log", host.name()));
+        let log_name = format!("{}-{number}.log", host.short_name());
+        let log = self.lab.folder().join(log_name);
         let mut all = vec!["launch", "--foreground"];
         all.extend(arguments);
         let all = self.arguments(host, &all);

@@ -31,10 +31,12 @@ fn the_order_of_launches_does_not_matter() {
         ];
         let mut routers = Vec::new();
         for at in order {
+            if !routers.is_empty() {
+                // Long enough for the back-off to grow while nobody is there.
+                std::thread::sleep(Duration::from_secs(2));
+            }
             let peer = peers[at].to_string();
             routers.push(story.launch_with(&hosts[at], &["nosuch.invalid", &peer], &[]));
-            // Long enough for the back-off to grow while nobody is there.
-            std::thread::sleep(Duration::from_secs(1));
         }
         story.expect_mesh(FORMED_WITHIN, &routers.iter().collect::<Vec<_>>());
         let status = story.status(&hosts[0]);
