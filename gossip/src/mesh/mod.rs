@@ -103,6 +103,7 @@ pub struct Mesh {
     events: VecDeque<Event>,
     counters: Counters,
     dirty: Dirty,
+    routes_due: Option<Instant>,
     next_refused_report: Instant,
     next_timeout: (Instant, &'static str),
 }
@@ -151,6 +152,7 @@ impl Mesh {
                 links: true,
                 routes: true,
             },
+            routes_due: None,
             next_refused_report: Instant::ZERO,
             next_timeout: (now, "start"),
         };
@@ -449,6 +451,7 @@ impl Mesh {
         self.dial(now);
         self.run_publisher(now);
         self.flush(now);
+        self.dirty.routes |= self.routes_due.is_some_and(|due| due <= now);
         if self.macs.deadline().is_some_and(|due| due <= now) {
             self.refresh_macs(now);
             self.dirty.forwarding = true;
@@ -464,6 +467,7 @@ impl Mesh {
             (self.dial_deadline(now), "a peer is dialled"),
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),
+            (self.routes_due, "the routes follow changed records"),
             (self.macs.deadline(), "a frozen MAC may move again"),
             (self.store.deadline(self.me), "a record expires"),
         ];

@@ -83,6 +83,8 @@ impl Mesh {
             .any(|old| links.iter().all(|l| l.to != old.to));
         self.publisher.links = links;
         if lost {
+            // Routes over a dead link must not be used for another moment.
+            self.dirty.routes = true;
             self.publish_node(now);
         } else {
             self.node_changed(now);
@@ -216,7 +218,7 @@ impl Mesh {
         self.publisher
             .refresh_at
             .get_or_insert(now + RECORD_REFRESH);
-        self.dirty.routes = true;
+        self.routes_changed(now);
         self.dirty.forwarding = true;
     }
 

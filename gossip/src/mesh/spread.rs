@@ -22,6 +22,8 @@ use crate::topology::{Graph, Routes, overlay};
 const BATCH: Duration = Duration::from_millis(5);
 /// Digests in a row that must differ before a repair: one may just be news under way.
 const MISMATCHES: u32 = 2;
+/// Changed records within this time are followed together: one computation for all of them.
+const ROUTES_COALESCE: Duration = Duration::from_millis(10);
 /// A repair with one neighbour is started at most this often.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -143,7 +145,7 @@ impl Mesh {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
-                    self.dirty.routes = true;
+                    self.routes_changed(now);
                     self.record_taken(&key, now);
                 }
                 Outcome::Outdated(key) => outdated.push(key),
@@ -161,8 +163,12 @@ impl Mesh {
 
     /// Whether a record claims to be this peer's; a newer one than its own is outbid.
     fn is_own(&mut self, aged: &AgedRecord, now: Instant) -> bool {
-        let Some(record) = aged.signed.decode().filter(|record| record.peer == self.me) else {
+        // Compared before anything is decoded: nearly every record is somebody else's.
+        if aged.signed.identity != self.identity_public {
             return false;
+        }
+        let Some(record) = aged.signed.decode() else {
+            return true;
         };
         let own = self
             .own_version(&record.key())
@@ -236,8 +242,14 @@ impl Mesh {
         }
     }
 
+    /// Records changed: the routes follow soon.
+    pub(crate) fn routes_changed(&mut self, now: Instant) {
+        self.routes_due.get_or_insert(now + ROUTES_COALESCE);
+    }
+
     /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
     pub(crate) fn refresh_routes(&mut self, now: Instant) {
+        self.routes_due = None;
         let graph = Graph::from_store(&self.store);
         let routes = graph.routes(&self.me);
         let known: Vec<PeerId> = self
