@@ -1,3 +1,5 @@
 //! The proof: a simulator for the mesh core, and the words end-to-end tests are told in.
 
+pub mod own_hosts;
 pub mod sim;
+pub mod story;
