@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+extern crate std;
 
 pub mod api;
 pub mod crypto;

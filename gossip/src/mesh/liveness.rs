@@ -10,7 +10,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::path::{Change, Question};
 use super::peer::{Peer, Way, full_datagram_len, full_relayed_len};
-use super::session::{Session, replaces};
+use super::session::{Session, is_heard_alone, is_twin_preferred, replaces};
 use super::{Mesh, Origin};
 use crate::api::{Event, Path, SendFailure, TrafficSample};
 use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
@@ -248,7 +248,8 @@ impl Mesh {
         };
         session.finish = None;
         session.heard = now;
-        if core::mem::replace(&mut session.confirmed, true) {
+        let is_first = !core::mem::replace(&mut session.confirmed, true);
+        if !is_first && session.retires_at.is_none() {
             return;
         }
         let id = session.agreement.peer;
@@ -260,12 +261,31 @@ impl Mesh {
         let wins = old
             .and_then(|old| self.sessions.get(&old))
             .is_none_or(|old| {
-                let expired = old.retires_at.is_some();
-                expired || replaces(new, old, SIMULTANEOUS)
+                // The ends did not choose the same one: what is still heard is in use there.
+                let in_use = old.retires_at.is_some() || is_heard_alone(new, old);
+                let chosen = if is_first {
+                    replaces(new, old, SIMULTANEOUS)
+                } else {
+                    is_twin_preferred(new, old, SIMULTANEOUS)
+                };
+                in_use || chosen
             });
+        if !is_first && !wins {
+            return;
+        }
+        std::eprintln!(
+            "CONFIRM {now:?} me {} peer {} index {index} first {is_first} wins {wins} old {old:?} opener {} boot {:?}",
+            self.name,
+            id.short(),
+            new.agreement.opener.short(),
+            new.agreement.peer_boot
+        );
         let loser = if wins { old } else { Some(index) };
         if let Some(loser) = loser.and_then(|loser| self.sessions.get_mut(&loser)) {
             loser.retires_at = Some(now + REPLACED_SESSION_GRACE);
+        }
+        if let Some(winner) = self.sessions.get_mut(&index).filter(|_| wins) {
+            winner.retires_at = None;
         }
         if let Some(peer) = self.peers.get_mut(&id).filter(|_| wins) {
             peer.current = Some(index);
@@ -301,6 +321,13 @@ impl Mesh {
         };
         self.dirty.forwarding = true;
         let id = session.agreement.peer;
+        std::eprintln!(
+            "DROP me {} peer {} index {index} remote {} heard {:?}",
+            self.name,
+            id.short(),
+            session.agreement.remote_index,
+            session.heard
+        );
         if let Some(peer) = self
             .peers
             .get_mut(&id)

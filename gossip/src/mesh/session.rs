@@ -178,6 +178,19 @@ impl Session {
     }
 }
 
+/// Whether records come under `this` session and none under `other` any more.
+pub(crate) fn is_heard_alone(this: &Session, other: &Session) -> bool {
+    this.heard.since(other.heard) > SILENT
+}
+
+/// Whether two sessions came up because both ends dialled at once, and `this` is the one to keep.
+pub(crate) fn is_twin_preferred(this: &Session, other: &Session, simultaneous: Duration) -> bool {
+    let (a, b) = (&this.agreement, &other.agreement);
+    let apart =
+        this.established.since(other.established) + other.established.since(this.established);
+    a.peer_boot.random == b.peer_boot.random && apart <= simultaneous && a.opener < b.opener
+}
+
 /// Whether `new` becomes the session to seal with where `current` was.
 ///
 /// When both ends dial at once two sessions come up; both ends must keep the same one, so the
@@ -185,8 +198,9 @@ impl Session {
 /// peer (its boot differs) has forgotten the older, and a renewal is there to be used.
 pub(crate) fn replaces(new: &Session, current: &Session, simultaneous: Duration) -> bool {
     let (n, c) = (&new.agreement, &current.agreement);
-    let silent = new.heard.since(current.heard) > SILENT;
-    if n.peer_boot != c.peer_boot {
+    let silent = is_heard_alone(new, current);
+    // The random part names a life; the counter may be raised within one.
+    if n.peer_boot.random != c.peer_boot.random {
         // A life with a lower counter has lost its disk; it counts once the other one is silent.
         return silent || n.peer_boot > c.peer_boot;
     }
