@@ -17,7 +17,7 @@ use serde_json::Value;
 /// A mesh secret in the generated form.
 pub const SECRET: &str = "rmesh1-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// Another one.
-pub const OTHER_SECRET: &str = "rmesh1-baaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub const OTHER_SECRET: &str = "rmesh1-baaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// Interface a container gets.
 pub const INTERFACE: &str = "rmesh0";
 /// A measured time may be this many times its bound before the test fails: a busy machine is not
