@@ -265,6 +265,8 @@ pub struct PeerReport {
     pub path_age: Duration,
     /// Smoothed round-trip time of the path in use.
     pub round_trip: Option<Duration>,
+    /// How long ago anything of the peer last verified under the session in use.
+    pub heard_ago: Option<Duration>,
     /// Largest IP packet the path is known to take, in bytes.
     pub path_mtu_bytes: u16,
     /// Container MTU the peer published, in bytes.

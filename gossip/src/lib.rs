@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-extern crate std;
 
 pub mod api;
 pub mod crypto;

@@ -217,6 +217,7 @@ pub(crate) mod samples {
             path: Some(path),
             path_age: Duration::from_secs(75),
             round_trip: Some(Duration::from_micros(430)),
+            heard_ago: Some(Duration::ZERO),
             path_mtu_bytes: 1500,
             mtu_bytes: 1328,
             reason: reason.into(),

@@ -151,23 +151,39 @@ impl Containers {
         inode: u64,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let limit = deadline.min(Instant::now() + SUSPICION_LIMIT);
-        let mut suspected = false;
+        let mut asked: Option<Instant> = None;
         loop {
             let snapshot = self.handle.snapshot().await?;
             let Some((wanted, holder)) = conflict(&snapshot, request, inode) else {
                 return Ok(());
             };
-            match holder {
-                Holder::There { peer, .. } if Instant::now() < limit => {
-                    if !suspected {
-                        self.handle.tell(Call::Suspect(peer)).await?;
-                        suspected = true;
-                    }
-                    sleep(LOOK_INTERVAL).await;
-                }
-                holder => return Err(taken(what, &wanted, &holder, &snapshot)),
+            let taken = || Err(taken(what, &wanted, &holder, &snapshot));
+            let Holder::There { peer, .. } = &holder else {
+                return taken();
+            };
+            let Some(asked) = asked else {
+                self.handle.tell(Call::Suspect(*peer)).await?;
+                asked = Some(Instant::now());
+                sleep(LOOK_INTERVAL).await;
+                continue;
+            };
+            // Records of other peers may still lead to it; only its own word counts.
+            let report = snapshot
+                .report
+                .peers
+                .iter()
+                .find(|report| report.id == *peer);
+            let heard = report.and_then(|report| report.heard_ago);
+            if heard.is_some_and(|ago| ago < asked.elapsed()) {
+                return taken();
             }
+            if asked.elapsed() >= SUSPICION_LIMIT {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return taken();
+            }
+            sleep(LOOK_INTERVAL).await;
         }
     }
 

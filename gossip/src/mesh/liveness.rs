@@ -273,13 +273,6 @@ impl Mesh {
         if !is_first && !wins {
             return;
         }
-        std::eprintln!(
-            "CONFIRM {now:?} me {} peer {} index {index} first {is_first} wins {wins} old {old:?} opener {} boot {:?}",
-            self.name,
-            id.short(),
-            new.agreement.opener.short(),
-            new.agreement.peer_boot
-        );
         let loser = if wins { old } else { Some(index) };
         if let Some(loser) = loser.and_then(|loser| self.sessions.get_mut(&loser)) {
             loser.retires_at = Some(now + REPLACED_SESSION_GRACE);
@@ -321,13 +314,6 @@ impl Mesh {
         };
         self.dirty.forwarding = true;
         let id = session.agreement.peer;
-        std::eprintln!(
-            "DROP me {} peer {} index {index} remote {} heard {:?}",
-            self.name,
-            id.short(),
-            session.agreement.remote_index,
-            session.heard
-        );
         if let Some(peer) = self
             .peers
             .get_mut(&id)

@@ -275,14 +275,6 @@ impl PathState {
     }
 
     fn die(&mut self, now: Instant) -> Change {
-        std::eprintln!(
-            "DIE at {now:?} misses {} outstanding {:?}",
-            self.misses,
-            self.outstanding
-                .iter()
-                .map(|q| (now.since(q.sent), q.judged, q.full_size))
-                .collect::<alloc::vec::Vec<_>>()
-        );
         self.alive = false;
         self.since = now;
         self.suspected = false;

@@ -82,6 +82,10 @@ impl Mesh {
             path: peer.chosen,
             path_age: now.since(peer.chosen_since),
             round_trip: peer.round_trip(),
+            heard_ago: peer
+                .current
+                .and_then(|index| self.sessions.get(&index))
+                .map(|session| now.since(session.heard)),
             path_mtu_bytes: peer.path_mtu_bytes(),
             mtu_bytes: node.map_or(0, |node| node.mtu_bytes),
             reason: peer.reason(now),
