@@ -152,6 +152,7 @@ fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
             ));
             return None;
         }
+        world.trace(|| format!("not at rest: {difference}"));
         keep_wanting(world);
         world.run_for(LOOK_EVERY);
     }

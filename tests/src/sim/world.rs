@@ -144,7 +144,8 @@ impl World {
         }
     }
 
-    fn trace(&self, what: impl FnOnce() -> String) {
+    /// Tells something on standard error, if that was asked for.
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.is_traced {
             let seconds = self.now.since(Instant::ZERO).as_secs_f64();
             eprintln!("{seconds:9.4} {}", what());
