@@ -24,13 +24,13 @@ fn garbage(seed: &mut u64) -> Vec<u8> {
         _ => 9000,
     };
     let mut bytes: Vec<u8> = (0..length).map(|_| dice(seed) as u8).collect();
-    if dice(seed) % 4 != 0 {
+    if !dice(seed).is_multiple_of(4) {
         let kind = (dice(seed) % 6) as u8;
         if let Some(first) = bytes.first_mut() {
             *first = 0x10 | kind;
         }
         // A receiver index and lane that may well exist.
-        let small = dice(seed) % 3 == 0;
+        let small = dice(seed).is_multiple_of(3);
         bytes
             .iter_mut()
             .skip(1)
