@@ -42,6 +42,7 @@ fn garbage(seed: &mut u64) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_flood_of_garbage_moves_only_counters() {
     let mut story = story!("garbage");
     let [a, b, stranger] = story.hosts(["a", "b", "s"]);
