@@ -11,8 +11,9 @@
 //! * `handle_timeout(now)`: the instant asked for by `poll_timeout` has come (calling early or
 //!   late is allowed).
 //! * then, after *every* change, the caller drains in this order until each returns `None`:
-//!   `poll_transmit()`, `poll_event()`, and finally asks `poll_timeout()`, which returns when to
-//!   call `handle_timeout` next and why.
+//!   `poll_event()`, `poll_transmit()`, and finally asks `poll_timeout()`, which returns when to
+//!   call `handle_timeout` next and why. Events come first: what they announce must be in force
+//!   before the datagrams leave that let others rely on it.
 //!
 //! Instants given to one core never go backwards. The seed of all randomness is an argument of the
 //! constructor; what is visible on the wire and what is secret come from two separate streams.

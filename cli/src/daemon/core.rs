@@ -275,7 +275,16 @@ impl Core {
 
     /// Carries out whatever follows from the last inputs.
     pub(super) fn settle(&mut self) {
+        // The workers know a session before the datagram leaves that lets the other end use it.
+        self.announce();
         self.transmit();
+        // Failures of sending may have made the mesh try another way.
+        self.announce();
+        self.transmit();
+    }
+
+    /// Tells journal, disk and workers what is new.
+    fn announce(&mut self) {
         let mut changed = false;
         let now = self.parts.clock.now();
         while let Some(event) = self.parts.mesh.poll_event() {
@@ -288,8 +297,6 @@ impl Core {
         if changed {
             self.parts.plane.publish(self.parts.mesh.forwarding());
         }
-        // Failures of sending may have made the mesh try another way.
-        self.transmit();
     }
 
     fn transmit(&mut self) {

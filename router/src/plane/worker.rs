@@ -70,10 +70,7 @@ impl WorkerThread {
     fn turn(&mut self, round: &mut Round) {
         let ready = self.wait(round);
         let now = Instant::now();
-        if !Arc::ptr_eq(&round.current, self.tables.load()) {
-            round.current = Arc::clone(self.tables.load());
-            self.engine.handle_tables(&round.current, now);
-        }
+        self.renew_tables(round, now);
         if now >= round.next_tick {
             round.next_tick = now + TICK;
             self.engine.handle_tick(&round.current, now);
@@ -91,6 +88,14 @@ impl WorkerThread {
             self.read_port(round, now);
         }
         self.engine.flush(now);
+    }
+
+    /// Goes by the latest snapshot from now on.
+    fn renew_tables(&mut self, round: &mut Round, now: Instant) {
+        if !Arc::ptr_eq(&round.current, self.tables.load()) {
+            round.current = Arc::clone(self.tables.load());
+            self.engine.handle_tables(&round.current, now);
+        }
     }
 
     /// Waits for wake-up, port and sockets, in this order.
@@ -133,6 +138,8 @@ impl WorkerThread {
             let Ok(count @ 1..) = received else {
                 return;
             };
+            // A record of a session opened during this turn may be among them.
+            self.renew_tables(round, now);
             let arrived = round.datagrams.iter_mut().zip(&round.arrivals);
             for (buffer, arrival) in arrived.take(count) {
                 let stats = &self.engine.stats;
