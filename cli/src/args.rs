@@ -157,6 +157,9 @@ pub(crate) struct LaunchArgs {
     #[arg(long, env = "RMESH_WORKERS", default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
+    /// Renew sessions earlier than after 120 s; for tests
+    #[arg(long, hide = true, env = "RMESH_REKEY_AFTER", value_parser = duration::parse)]
+    pub(crate) rekey_after: Option<Duration>,
     /// Stay in the foreground, log to standard error, tell systemd when ready
     #[arg(long, env = "RMESH_FOREGROUND", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]

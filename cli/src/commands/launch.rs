@@ -64,6 +64,7 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         mtu_bytes: args.mtu,
         bridge: args.bridge,
         workers: usize::from(args.workers),
+        rekey_after: args.rekey_after,
     })
 }
 
@@ -122,6 +123,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     flag("--mtu", args.mtu.to_string().into());
     flag("--bridge", args.bridge.clone().into());
     flag("--workers", args.workers.to_string().into());
+    if let Some(age) = args.rekey_after {
+        flag("--rekey-after", format!("{}ms", age.as_millis()).into());
+    }
     words
 }
 

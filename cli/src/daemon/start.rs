@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::crypto::real::RealCrypto;
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) bridge: String,
     /// Data-plane threads.
     pub(crate) workers: usize,
+    /// Renew sessions earlier than usual.
+    pub(crate) rekey_after: Option<Duration>,
 }
 
 /// A daemon that is ready to serve.
@@ -258,7 +261,11 @@ fn make_mesh(
         mtu_bytes: options.mtu_bytes,
         advertise: options.advertise.clone(),
     };
-    Ok(Mesh::new(config, Box::new(RealCrypto::new()), clock.now()))
+    let mesh = Mesh::new(config, Box::new(RealCrypto::new()), clock.now());
+    Ok(match options.rekey_after {
+        Some(age) => mesh.with_rekey_after(age),
+        None => mesh,
+    })
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), Failure> {

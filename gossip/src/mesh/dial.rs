@@ -11,7 +11,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::{Mesh, Origin};
 use crate::api::{Event, Target, TargetReport};
-use crate::limits::{REKEY_AFTER, REKEY_AFTER_RECORDS};
+use crate::limits::REKEY_AFTER_RECORDS;
 
 /// First repetition of an unanswered first message; doubles up to [`WAIT_MAX`].
 const WAIT_FIRST: Duration = Duration::from_millis(250);
@@ -242,7 +242,7 @@ impl Mesh {
 
     fn rekey_age(&self, session: &super::session::Session) -> Duration {
         let opened = session.agreement.opener == self.me;
-        REKEY_AFTER + if opened { Duration::ZERO } else { REKEY_YIELD }
+        self.rekey_after + if opened { Duration::ZERO } else { REKEY_YIELD }
     }
 
     fn is_rekey_due(&self, session: &super::session::Session, now: Instant) -> bool {

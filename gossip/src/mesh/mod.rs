@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use rmesh_wire::codec::Signature;
 use rmesh_wire::datagram::{Header, Kind};
@@ -17,6 +18,7 @@ use crate::api::{
     Transmit,
 };
 use crate::crypto::{Crypto, Key, peer_id};
+use crate::limits::REKEY_AFTER;
 use crate::random::Random;
 use crate::topology::macs::Macs;
 use crate::topology::{Routes, Store};
@@ -106,6 +108,7 @@ pub struct Mesh {
     routes_due: Option<Instant>,
     next_refused_report: Instant,
     next_timeout: (Instant, &'static str),
+    rekey_after: Duration,
 }
 
 impl Mesh {
@@ -155,9 +158,17 @@ impl Mesh {
             routes_due: None,
             next_refused_report: Instant::ZERO,
             next_timeout: (now, "start"),
+            rekey_after: REKEY_AFTER,
         };
         mesh.settle(now);
         mesh
+    }
+
+    /// Renews sessions earlier than after [`REKEY_AFTER`]; never later.
+    #[must_use]
+    pub fn with_rekey_after(mut self, age: Duration) -> Self {
+        self.rekey_after = age.min(REKEY_AFTER);
+        self
     }
 
     /// A datagram arrived that is the control side's: a handshake message, or a record or relay
