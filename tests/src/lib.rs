@@ -3,3 +3,4 @@
 pub mod own_hosts;
 pub mod sim;
 pub mod story;
+pub mod stream;

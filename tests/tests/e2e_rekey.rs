@@ -1,0 +1,94 @@
+//! Sessions are renewed under traffic, and no frame is lost or comes twice.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rmesh_lab::{Container, Host};
+use rmesh_tests::story;
+use rmesh_tests::story::{Router, Story};
+use rmesh_tests::stream::Stream;
+
+/// As often as sessions can be renewed: a peer that answered is left alone for a second.
+const REKEY: [&str; 2] = ["--rekey-after", "1s"];
+/// Renewals that must have happened while traffic ran.
+const RENEWALS_MIN: u64 = 10;
+const TRAFFIC_TIME: Duration = Duration::from_secs(20);
+/// Time between two datagrams of each direction.
+const PACE: Duration = Duration::from_micros(500);
+
+fn completed(story: &Story, host: &Host) -> u64 {
+    story.status(host)["control"]["handshakes_completed"]
+        .as_u64()
+        .unwrap_or_default()
+}
+
+/// Runs streams both ways between two containers on two hosts while their session is renewed.
+fn expect_no_loss(
+    story: &Story,
+    hosts: [&Host; 2],
+    containers: [&Container; 2],
+    routers: &[Router],
+) {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let [one, two] = containers;
+    story.expect_ping(Duration::from_secs(2), one, address("10.32.0.2"));
+    let before = hosts.map(|host| completed(story, host));
+    let streams = [
+        Stream::start(one, two, address("10.32.0.2"), PACE, 1_000).expect("sockets"),
+        Stream::start(two, one, address("10.32.0.1"), PACE, 1_000).expect("sockets"),
+    ];
+    std::thread::sleep(TRAFFIC_TIME);
+    let reports = streams.map(Stream::stop);
+    let after = hosts.map(|host| completed(story, host));
+    println!("handshakes completed: {before:?} to {after:?}; streams: {reports:?}");
+    for router in routers {
+        let drops = &story.status(&router.host)["frames"]["drops"];
+        println!("{} dropped {drops}", router.host.name());
+    }
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(
+            after - before >= RENEWALS_MIN,
+            "only {} renewals",
+            after - before
+        );
+    }
+    for report in reports {
+        assert!(report.sent > 10_000, "{report:?}");
+        assert_eq!((report.lost, report.duplicated), (0, 0), "{report:?}");
+    }
+    for router in routers {
+        assert!(!router.logged().contains("is down"), "{}", router.logged());
+    }
+}
+
+#[test]
+fn a_session_is_renewed_under_load_without_losing_a_frame() {
+    let mut story = story!("rekey");
+    let [a, b] = story.hosts(["a", "b"]);
+    let ab = story.link(&a, &b);
+    let routers = [
+        story.launch_with(&b, &[], &REKEY),
+        story.launch_with(&a, &[&ab.address(&b, false).to_string()], &REKEY),
+    ];
+    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    let two = story.container(&b, "two", "10.32.0.2/24");
+    expect_no_loss(&story, [&a, &b], [&one, &two], &routers);
+}
+
+#[test]
+fn a_session_through_a_relay_is_renewed_without_losing_a_frame() {
+    let mut story = story!("rekeyrel");
+    let [a, b, c] = story.hosts(["a", "b", "c"]);
+    let (ab, bc) = (story.link(&a, &b), story.link(&b, &c));
+    let routers = [
+        story.launch_with(&b, &[], &REKEY),
+        story.launch_with(&a, &[&ab.address(&b, false).to_string()], &REKEY),
+        story.launch_with(&c, &[&bc.address(&b, false).to_string()], &REKEY),
+    ];
+    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    let two = story.container(&c, "two", "10.32.0.2/24");
+    assert_eq!(story.path_kind(&a, &c), "relay");
+    expect_no_loss(&story, [&a, &c], [&one, &two], &routers);
+}
