@@ -75,6 +75,28 @@ impl EtherListener {
     }
 }
 
+/// Puts whole frames on the wire, whoever they say they come from.
+#[derive(Debug)]
+pub struct FrameSender(Socket);
+
+impl FrameSender {
+    /// Opens an interface for sending.
+    ///
+    /// # Errors
+    /// If there is no such interface.
+    pub fn open(from: &Namespace, interface: &str) -> io::Result<FrameSender> {
+        packet_socket(from, interface, 0).map(FrameSender)
+    }
+
+    /// Sends one frame, Ethernet header included.
+    ///
+    /// # Errors
+    /// If it is longer than the interface takes, or the interface is gone.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(frame)
+    }
+}
+
 /// A packet socket on one interface for one EtherType (0 receives nothing).
 pub(super) fn packet_socket(at: &Namespace, interface: &str, ethertype: u16) -> io::Result<Socket> {
     at.enter(|| {

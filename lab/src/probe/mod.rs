@@ -11,7 +11,7 @@ mod tcp;
 mod udp;
 
 pub use capture::Capture;
-pub use ether::EtherListener;
+pub use ether::{EtherListener, FrameSender};
 pub use multicast::{Listen, UdpListener};
 pub use ping::{PingOptions, PingReport, Pinger, ping, ping_with_payload, wait_ping};
 pub use tcp::{StreamReport, TcpStreamProbe, TransferReport, tcp_transfer};

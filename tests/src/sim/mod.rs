@@ -10,7 +10,7 @@ mod flow;
 mod layout;
 mod network;
 mod node;
-mod random;
+pub(crate) mod random;
 mod report;
 mod scenario;
 mod world;
