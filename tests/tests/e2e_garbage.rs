@@ -1,45 +1,13 @@
 //! Datagrams from strangers move counters and nothing else.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rmesh_lab::probe::Pinger;
+use rmesh_lab::probe::{Capture, Pinger};
+use rmesh_lab::{Host, Link};
+use rmesh_tests::hostile::{Attacker, Datagram, Mutator, PORT, Vitals, lines_per_second_max};
 use rmesh_tests::story;
-
-/// Small, fast and the same each time.
-fn dice(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-/// Garbage of every kind: noise, rmesh headers with noise behind them, replays of real datagrams
-/// cannot be had here; lengths from nothing to the largest.
-fn garbage(seed: &mut u64) -> Vec<u8> {
-    let length = match dice(seed) % 4 {
-        0 => dice(seed) % 64,
-        1 => dice(seed) % 1500,
-        2 => 16 + dice(seed) % 200,
-        _ => 9000,
-    };
-    let mut bytes: Vec<u8> = (0..length).map(|_| dice(seed) as u8).collect();
-    if !dice(seed).is_multiple_of(4) {
-        let kind = (dice(seed) % 6) as u8;
-        if let Some(first) = bytes.first_mut() {
-            *first = 0x10 | kind;
-        }
-        // A receiver index and lane that may well exist.
-        let small = dice(seed).is_multiple_of(3);
-        bytes
-            .iter_mut()
-            .skip(1)
-            .take(12)
-            .filter(|_| small)
-            .for_each(|byte| *byte &= 1);
-    }
-    bytes
-}
+use rmesh_tests::story::{OTHER_SECRET, Story};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
@@ -65,11 +33,11 @@ fn a_flood_of_garbage_moves_only_counters() {
     let sent = stranger.enter(|| {
         let sockets = [UdpSocket::bind("0.0.0.0:0"), UdpSocket::bind("[::]:0")];
         let sockets = sockets.map(|socket| socket.expect("a socket"));
-        let (mut seed, mut sent) = (0x9e37_79b9_7f4a_7c15, 0u64);
+        let (mut dice, mut sent) = (Mutator::new(1), 0u64);
         while start.elapsed() < Duration::from_secs(5) {
-            let at = (dice(&mut seed) % 2) as usize;
+            let at = dice.below(2);
             let target = SocketAddr::new(targets[at], 6783);
-            sent += u64::from(sockets[at].send_to(&garbage(&mut seed), target).is_ok());
+            sent += u64::from(sockets[at].send_to(&dice.garbage(), target).is_ok());
             if sent % 64 == 0 {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -117,4 +85,155 @@ fn a_flood_of_garbage_moves_only_counters() {
         moved || after["frames"] != before["frames"],
         "garbage must be counted"
     );
+}
+
+/// Hostile datagrams of the long test.
+const MILLION: u64 = 1_000_000;
+/// Memory that a daemon under attack may take for its full queues and buffers, in bytes.
+const GROWTH_MAX: u64 = 24 << 20;
+/// Lines a second that strangers may make a daemon write.
+const LINES_MAX: usize = 10;
+
+fn v4(link: &Link, host: &Host) -> Ipv4Addr {
+    match link.address(host, false) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!("asked for IPv4"),
+    }
+}
+
+/// What must not change, whatever strangers send.
+fn standing(story: &Story, host: &Host) -> Vec<serde_json::Value> {
+    let status = story.status(host);
+    let of_status = [
+        "peers_total",
+        "peers_reachable",
+        "peers_direct",
+        "attached",
+        "boot",
+        "pid",
+    ];
+    let mut standing: Vec<_> = of_status.iter().map(|name| status[*name].clone()).collect();
+    standing.push(status["control"]["handshakes_completed"].clone());
+    for peer in story.peers(host) {
+        standing.extend(["name", "session", "path"].map(|name| peer[name].clone()));
+    }
+    standing
+}
+
+#[test]
+fn a_million_hostile_datagrams_change_nothing() {
+    let mut story = story!("million");
+    let [a, b, stranger] = story.hosts(["a", "b", "s"]);
+    let (ab, wire) = (story.link(&a, &b), story.link(&a, &stranger));
+    let capture = Capture::start(&a, &ab.interface(&a)).expect("a capture");
+    let from_stranger = Capture::start(&a, &wire.interface(&a)).expect("a capture");
+    let routers = [
+        story.launch(&a, &[ab.address(&b, false)]),
+        story.launch(&b, &[]),
+    ];
+    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    let _two = story.container(&b, "two", "10.32.0.2/24");
+    let far: IpAddr = "10.32.0.2".parse().expect("an address");
+    story.expect_ping(Duration::from_secs(2), &one, far);
+    // A peer with a wrong secret never stops calling.
+    let secret = story
+        .file("wrong", OTHER_SECRET, 0o600)
+        .display()
+        .to_string();
+    let target = wire.address(&a, false).to_string();
+    let arguments = ["--name", "s", "--secret-file", &secret, &target];
+    let _wrong = story.launch_bare(&stranger, &arguments, &[]);
+    let pinger = Pinger::start(&one, far, Duration::from_millis(20)).expect("pings");
+    std::thread::sleep(Duration::from_secs(2));
+    let frames = [capture.stop(), from_stranger.stop()].concat();
+    let real: Vec<Datagram> = frames
+        .iter()
+        .filter_map(|frame| Datagram::parse(frame))
+        .collect();
+    let pid = routers[0].process.pid();
+    let before = (
+        standing(&story, &a),
+        Vitals::of(pid).expect("a daemon"),
+        story.status(&a),
+    );
+    let records_before = lines_per_second_max(&routers[0].log);
+
+    let start = Instant::now();
+    let mut dice = Mutator::new(3);
+    let mut attackers = [(&b, &ab), (&stranger, &wire)].map(|(from, link)| {
+        (
+            Attacker::new(from, link, &a, pid).expect("a wire"),
+            v4(link, from),
+        )
+    });
+    let mut peak = before.1;
+    for number in 0..MILLION {
+        let (attacker, own) = &mut attackers[dice.below(2)];
+        let [x, y, z, last] = own.octets();
+        let ip = match dice.below(2) {
+            0 => *own,
+            _ => Ipv4Addr::new(x, y, z, last.wrapping_add(dice.below(200) as u8)),
+        };
+        let port = match dice.below(2) {
+            0 => PORT,
+            _ => 1_024 + dice.below(60_000) as u16,
+        };
+        attacker.send(SocketAddrV4::new(ip, port), &dice.next(&real));
+        if number.is_multiple_of(100_000) {
+            let now = Vitals::of(pid).expect("a daemon");
+            peak.rss_bytes = peak.rss_bytes.max(now.rss_bytes);
+        }
+    }
+    attackers
+        .iter()
+        .for_each(|(attacker, _)| attacker.wait_below(0));
+    let took = start.elapsed();
+    let pings = pinger.stop().expect("pings");
+    let lines = lines_per_second_max(&routers[0].log);
+    println!(
+        "{MILLION} datagrams, made of {} real ones, in {took:.1?}; pings meanwhile: {} of {}, longest gap {:?}",
+        real.len(),
+        pings.received,
+        pings.sent,
+        pings.longest_gap
+    );
+    let after = (
+        standing(&story, &a),
+        Vitals::of(pid).expect("a daemon"),
+        story.status(&a),
+    );
+    println!("{:?}\npeak RSS {}\n{:?}", before.1, peak.rss_bytes, after.1);
+    println!("lines a second: at most {records_before} before, {lines} during");
+    for side in ["control", "frames"] {
+        println!("{side} before {}\nafter {}", before.2[side], after.2[side]);
+    }
+    assert_eq!(before.0, after.0);
+    let received = |status: &serde_json::Value| status["frames"]["datagrams_received"].as_u64();
+    assert!(received(&after.2) >= received(&before.2).map(|count| count + MILLION * 99 / 100));
+    assert!(
+        peak.rss_bytes <= before.1.rss_bytes + GROWTH_MAX,
+        "memory grows"
+    );
+    assert!(
+        after.1.rss_bytes <= before.1.rss_bytes + GROWTH_MAX,
+        "memory grows"
+    );
+    assert_eq!(after.1.descriptors, before.1.descriptors);
+    assert!(
+        lines <= LINES_MAX.max(records_before),
+        "{}",
+        routers[0].logged()
+    );
+    assert!(pings.received * 10 >= pings.sent * 9, "traffic suffers");
+    for counter in [
+        "datagrams_forged",
+        "datagrams_replayed",
+        "datagrams_ignored",
+        "handshakes_refused",
+    ] {
+        let [before, after] = [&before.2, &after.2].map(|s| s["control"][counter].as_u64());
+        assert!(after > before, "{counter}: {before:?} to {after:?}");
+    }
+    story.expect_ping(Duration::from_secs(1), &one, far);
 }
