@@ -17,6 +17,10 @@ const FAILURE_EVERY: Duration = Duration::from_millis(100);
 /// Failing destinations told apart.
 const FAILURES_MAX: usize = 256;
 
+/// Longest datagram the control side has, in bytes: a probe that fills a packet of 1,500, and room.
+/// Without it strangers could fill the queue with datagrams of 64 KiB.
+const LEN_MAX: usize = 2_048;
+
 /// A worker's end of the queue.
 pub(crate) struct Inbox {
     sender: mpsc::Sender<Inbound>,
@@ -33,6 +37,14 @@ impl Inbox {
         }
     }
 
+    /// Takes a copy only if it can be of use.
+    fn put_bytes(&self, bytes: &[u8], message: impl FnOnce(Vec<u8>) -> Inbound) {
+        if bytes.len() > LEN_MAX {
+            return self.stats.drop_one(Reason::Malformed);
+        }
+        self.put(|| message(bytes.to_vec()));
+    }
+
     /// Makes the message only if there is room for it.
     fn put(&self, message: impl FnOnce() -> Inbound) {
         match self.sender.try_reserve() {
@@ -42,17 +54,11 @@ impl Inbox {
     }
 
     pub(crate) fn datagram(&self, source: SocketAddr, datagram: &[u8]) {
-        self.put(|| Inbound::Datagram {
-            source,
-            bytes: datagram.to_vec(),
-        });
+        self.put_bytes(datagram, |bytes| Inbound::Datagram { source, bytes });
     }
 
     pub(crate) fn relayed(&self, neighbour: PeerId, inner: &[u8]) {
-        self.put(|| Inbound::Relayed {
-            neighbour,
-            inner: inner.to_vec(),
-        });
+        self.put_bytes(inner, |inner| Inbound::Relayed { neighbour, inner });
     }
 
     pub(crate) fn want(&self, peer: PeerId) {
@@ -89,6 +95,24 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_peer_sends_is_not_kept() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let stats = Arc::new(WorkerStats::default());
+        let (inbox, from) = (
+            Inbox::new(sender, Arc::clone(&stats)),
+            "192.0.2.1:1".parse().unwrap(),
+        );
+        inbox.datagram(from, &[0; LEN_MAX + 1]);
+        inbox.relayed(PeerId([1; 16]), &[0; LEN_MAX + 1]);
+        assert!(receiver.try_recv().is_err());
+        inbox.datagram(from, &[0; LEN_MAX]);
+        assert!(receiver.try_recv().is_ok());
+        let mut counters = crate::PlaneCounters::default();
+        stats.add_to(&mut counters);
+        assert_eq!(counters.drops["malformed_datagram"], 2);
+    }
 
     #[test]
     fn a_full_queue_is_counted_and_failures_are_reported_sparingly() {
