@@ -16,6 +16,13 @@ pub const CODEC_VERSION: u8 = 1;
 /// Largest encoded message in bytes; no datagram and no state file comes near.
 pub const ENCODED_LEN_MAX: usize = 1 << 20;
 
+/// Messages up to this length, in bytes, are decoded under a limit of their own: those of all
+/// datagrams.
+const SHORT_LEN_MAX: usize = 2_048;
+/// Memory that such a message may claim, in bytes. bincode makes room for a text of the length it
+/// reads before it looks whether the text is there; an integer of one byte may claim 16.
+const SHORT_LIMIT: usize = 16 * SHORT_LEN_MAX;
+
 const CONFIG: Configuration<BigEndian, Varint, Limit<ENCODED_LEN_MAX>> =
     bincode::config::standard()
         .with_big_endian()
@@ -62,14 +69,19 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// Decodes exactly one value from the whole of `bytes`.
 ///
 /// # Errors
-/// Says what is wrong; memory used is bounded by the length of `bytes`.
+/// Says what is wrong. Memory used is at most a small multiple of the length of `bytes` and, for
+/// one text that is not there, 32 KiB (1 MiB if the message is longer than 2 KiB).
 pub fn decode<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, CodecError> {
     let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
     if version != CODEC_VERSION {
         return Err(CodecError::Version(version));
     }
-    let (value, used) = bincode::serde::decode_from_slice::<T, _>(body, CONFIG)
-        .map_err(|_| CodecError::Malformed)?;
+    let decoded = if body.len() <= SHORT_LEN_MAX {
+        bincode::serde::decode_from_slice::<T, _>(body, CONFIG.with_limit::<SHORT_LIMIT>())
+    } else {
+        bincode::serde::decode_from_slice::<T, _>(body, CONFIG)
+    };
+    let (value, used) = decoded.map_err(|_| CodecError::Malformed)?;
     if used != body.len() {
         return Err(CodecError::Trailing(body.len() - used));
     }
@@ -200,6 +212,16 @@ mod tests {
         let huge = [1, 253, 0, 0, 1, 0, 0, 0, 0, 0];
         assert_eq!(decode::<Bounded<(), 9>>(&huge), Err(CodecError::Malformed));
         assert_eq!(decode::<vec::Vec<u8>>(&huge), Err(CodecError::Malformed));
+    }
+
+    #[test]
+    fn short_messages_claim_little_and_all_of_them_are_still_read() {
+        let integers: Bounded<u64, SHORT_LEN_MAX> = Bounded::take_from(vec![0; SHORT_LEN_MAX - 3]);
+        let bytes = encode(&integers).unwrap();
+        assert_eq!(bytes.len(), SHORT_LEN_MAX + 1);
+        assert_eq!(decode(&bytes), Ok(integers));
+        let text = alloc::string::String::from_utf8(vec![b'x'; SHORT_LEN_MAX * 20]).unwrap();
+        assert_eq!(decode(&encode(&text).unwrap()), Ok(text));
     }
 
     proptest! {

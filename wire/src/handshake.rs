@@ -4,11 +4,11 @@
 //! the responder's [`Hello`], the third the initiator's.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Bounded;
 use crate::id::Boot;
 
 /// Prologue of every handshake: binds protocol and version into the transcript.
@@ -42,8 +42,8 @@ pub struct Hello {
     pub name: String,
     /// Lowest and highest protocol version spoken.
     pub versions: (u8, u8),
-    /// Ciphers offered, best first. At most [`CIPHERS_MAX`].
-    pub ciphers: Vec<Cipher>,
+    /// Ciphers offered, best first.
+    pub ciphers: Bounded<Cipher, CIPHERS_MAX>,
     /// Whether this side's policy allows plaintext for this pair.
     pub plaintext_allowed: bool,
     /// Where this side saw the other's handshake come from; `None` over a relay.

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use rmesh_wire::codec::Bounded;
 use rmesh_wire::datagram::{HEADER_LEN, Header, Kind, VERSION};
-use rmesh_wire::handshake::{BINDING_CONTEXT, CIPHERS_MAX, Cipher, Hello, NAME_LEN_MAX, PROLOGUE};
+use rmesh_wire::handshake::{BINDING_CONTEXT, Cipher, Hello, NAME_LEN_MAX, PROLOGUE};
 use rmesh_wire::{Instant, PeerId, codec};
 
 use super::dial::Goal;
@@ -142,7 +143,7 @@ impl Mesh {
             boot: self.boot,
             name: self.name.clone(),
             versions: (VERSION, VERSION),
-            ciphers: self.crypto.ciphers().to_vec(),
+            ciphers: Bounded::take_from(self.crypto.ciphers().iter().copied()),
             plaintext_allowed: false,
             observed,
         };
@@ -309,7 +310,6 @@ impl Mesh {
         let (lowest, highest) = hello.versions;
         let sane = hello.name.len() <= NAME_LEN_MAX
             && !hello.name.chars().any(char::is_control)
-            && hello.ciphers.len() <= CIPHERS_MAX
             && (lowest..=highest).contains(&VERSION);
         let mut signed = Vec::from(BINDING_CONTEXT);
         signed.extend_from_slice(&state.remote_static()?);
@@ -321,7 +321,7 @@ impl Mesh {
             .crypto
             .ciphers()
             .iter()
-            .filter(|cipher| hello.ciphers.contains(cipher));
+            .filter(|cipher| hello.ciphers.as_slice().contains(cipher));
         let cipher = offered.max().copied()?;
         Some(Proven {
             peer: peer_id(&hello.identity),
