@@ -29,8 +29,9 @@ struct Assembly {
     piece_len: usize,
     /// Bit per piece that has come.
     have: u64,
-    total_len: Option<usize>,
-    bytes: Vec<u8>,
+    /// Their numbers and contents. Room for the whole is made when all have come: a single piece
+    /// may claim to belong to 64 KiB.
+    pieces: Vec<(u8, Vec<u8>)>,
 }
 
 /// What came of a fragment.
@@ -78,49 +79,49 @@ impl Reassembly {
         let Some(piece_len) = piece_len(header, piece.len()) else {
             return Outcome::Refused;
         };
-        if !self.assemblies.contains_key(&key) {
-            self.start(key, header.count, piece_len, now);
-        }
         let Some(assembly) = self.assemblies.get_mut(&key) else {
-            return Outcome::Refused;
+            self.make_room(&key, piece.len());
+            let assembly = Assembly {
+                since: now,
+                count: header.count,
+                piece_len,
+                have: 1 << (header.index % 64),
+                pieces: vec![(header.index, piece.to_vec())],
+            };
+            self.bytes += piece.len();
+            self.assemblies.insert(key, assembly);
+            return Outcome::Waiting; // There are always at least two.
         };
-        if assembly.count != header.count || assembly.piece_len != piece_len {
+        let bit = 1u64 << (header.index % 64);
+        let fits = assembly.count == header.count && assembly.piece_len == piece_len;
+        if !fits || assembly.have & bit != 0 {
             return Outcome::Refused;
         }
-        if !assembly.put(header, piece) {
-            return Outcome::Refused;
+        assembly.have |= bit;
+        assembly.pieces.push((header.index, piece.to_vec()));
+        let is_whole = assembly.have.count_ones() == u32::from(assembly.count);
+        self.bytes += piece.len();
+        if is_whole {
+            let done = self.remove(key);
+            return done.map_or(Outcome::Refused, |done| Outcome::Complete(done.join()));
         }
-        if assembly.have.count_ones() < u32::from(assembly.count) {
-            return Outcome::Waiting;
+        while self.bytes > BYTES_MAX && self.assemblies.len() > 1 {
+            self.abandon_oldest(|other| *other != key);
         }
-        self.remove(key).map_or(Outcome::Refused, |done| {
-            let mut bytes = done.bytes;
-            bytes.truncate(done.total_len.unwrap_or(0));
-            Outcome::Complete(bytes)
-        })
+        Outcome::Waiting
     }
 
-    fn start(&mut self, key: Key, count: u8, piece_len: usize, now: Instant) {
-        let capacity = usize::from(count) * piece_len;
+    /// Gives up old payloads until there is room for a new one that begins with `len` bytes.
+    fn make_room(&mut self, key: &Key, len: usize) {
         let in_session = |other: &Key| other.session == key.session;
         while self.assemblies.keys().filter(|k| in_session(k)).count() >= PER_SESSION_MAX {
             self.abandon_oldest(in_session);
         }
         while self.assemblies.len() >= TOTAL_MAX
-            || (self.bytes + capacity > BYTES_MAX && !self.assemblies.is_empty())
+            || (self.bytes + len > BYTES_MAX && !self.assemblies.is_empty())
         {
             self.abandon_oldest(|_| true);
         }
-        self.bytes += capacity;
-        let assembly = Assembly {
-            since: now,
-            count,
-            piece_len,
-            have: 0,
-            total_len: None,
-            bytes: vec![0; capacity],
-        };
-        self.assemblies.insert(key, assembly);
     }
 
     fn abandon_oldest(&mut self, among: impl Fn(&Key) -> bool) {
@@ -134,7 +135,7 @@ impl Reassembly {
 
     fn remove(&mut self, key: Key) -> Option<Assembly> {
         let assembly = self.assemblies.remove(&key)?;
-        self.bytes -= assembly.bytes.len();
+        self.bytes -= assembly.len();
         Some(assembly)
     }
 
@@ -144,7 +145,7 @@ impl Reassembly {
         self.assemblies.retain(|_, assembly| {
             let keep = now.saturating_duration_since(assembly.since) < WAIT_MAX;
             if !keep {
-                *bytes -= assembly.bytes.len();
+                *bytes -= assembly.len();
                 *abandoned += 1;
             }
             keep
@@ -158,22 +159,19 @@ impl Reassembly {
 }
 
 impl Assembly {
-    /// Copies a piece to its place; false if it came before.
-    fn put(&mut self, header: &FragmentHeader, piece: &[u8]) -> bool {
-        let bit = 1u64 << (header.index % 64);
-        let offset = usize::from(header.offset);
-        let Some(place) = self.bytes.get_mut(offset..offset + piece.len()) else {
-            return false;
-        };
-        if self.have & bit != 0 {
-            return false;
+    /// Bytes held.
+    fn len(&self) -> usize {
+        self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+    }
+
+    /// All pieces in their order; they have been checked to leave no gap.
+    fn join(mut self) -> Vec<u8> {
+        self.pieces.sort_unstable_by_key(|(index, _)| *index);
+        let mut whole = Vec::with_capacity(self.len());
+        for (_, piece) in &self.pieces {
+            whole.extend_from_slice(piece);
         }
-        place.copy_from_slice(piece);
-        self.have |= bit;
-        if header.index + 1 == header.count {
-            self.total_len = Some(offset + piece.len());
-        }
-        true
+        whole
     }
 }
 
