@@ -195,13 +195,16 @@ fn read(doing: &str, message: NetlinkBuffer<&[u8]>) -> Result<Item, KernelError>
     let flags = message.flags();
     let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.into_inner());
     match parsed.map(|message| message.payload) {
-        Ok(NetlinkPayload::Error(error)) if error.code.is_none() => Ok(Item::End),
-        Ok(NetlinkPayload::Error(error)) => {
-            Err(failure(doing, error.to_io(), explanation(&error, flags)))
-        }
+        Ok(NetlinkPayload::Error(error)) => match error.code {
+            None => Ok(Item::End),
+            Some(code) => Err(failure(
+                doing,
+                cause(code.get()),
+                explanation(&error, flags),
+            )),
+        },
         Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
-            let cause = io::Error::from_raw_os_error(done.code.saturating_neg());
-            Err(failure(doing, cause, String::new()))
+            Err(failure(doing, cause(done.code), String::new()))
         }
         Ok(NetlinkPayload::Done(_)) => Ok(Item::End),
         Ok(NetlinkPayload::InnerMessage(object)) => Ok(Item::Object(Box::new(object))),
@@ -211,6 +214,11 @@ fn read(doing: &str, message: NetlinkBuffer<&[u8]>) -> Result<Item, KernelError>
             Ok(Item::Unreadable)
         }
     }
+}
+
+/// The error that the kernel names by a negative number.
+fn cause(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code.saturating_neg())
 }
 
 /// The kernel's own words about an error, in parentheses, if it had any.
@@ -255,6 +263,16 @@ pub(super) fn nonsense(doing: &str, reason: &str) -> KernelError {
     KernelError::Nonsense {
         doing: doing.to_owned(),
         reason: reason.to_owned(),
+    }
+}
+
+/// What a fuzzer drives: everything a kernel's answer may hold.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mut rest: &[u8]) {
+    while let Ok(Some(message)) = next_message("fuzz", &mut rest) {
+        if let Err(error) = read("fuzz", message) {
+            assert!(!error.to_string().is_empty());
+        }
     }
 }
 
