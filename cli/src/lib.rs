@@ -10,6 +10,8 @@ mod daemon;
 mod demo;
 mod duration;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod peer_address;
 mod render;
 mod state;

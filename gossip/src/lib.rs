@@ -11,6 +11,8 @@ extern crate alloc;
 
 pub mod api;
 pub mod crypto;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod limits;
 mod mesh;
 mod random;

@@ -6,6 +6,8 @@
 
 pub mod attach;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod kernel;
 pub mod plane;
 pub mod port;

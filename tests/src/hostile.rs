@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use rmesh_lab::probe::FrameSender;
 use rmesh_lab::{Host, Link};
 
-use crate::sim::random::Random;
-
 /// The port every router of a story listens on.
 pub const PORT: u16 = 6783;
 const ETHERNET_LEN: usize = 14;
@@ -68,6 +66,12 @@ impl Datagram {
     /// The lane its header names.
     pub fn lane(&self) -> Option<u8> {
         self.payload.get(8).copied()
+    }
+}
+
+impl AsRef<[u8]> for Datagram {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
     }
 }
 
@@ -173,85 +177,6 @@ fn checksum(header: &[u8]) -> u16 {
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !(((folded & 0xffff) + (folded >> 16)) as u16)
-}
-
-/// Changes datagrams, the same way each time for one seed.
-pub struct Mutator(Random);
-
-impl Mutator {
-    /// Dice that fall as `seed` says.
-    pub fn new(seed: u64) -> Self {
-        Mutator(Random::new(seed))
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0.below(bound)
-    }
-
-    /// One of the captured datagrams, damaged in one of several ways or not at all; sometimes
-    /// noise instead.
-    pub fn next(&mut self, real: &[Datagram]) -> Vec<u8> {
-        let Some(datagram) = self.0.pick(real) else {
-            return self.garbage();
-        };
-        let mut bytes = datagram.payload.clone();
-        match self.below(8) {
-            // As it was: a replay, and out of its order.
-            0 | 1 => {}
-            2 => bytes.truncate(self.below(bytes.len() + 1)),
-            3 => {
-                let more = self.below(64);
-                bytes.extend((0..more).map(|_| self.0.next() as u8));
-            }
-            // In the header, where index, lane and counter are.
-            4 => self.flip(&mut bytes, 16),
-            // Two of them, joined.
-            5 => {
-                let other = self.0.pick(real).map_or(&[][..], |other| &other.payload);
-                bytes.truncate(self.below(bytes.len() + 1));
-                bytes.extend(other.iter().skip(bytes.len()));
-            }
-            6 => return self.garbage(),
-            _ => {
-                let len = bytes.len();
-                for _ in 0..=self.below(4) {
-                    self.flip(&mut bytes, len);
-                }
-            }
-        }
-        bytes
-    }
-
-    fn flip(&mut self, bytes: &mut [u8], among: usize) {
-        let at = self.below(among.min(bytes.len()));
-        if let Some(byte) = bytes.get_mut(at) {
-            *byte ^= 1 << self.0.below(8);
-        }
-    }
-
-    /// Noise, mostly behind something like a header; lengths from nothing to the largest.
-    pub fn garbage(&mut self) -> Vec<u8> {
-        let length = match self.below(4) {
-            0 => self.below(64),
-            1 => self.below(1_500),
-            2 => 16 + self.below(200),
-            _ => 9_000,
-        };
-        let mut bytes: Vec<u8> = (0..length).map(|_| self.0.next() as u8).collect();
-        if self.below(4) != 0 {
-            let kind = self.below(6) as u8;
-            // A receiver index and lane that may well exist.
-            let small = self.below(3) == 0;
-            for byte in bytes.iter_mut().skip(1).take(12).filter(|_| small) {
-                *byte &= 1;
-            }
-            if let Some(first) = bytes.first_mut() {
-                *first = 0x10 | kind;
-            }
-        }
-        bytes
-    }
 }
 
 /// What a process holds.

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use start::Options;
 pub(crate) use targets::TARGETS_MAX;

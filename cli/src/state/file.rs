@@ -204,3 +204,20 @@ fn replace(folder: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> io::Re
     fs::rename(temporary, path)?;
     fs::File::open(folder)?.sync_all()
 }
+
+/// What a fuzzer drives: a state file as it was found, and a whole one with that content.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz<T: DeserializeOwned>(file: File, bytes: &[u8]) {
+    let _ = decode::<T>(file, bytes);
+    if let Ok(body) = std::str::from_utf8(bytes) {
+        let sum = checksum(file, body);
+        let whole = format!("rmesh {} {VERSION} {sum}\n{body}\n", file.name());
+        let _ = decode::<T>(file, whole.as_bytes());
+        let newer = format!("rmesh {} {} {sum}\n{body}\n", file.name(), VERSION + 1);
+        let refused = decode::<T>(file, newer.as_bytes()).err();
+        assert!(
+            refused.is_some_and(|why| why.contains("version")),
+            "{refused:?}"
+        );
+    }
+}

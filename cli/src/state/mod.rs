@@ -21,6 +21,8 @@ use crate::peer_address::PeerAddress;
 pub(crate) use file::{File, StateError};
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder};
 pub(crate) use saver::Saver;
+#[cfg(feature = "fuzzing")]
+pub(crate) use secret_file::fuzz as fuzz_secret_file;
 pub(crate) use secret_file::read_secret;
 
 /// Name of the log of a daemon in the background.
@@ -141,6 +143,19 @@ fn unhex(text: &str) -> Option<Key> {
         *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
     }
     Some(key)
+}
+
+/// What a fuzzer drives: every state file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    file::fuzz::<String>(File::Identity, bytes);
+    file::fuzz::<u64>(File::Boot, bytes);
+    file::fuzz::<Vec<PeerAddress>>(File::Peers, bytes);
+    file::fuzz::<Vec<SocketAddr>>(File::Hints, bytes);
+    file::fuzz::<Vec<Attachment>>(File::Attachments, bytes);
+    if let Some(key) = std::str::from_utf8(bytes).ok().and_then(unhex) {
+        assert!(unhex(&hex(&key.0)) == Some(key));
+    }
 }
 
 #[cfg(test)]

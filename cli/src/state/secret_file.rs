@@ -39,6 +39,14 @@ fn read(source: impl Read) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
+/// What a fuzzer drives: the content of a secret file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(text) = read(bytes) {
+        let _ = rmesh_gossip::crypto::secret::parse(&text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

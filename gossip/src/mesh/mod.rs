@@ -321,6 +321,12 @@ impl Mesh {
             .view_hash(|peer| *peer == self.me || self.routes.reaches(peer))
     }
 
+    /// Some session of this peer, for fuzzers that speak as a member.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn fuzz_session(&mut self) -> Option<&mut Session> {
+        self.sessions.values_mut().next()
+    }
+
     fn on_datagram(&mut self, origin: Origin, datagram: &[u8], now: Instant) {
         let Ok(header) = Header::decode(datagram) else {
             self.counters.datagrams_ignored += 1;

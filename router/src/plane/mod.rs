@@ -16,6 +16,8 @@ mod engine;
 mod fdb;
 mod floods;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod handle;
 mod inbox;
 mod outbox;

@@ -1,0 +1,23 @@
+//! What fuzzers drive: every way in which bytes of others reach this crate.
+
+use crate::attach::TargetSpec;
+use crate::kernel;
+use crate::plane::fuzz::{datagram, frame, member};
+
+/// Names and functions of the targets.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("plane_datagram", datagram),
+    ("plane_member", member),
+    ("plane_frame", frame),
+    ("netlink_answer", kernel::netlink::fuzz),
+    ("attach_target", attach_target),
+];
+
+/// How an operator names a container.
+fn attach_target(bytes: &[u8]) {
+    if let Ok(text) = core::str::from_utf8(bytes)
+        && let Ok(target) = text.parse::<TargetSpec>()
+    {
+        assert_eq!(target.to_string().parse::<TargetSpec>().ok(), Some(target));
+    }
+}
