@@ -20,8 +20,11 @@ use crate::duration;
 use crate::peer_address::{PeerAddress, parse_socket_address};
 use crate::state;
 
-/// Names and functions of the targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target's name and what it does with one input.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Entry] = &[
     ("api_request", api_request),
     ("api_body", api_body),
     ("api_answer", api_answer),

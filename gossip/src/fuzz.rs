@@ -23,8 +23,11 @@ use crate::topology::control::Control;
 use crate::topology::record::{AgedRecord, RECORD_LEN_MAX, Record, SignedRecord};
 use crate::topology::{Graph, Store};
 
-/// Names and functions of the targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target's name and what it does with one input.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Entry] = &[
     ("gossip_control", control),
     ("gossip_record", record),
     ("gossip_hello", hello),

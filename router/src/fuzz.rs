@@ -4,8 +4,11 @@ use crate::attach::TargetSpec;
 use crate::kernel;
 use crate::plane::fuzz::{datagram, frame, member};
 
-/// Names and functions of the targets.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target's name and what it does with one input.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Entry] = &[
     ("plane_datagram", datagram),
     ("plane_member", member),
     ("plane_frame", frame),

@@ -12,7 +12,7 @@ use rmesh_wire::probe::Probe;
 use rmesh_wire::relay::{INNER_OFFSET, RelayEnds};
 use rmesh_wire::{Mac, PeerId};
 
-pub(super) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(super) const TARGETS: &[rmesh_gossip::fuzz::Entry] = &[
     ("wire_header", header),
     ("wire_relay", relay),
     ("wire_payload", payload),
