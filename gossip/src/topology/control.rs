@@ -128,7 +128,8 @@ impl Store {
         let mut by_bucket: Vec<Vec<Holding>> = alloc::vec![Vec::new(); BUCKETS];
         for stored in self.iter() {
             let key = stored.record.key();
-            if let Some(held) = by_bucket.get_mut(usize::from(bucket(&key))) {
+            let place = by_bucket.get_mut(usize::from(bucket(&key)));
+            if let Some(held) = place.filter(|_| differs(bucket(&key))) {
                 held.push(Holding {
                     key,
                     version: stored.record.version,
@@ -164,6 +165,8 @@ impl Store {
         let push = newer
             .chain(self.iter().filter(unlisted))
             .filter(|stored| stored.is_fresh(now))
+            // What would not be sent is not copied: a short list may name a big part of the store.
+            .take(ANSWERS_MAX * RECORDS_PER_MESSAGE)
             .map(|stored| stored.aged(now));
         let mut messages = pack_records(push);
         messages.truncate(ANSWERS_MAX);
