@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rmesh_wire::datagram::{Header, Kind, TAG_LEN};
+use rmesh_wire::datagram::{Header, HeaderError, Kind, TAG_LEN};
 use rmesh_wire::flood::{self, FloodHeader};
 use rmesh_wire::fragment::FragmentHeader;
 use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
@@ -35,6 +35,7 @@ impl Engine {
         now: Instant,
     ) {
         let result = match Header::decode(buffer.data()) {
+            Err(HeaderError::Version(_)) => Err(Reason::UnknownVersion),
             Err(_) => Err(Reason::Malformed),
             Ok(header) if !is_ours(&header) => {
                 self.inbox.datagram(source, buffer.data());

@@ -74,6 +74,8 @@ reasons! {
     PortWrite = "port_write",
     /// Not an rmesh datagram.
     Malformed = "malformed_datagram",
+    /// A datagram of a version that is not spoken here.
+    UnknownVersion = "unknown_version",
     /// Longer than any datagram can be.
     Truncated = "truncated_datagram",
     /// An index no session has.

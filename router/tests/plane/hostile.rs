@@ -64,6 +64,7 @@ fn garbage_moves_counters_and_nothing_else() {
     assert_eq!(counters.datagrams_received, sent);
     let lane_zero = 1; // One flipped bit makes lane 0 of lane 1, another a relay datagram.
     assert_eq!(counters.drops.values().sum::<u64>() + lane_zero, sent);
+    assert_eq!(counters.drops["unknown_version"], 1, "refused by name");
     assert_eq!(counters.frames_to_bridge, 0);
     assert!(matches!(b.told(), Some(Inbound::Datagram { .. })));
     send_to(&wire, &b, &good);
