@@ -260,5 +260,10 @@ fn a_million_hostile_datagrams_change_nothing() {
         routers[0].logged()
     );
     assert!(pings.received * 10 >= pings.sent * 9, "traffic suffers");
+    assert_eq!(
+        story.status(&stranger)["peers_total"],
+        0,
+        "a wrong secret opens nothing"
+    );
     story.expect_ping(Duration::from_secs(1), &one, far);
 }
