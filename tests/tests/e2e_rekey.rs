@@ -1,9 +1,11 @@
 //! Sessions are renewed under traffic, and no frame is lost or comes twice.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
+use rmesh_lab::probe::Capture;
 use rmesh_lab::{Container, Host};
+use rmesh_tests::hostile::{Attacker, Datagram, PORT};
 use rmesh_tests::story;
 use rmesh_tests::story::{Router, Story};
 use rmesh_tests::stream::Stream;
@@ -28,6 +30,7 @@ fn expect_no_loss(
     hosts: [&Host; 2],
     containers: [&Container; 2],
     routers: &[Router],
+    meanwhile: impl FnOnce(),
 ) {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     let [one, two] = containers;
@@ -37,7 +40,7 @@ fn expect_no_loss(
         Stream::start(one, two, address("10.32.0.2"), PACE, 1_000).expect("sockets"),
         Stream::start(two, one, address("10.32.0.1"), PACE, 1_000).expect("sockets"),
     ];
-    std::thread::sleep(TRAFFIC_TIME);
+    meanwhile();
     let reports = streams.map(Stream::stop);
     let after = hosts.map(|host| completed(story, host));
     println!("handshakes completed: {before:?} to {after:?}; streams: {reports:?}");
@@ -67,13 +70,42 @@ fn a_session_is_renewed_under_load_without_losing_a_frame() {
     let [a, b] = story.hosts(["a", "b"]);
     let ab = story.link(&a, &b);
     let routers = [
-        story.launch_with(&b, &[], &REKEY),
         story.launch_with(&a, &[&ab.address(&b, false).to_string()], &REKEY),
+        story.launch_with(&b, &[], &REKEY),
     ];
     story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
     let one = story.container(&a, "one", "10.32.0.1/24");
     let two = story.container(&b, "two", "10.32.0.2/24");
-    expect_no_loss(&story, [&a, &b], [&one, &two], &routers);
+    let unknown = || story.status(&a)["frames"]["drops"]["unknown_session"].as_u64();
+    expect_no_loss(&story, [&a, &b], [&one, &two], &routers, || {
+        // What was recorded under a session is worth nothing once the session has gone.
+        let capture = Capture::start(&a, &ab.interface(&a)).expect("a capture");
+        std::thread::sleep(Duration::from_secs(1));
+        let frames = capture.stop();
+        std::thread::sleep(TRAFFIC_TIME);
+        let (IpAddr::V4(to), IpAddr::V4(from)) = (ab.address(&a, false), ab.address(&b, false))
+        else {
+            panic!("the link has IPv4")
+        };
+        let recorded = frames.iter().filter_map(|frame| Datagram::parse(frame));
+        let recorded = recorded.filter(|d| *d.destination.ip() == to && d.is_record());
+        let recorded: Vec<_> = recorded.filter(|d| d.lane() != Some(0)).collect();
+        let pid = routers[0].process.pid();
+        let mut attacker = Attacker::new(&b, &ab, &a, pid).expect("a wire");
+        for port in PORT..PORT + 64 {
+            let source = SocketAddrV4::new(from, port);
+            recorded
+                .iter()
+                .for_each(|datagram| attacker.send(source, &datagram.payload));
+        }
+        attacker.wait_below(0);
+        println!("{} records of ended sessions replayed", attacker.sent());
+        story.expect_within(
+            Duration::from_secs(1),
+            "each is of an unknown session",
+            || unknown() == Some(attacker.sent()),
+        );
+    });
 }
 
 #[test]
@@ -90,5 +122,7 @@ fn a_session_through_a_relay_is_renewed_without_losing_a_frame() {
     let one = story.container(&a, "one", "10.32.0.1/24");
     let two = story.container(&c, "two", "10.32.0.2/24");
     assert_eq!(story.path_kind(&a, &c), "relay");
-    expect_no_loss(&story, [&a, &c], [&one, &two], &routers);
+    expect_no_loss(&story, [&a, &c], [&one, &two], &routers, || {
+        std::thread::sleep(TRAFFIC_TIME)
+    });
 }
