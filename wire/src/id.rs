@@ -121,6 +121,11 @@ pub enum ParseIdError {
     PeerId,
 }
 
+/// Whether there are only hexadecimal digits; numbers are also read with a sign before them.
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl FromStr for Mac {
     type Err = ParseIdError;
 
@@ -130,7 +135,7 @@ impl FromStr for Mac {
         for byte in &mut bytes {
             let group = groups
                 .next()
-                .filter(|g| g.len() == 2)
+                .filter(|g| g.len() == 2 && is_hex(g))
                 .ok_or(ParseIdError::Mac)?;
             *byte = u8::from_str_radix(group, 16).map_err(|_| ParseIdError::Mac)?;
         }
@@ -147,7 +152,7 @@ impl FromStr for PeerId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = [0; 16];
-        if text.len() != 32 || !text.is_ascii() {
+        if text.len() != 32 || !is_hex(text) {
             return Err(ParseIdError::PeerId);
         }
         for (byte, at) in bytes.iter_mut().zip((0..32).step_by(2)) {
@@ -167,7 +172,14 @@ mod tests {
     fn text_forms_come_back() {
         let mac = Mac([2, 0, 0x5e, 0x10, 0, 0xfe]);
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        assert_eq!("2:0:5e:10:0:1".parse::<Mac>(), Err(ParseIdError::Mac));
+        for wrong in ["2:0:5e:10:0:1", "+2:00:5e:10:00:01"] {
+            assert_eq!(wrong.parse::<Mac>(), Err(ParseIdError::Mac));
+        }
+        assert!(
+            "+123456789abcdef0123456789abcde+"
+                .parse::<PeerId>()
+                .is_err()
+        );
         let peer = PeerId(*b"0123456789abcdef");
         assert_eq!(peer.to_string().parse(), Ok(peer));
         assert_eq!(peer.short().to_string(), "303132333435");
