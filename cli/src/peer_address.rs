@@ -108,7 +108,9 @@ fn bracketed(rest: &str) -> Option<PeerAddress> {
 }
 
 fn parse_port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|port| *port != 0)
+    // Numbers are also read with a sign before them.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
 }
 
 /// An IPv4 address or a host name (RFC 1123 section 2.1, and the underscore that people use).
@@ -173,6 +175,7 @@ mod tests {
             ":",
             "host:",
             "host:0",
+            "host:+1",
             "host:70000",
             "a b",
             "-x",

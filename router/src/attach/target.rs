@@ -24,6 +24,9 @@ impl FromStr for TargetSpec {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || AttachError::TargetSyntax { text: text.into() };
         if let Some(pid) = text.strip_prefix("pid:") {
+            if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(wrong()); // a sign
+            }
             let pid: u32 = pid.parse().map_err(|_| wrong())?;
             return (pid > 0).then_some(TargetSpec::Pid(pid)).ok_or_else(wrong);
         }
@@ -67,7 +70,7 @@ mod tests {
             assert_eq!(target.to_string(), text);
         }
         for text in [
-            "", ".", "..", "a/b", "./a", "pid:", "pid:0", "pid:-1", "pid:x", "a\0b",
+            "", ".", "..", "a/b", "./a", "pid:", "pid:0", "pid:-1", "pid:+1", "pid:x", "a\0b",
         ] {
             assert!(text.parse::<TargetSpec>().is_err(), "{text:?}");
         }
