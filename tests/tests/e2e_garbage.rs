@@ -200,18 +200,26 @@ fn attack(attackers: &mut [(Attacker, Ipv4Addr); 2], real: &[Datagram], victim: 
 #[test]
 fn a_million_hostile_datagrams_change_nothing() {
     let mut story = story!("million");
-    let [a, b, stranger] = story.hosts(["a", "b", "s"]);
+    let [a, b, c, stranger] = story.hosts(["a", "b", "c", "s"]);
     let (ab, wire) = (story.link(&a, &b), story.link(&a, &stranger));
+    let bc = story.link(&b, &c);
     let captures = [&ab, &wire].map(|link| Capture::start(&a, &link.interface(&a)));
     let routers = [
         story.launch(&a, &[ab.address(&b, false)]),
         story.launch(&b, &[]),
+        story.launch(&c, &[bc.address(&b, false)]),
     ];
     story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
     let one = story.container(&a, "one", "10.32.0.1/24");
     let _two = story.container(&b, "two", "10.32.0.2/24");
-    let far: IpAddr = "10.32.0.2".parse().expect("an address");
-    story.expect_ping(Duration::from_secs(2), &one, far);
+    // Through a relay, so that every kind of datagram is there to be recorded.
+    let _three = story.container(&c, "three", "10.32.0.3/24");
+    let [near, far] =
+        ["10.32.0.2", "10.32.0.3"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    for address in [near, far] {
+        story.expect_ping(Duration::from_secs(2), &one, address);
+    }
+    assert_eq!(story.path_kind(&a, &c), "relay");
     // A peer with a wrong secret never stops calling.
     let secret = story
         .file("wrong", OTHER_SECRET, 0o600)
@@ -265,5 +273,7 @@ fn a_million_hostile_datagrams_change_nothing() {
         0,
         "a wrong secret opens nothing"
     );
-    story.expect_ping(Duration::from_secs(1), &one, far);
+    for address in [near, far] {
+        story.expect_ping(Duration::from_secs(1), &one, address);
+    }
 }
