@@ -16,7 +16,7 @@ const REKEY: [&str; 2] = ["--rekey-after", "1s"];
 const RENEWALS_MIN: u64 = 10;
 const TRAFFIC_TIME: Duration = Duration::from_secs(20);
 /// Time between two datagrams of each direction.
-const PACE: Duration = Duration::from_micros(500);
+const PACE: Duration = Duration::from_micros(250);
 
 fn completed(story: &Story, host: &Host) -> u64 {
     story.status(host)["control"]["handshakes_completed"]
