@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
-use rmesh_wire::codec::{self, Bounded};
+use rmesh_wire::codec;
 use rmesh_wire::datagram::{HEADER_LEN, Header, Kind};
 use rmesh_wire::handshake::PROLOGUE;
 use rmesh_wire::relay::{RelayEnds, TTL};
@@ -137,7 +137,7 @@ fn record(bytes: &[u8]) {
         let Some(signed) = record.sign(&crypto, &identity, public) else {
             return;
         };
-        assert!(signed.bytes == Bounded::take_from(own));
+        assert_eq!(signed.bytes.as_slice(), own);
         let aged = AgedRecord {
             age_ms: 0,
             signed: SignedRecord { ..signed },
