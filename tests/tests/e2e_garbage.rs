@@ -8,7 +8,7 @@ use rmesh_lab::{Host, Link};
 use rmesh_tests::fuzz::Mutator;
 use rmesh_tests::hostile::{Attacker, Datagram, PORT, Vitals, lines_per_second_max};
 use rmesh_tests::story;
-use rmesh_tests::story::{OTHER_SECRET, Story};
+use rmesh_tests::story::{OTHER_SECRET, Router, Story};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
@@ -197,6 +197,20 @@ fn attack(attackers: &mut [(Attacker, Ipv4Addr); 2], real: &[Datagram], victim: 
     most
 }
 
+/// A peer with a wrong secret, which never stops calling.
+fn launch_outsider(story: &mut Story, host: &Host, target: IpAddr) -> Router {
+    let secret = story
+        .file("wrong", OTHER_SECRET, 0o600)
+        .display()
+        .to_string();
+    let target = target.to_string();
+    story.launch_bare(
+        host,
+        &["--name", "s", "--secret-file", &secret, &target],
+        &[],
+    )
+}
+
 #[test]
 fn a_million_hostile_datagrams_change_nothing() {
     let mut story = story!("million");
@@ -220,14 +234,7 @@ fn a_million_hostile_datagrams_change_nothing() {
         story.expect_ping(Duration::from_secs(2), &one, address);
     }
     assert_eq!(story.path_kind(&a, &c), "relay");
-    // A peer with a wrong secret never stops calling.
-    let secret = story
-        .file("wrong", OTHER_SECRET, 0o600)
-        .display()
-        .to_string();
-    let target = wire.address(&a, false).to_string();
-    let arguments = ["--name", "s", "--secret-file", &secret, &target];
-    let _wrong = story.launch_bare(&stranger, &arguments, &[]);
+    let _wrong = launch_outsider(&mut story, &stranger, wire.address(&a, false));
     let pinger = Pinger::start(&one, far, Duration::from_millis(20)).expect("pings");
     std::thread::sleep(Duration::from_secs(2));
     let frames = captures
