@@ -147,6 +147,60 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Bounded<T, N
     }
 }
 
+/// Bytes, at most `N` of them, also while they are being decoded. Encoded as `Bounded<u8, N>` is,
+/// but in one piece instead of one element after the other.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Bytes<const N: usize>(Vec<u8>);
+
+impl<const N: usize> Bytes<N> {
+    /// Takes `bytes`; `None` if they are more than `N`.
+    pub fn new(bytes: Vec<u8>) -> Option<Self> {
+        (bytes.len() <= N).then_some(Bytes(bytes))
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, owned.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const N: usize> fmt::Debug for Bytes<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl<const N: usize> Serialize for Bytes<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Bytes<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Slice<const N: usize>;
+        impl<const N: usize> Visitor<'_> for Slice<N> {
+            type Value = Bytes<N>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {N} bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                let fits = bytes.len() <= N;
+                fits.then(|| Bytes(Vec::from(bytes)))
+                    .ok_or_else(|| E::custom("too many bytes"))
+            }
+        }
+        deserializer.deserialize_bytes(Slice)
+    }
+}
+
 /// A 64-byte Ed25519 signature (RFC 8032).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signature(pub [u8; 64]);
@@ -194,6 +248,19 @@ mod tests {
         let bytes = encode(&value).unwrap();
         assert_eq!(bytes, [1, 251, 1, 44, 2, 1, 2, 1, 9, 8, 7, 6]);
         assert_eq!(decode(&bytes), Ok(value));
+    }
+
+    #[test]
+    fn bytes_are_encoded_as_a_list_of_bytes() {
+        let list: Bounded<u8, 300> = Bounded::take_from(0..=255);
+        let bytes = Bytes::<300>::new(list.as_slice().to_vec()).unwrap();
+        let encoded = encode(&list).unwrap();
+        assert_eq!(encode(&bytes).unwrap(), encoded);
+        assert_eq!(decode(&encoded), Ok(bytes));
+        assert_eq!(decode::<Bytes<255>>(&encoded), Err(CodecError::Malformed));
+        let cut = &encoded[..encoded.len() - 1];
+        assert_eq!(decode::<Bytes<300>>(cut), Err(CodecError::Malformed));
+        assert_eq!(Bytes::<2>::new(vec![0; 3]), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -14,14 +15,14 @@ use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
 use rmesh_wire::{Boot, Instant, PeerId, ShortId};
 
 use crate::api::{
-    Config, Counters, Endpoint, Event, Forwarding, Report, SendFailure, Target, TrafficSample,
-    Transmit,
+    Config, Counters, Endpoint, Event, FloodTree, Forwarding, Report, SendFailure, Target,
+    TrafficSample, Transmit,
 };
 use crate::crypto::{Crypto, Key, peer_id};
 use crate::limits::REKEY_AFTER;
 use crate::random::Random;
 use crate::topology::macs::Macs;
-use crate::topology::{Routes, Store};
+use crate::topology::{Graph, Routes, Store};
 
 mod dial;
 mod handshake;
@@ -95,6 +96,9 @@ pub struct Mesh {
     half_opens: HalfOpens,
     dialer: Dialer,
     store: Store,
+    /// The control links as the routes follow them, and the broadcast trees over them once asked for.
+    graph: Graph,
+    floods: OnceCell<BTreeMap<ShortId, FloodTree>>,
     routes: Routes,
     hops: BTreeMap<ShortId, PeerId>,
     macs: Macs,
@@ -106,6 +110,7 @@ pub struct Mesh {
     counters: Counters,
     dirty: Dirty,
     routes_due: Option<Instant>,
+    routes_followed: Instant,
     next_refused_report: Instant,
     next_timeout: (Instant, &'static str),
     rekey_after: Duration,
@@ -142,6 +147,8 @@ impl Mesh {
             half_opens: HalfOpens::default(),
             dialer: Dialer::default(),
             store: Store::default(),
+            graph: Graph::default(),
+            floods: OnceCell::new(),
             routes: Routes::default(),
             hops: BTreeMap::new(),
             macs: Macs::default(),
@@ -156,6 +163,7 @@ impl Mesh {
                 routes: true,
             },
             routes_due: None,
+            routes_followed: Instant::ZERO,
             next_refused_report: Instant::ZERO,
             next_timeout: (now, "start"),
             rekey_after: REKEY_AFTER,

@@ -2,9 +2,10 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::time::Duration;
 
-use rmesh_wire::codec::{self, Bounded};
+use rmesh_wire::codec::{self, Bytes};
 use rmesh_wire::payload::{Head, PayloadKind};
 use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId};
@@ -24,6 +25,9 @@ const BATCH: Duration = Duration::from_millis(5);
 const MISMATCHES: u32 = 2;
 /// Changed records within this time are followed together: one computation for all of them.
 const ROUTES_COALESCE: Duration = Duration::from_millis(10);
+/// Routes are followed at most this often while records keep changing: one change is followed at
+/// once, a burst of them does not cost a computation each (the hold-down of RFC 8405).
+const ROUTES_HOLD: Duration = Duration::from_millis(50);
 /// A repair with one neighbour is started at most this often.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -101,8 +105,7 @@ impl Mesh {
     }
 
     pub(crate) fn send_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
-        if bytes.len() <= CHANNEL_LEN_MAX {
-            let bytes = Bounded::take_from(bytes.iter().copied());
+        if let Some(bytes) = Bytes::<CHANNEL_LEN_MAX>::new(Vec::from(bytes)) {
             self.send_control(id, &Control::Channel(channel, bytes), now);
         }
     }
@@ -244,12 +247,15 @@ impl Mesh {
 
     /// Records changed: the routes follow soon.
     pub(crate) fn routes_changed(&mut self, now: Instant) {
-        self.routes_due.get_or_insert(now + ROUTES_COALESCE);
+        let soon = now + ROUTES_COALESCE;
+        self.routes_due
+            .get_or_insert(soon.max(self.routes_followed + ROUTES_HOLD));
     }
 
     /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
     pub(crate) fn refresh_routes(&mut self, now: Instant) {
         self.routes_due = None;
+        self.routes_followed = now;
         let graph = Graph::from_store(&self.store);
         let routes = graph.routes(&self.me);
         let known: Vec<PeerId> = self
@@ -274,12 +280,21 @@ impl Mesh {
             }
         }
         self.set_routes(routes);
+        self.set_graph(graph);
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             self.choose(id, "the routes changed", now);
         }
         self.forget_peers();
         self.refresh_macs(now);
+    }
+
+    fn set_graph(&mut self, graph: Graph) {
+        if graph != self.graph {
+            self.graph = graph;
+            self.floods = OnceCell::new();
+            self.dirty.forwarding = true;
+        }
     }
 
     fn set_routes(&mut self, routes: Routes) {

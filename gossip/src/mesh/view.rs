@@ -14,7 +14,6 @@ use super::session::Session;
 use crate::api::{
     CandidateReport, Endpoint, EndpointReport, Forwarding, PeerForwarding, PeerReport, Report,
 };
-use crate::topology::Graph;
 use crate::topology::record::{Body, EndpointRecord};
 use crate::topology::store::{finish, fnv};
 
@@ -23,6 +22,7 @@ impl Mesh {
         let mut sessions: Vec<&Session> = self.sessions.values().collect();
         sessions.sort_by_key(|session| session.established);
         let peers = self.peers.values().filter(|peer| peer.chosen.is_some());
+        let trees = || self.graph.flood_trees(&self.me);
         Forwarding {
             me: self.me,
             boot: self.boot,
@@ -31,7 +31,7 @@ impl Mesh {
             peers: peers.map(|peer| (peer.id, forwarding_of(peer))).collect(),
             next_hops: self.hops.clone(),
             macs: self.macs.iter().collect(),
-            floods: Graph::from_store(&self.store).flood_trees(&self.me),
+            floods: self.floods.get_or_init(trees).clone(),
         }
     }
 

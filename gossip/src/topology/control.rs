@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use rmesh_wire::codec::{self, Bounded};
+use rmesh_wire::codec::{self, Bounded, Bytes};
 use rmesh_wire::{Instant, PeerId};
 use serde::{Deserialize, Serialize};
 
@@ -33,20 +33,20 @@ pub(crate) enum Control {
     /// Records that are news, or were asked for.
     Records(Bounded<AgedRecord, RECORDS_PER_MESSAGE>),
     /// 256 bucket digests of 4 bytes each.
-    Buckets(Bounded<u8, { BUCKETS * 4 }>),
+    Buckets(Bytes<{ BUCKETS * 4 }>),
     /// What the sender holds.
     Have(Have),
     /// Records the sender lacks.
     Want(Bounded<RecordKey, WANTED_PER_MESSAGE>),
     /// Opaque bytes of another core.
-    Channel(u8, Bounded<u8, CHANNEL_LEN_MAX>),
+    Channel(u8, Bytes<CHANNEL_LEN_MAX>),
 }
 
 /// What the sender holds in some buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Have {
     /// Buckets listed completely in this message.
-    whole: Bounded<u8, HOLDINGS_PER_MESSAGE>,
+    whole: Bytes<HOLDINGS_PER_MESSAGE>,
     holdings: Bounded<Holding, HOLDINGS_PER_MESSAGE>,
 }
 
@@ -112,7 +112,7 @@ impl Store {
 
     /// The message that starts a repair.
     pub(crate) fn buckets(&self) -> Control {
-        Control::Buckets(Bounded::take_from(self.bucket_digests()))
+        Control::Buckets(Bytes::new(self.bucket_digests()).unwrap_or_default())
     }
 
     /// Answers bucket digests: lists what is held in those that differ.
@@ -193,7 +193,7 @@ fn pack_holdings<'a>(lists: impl Iterator<Item = (u8, &'a [Holding])>) -> Vec<Co
     let mut flush = |whole: &mut Vec<u8>, held: &mut Vec<Holding>| {
         if !whole.is_empty() || !held.is_empty() {
             messages.push(Control::Have(Have {
-                whole: Bounded::take_from(core::mem::take(whole)),
+                whole: Bytes::new(core::mem::take(whole)).unwrap_or_default(),
                 holdings: Bounded::take_from(core::mem::take(held)),
             }));
         }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
-use rmesh_wire::codec::{self, Bounded, Signature};
+use rmesh_wire::codec::{self, Bounded, Bytes, Signature};
 use rmesh_wire::handshake::NAME_LEN_MAX;
 use rmesh_wire::{Boot, Mac, PeerId, ShortId};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ pub(crate) struct EndpointRecord {
 /// An encoded record with the proof of who said it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignedRecord {
-    pub(crate) bytes: Bounded<u8, RECORD_LEN_MAX>,
+    pub(crate) bytes: Bytes<RECORD_LEN_MAX>,
     pub(crate) identity: [u8; 32],
     pub(crate) signature: Signature,
 }
@@ -115,12 +115,10 @@ impl Record {
         seed: &Key,
         identity: [u8; 32],
     ) -> Option<SignedRecord> {
-        let bytes = codec::encode(self)
-            .ok()
-            .filter(|bytes| bytes.len() <= RECORD_LEN_MAX)?;
-        let signature = crypto.sign(seed, &signed_bytes(&bytes));
+        let bytes = Bytes::new(codec::encode(self).ok()?)?;
+        let signature = crypto.sign(seed, &signed_bytes(bytes.as_slice()));
         Some(SignedRecord {
-            bytes: Bounded::take_from(bytes),
+            bytes,
             identity,
             signature,
         })

@@ -61,25 +61,29 @@ impl Graph {
     /// The graph that the records describe.
     pub(crate) fn from_store(store: &Store) -> Self {
         let nodes: Vec<PeerId> = store.nodes().map(|(peer, _)| peer).collect();
-        let mut by_short: BTreeMap<ShortId, Option<usize>> = BTreeMap::new();
-        for (at, peer) in nodes.iter().enumerate() {
+        // Ids are in order, and so are the short ids they begin with.
+        let place = |short: &ShortId| {
+            let at = nodes.partition_point(|peer| peer.short_id() < *short);
+            let names = |at: usize| nodes.get(at).is_some_and(|peer| peer.short_id() == *short);
             // A short id that two peers share names neither of them.
-            by_short
-                .entry(peer.short_id())
-                .and_modify(|one| *one = None)
-                .or_insert(Some(at));
-        }
-        let claims: Vec<BTreeMap<usize, u32>> = store
+            (names(at) && !names(at + 1)).then_some(at)
+        };
+        let claims: Vec<Vec<(usize, u32)>> = store
             .nodes()
             .map(|(_, node)| {
                 let links = node.links.as_slice().iter();
-                links
-                    .filter_map(|link| Some(((*by_short.get(&link.to)?)?, link.cost_us)))
-                    .collect()
+                let mut claimed: Vec<(usize, u32)> = links
+                    .filter_map(|link| Some((place(&link.to)?, link.cost_us)))
+                    .collect();
+                claimed.sort_unstable();
+                claimed.dedup_by_key(|(to, _)| *to);
+                claimed
             })
             .collect();
         let both = |from: usize, to: usize, cost: u32| {
-            let back = claims.get(to)?.get(&from)?;
+            let theirs = claims.get(to)?;
+            let back = theirs.binary_search_by_key(&from, |(to, _)| *to).ok()?;
+            let (_, back) = theirs.get(back)?;
             (from != to).then(|| (to, cost.max(*back)))
         };
         let edges = claims
@@ -141,23 +145,26 @@ impl Graph {
         me: &PeerId,
         weight: impl Fn(&PeerId, &PeerId) -> u64,
     ) -> BTreeMap<PeerId, u64> {
-        let mut found = BTreeMap::new();
+        let mut found: Vec<Option<u64>> = alloc::vec![None; self.nodes.len()];
         let mut queue = BinaryHeap::new();
         queue.extend(self.index(me).map(|source| Reverse((0, source))));
         while let Some(Reverse((heaviest, at))) = queue.pop() {
-            let Some(here) = self.nodes.get(at).filter(|here| !found.contains_key(*here)) else {
+            let Some(slot) = found.get_mut(at).filter(|slot| slot.is_none()) else {
                 continue;
             };
-            found.insert(*here, heaviest);
+            *slot = Some(heaviest);
             for (to, _) in self.edges.get(at).into_iter().flatten() {
-                let there = self
-                    .nodes
-                    .get(*to)
-                    .filter(|peer| !found.contains_key(*peer));
-                queue.extend(there.map(|peer| Reverse((heaviest.max(weight(here, peer)), *to))));
+                let ends = self.nodes.get(at).zip(self.nodes.get(*to));
+                let Some((here, there)) = ends.filter(|_| found.get(*to) == Some(&None)) else {
+                    continue;
+                };
+                queue.push(Reverse((heaviest.max(weight(here, there)), *to)));
             }
         }
+        let found = self.nodes.iter().zip(found);
         found
+            .filter_map(|(peer, heaviest)| Some((*peer, heaviest?)))
+            .collect()
     }
 
     /// Shortest routes from `me`.

@@ -8,7 +8,7 @@ use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId};
 
 use super::record::{AgedRecord, Body, Node, Record, RecordKey, SignedRecord, Version};
-use crate::crypto::Crypto;
+use crate::crypto::{Crypto, peer_id};
 use crate::limits::{PEERS_MAX, RECORD_AGE_MAX, RECORD_AGE_SENT_MAX};
 
 /// Sections kept of all peers together.
@@ -78,6 +78,9 @@ impl Store {
         now: Instant,
     ) -> Outcome {
         let AgedRecord { age_ms, signed } = aged;
+        if self.holds(&signed) {
+            return Outcome::Known;
+        }
         let age = Duration::from_millis(age_ms.into());
         let Some(record) = signed.decode().filter(|_| age < RECORD_AGE_SENT_MAX) else {
             return Outcome::Refused;
@@ -104,6 +107,14 @@ impl Store {
         }
         self.put(record, signed, age, now);
         Outcome::Taken(key)
+    }
+
+    /// Whether this very record is kept. Every neighbour passes every record on, so most that come
+    /// are told apart by their signature, before anything is decoded.
+    fn holds(&self, signed: &SignedRecord) -> bool {
+        let peer = peer_id(&signed.identity);
+        let mut sections = self.records.range((peer, 0)..=(peer, u8::MAX));
+        sections.any(|(_, stored)| stored.signed == *signed)
     }
 
     /// Keeps a record without asking: it is the own one.

@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::println;
 
 use proptest::prelude::*;
-use rmesh_wire::codec::{self, Bounded};
+use rmesh_wire::codec::{self, Bounded, Bytes};
 use rmesh_wire::{Boot, Instant, Mac, PeerId, ShortId};
 
 use super::Store;
@@ -261,7 +261,7 @@ proptest! {
         }
         Store::default().on_buckets(&bytes);
         let signed = SignedRecord {
-            bytes: Bounded::take_from(bytes),
+            bytes: Bytes::new(bytes).unwrap(),
             identity: [1; 32],
             signature: codec::Signature([0; 64]),
         };
