@@ -336,6 +336,15 @@ pub struct Counters {
     pub datagrams_replayed: u64,
     /// Handshakes that failed: wrong secret, forged, or beyond a bound.
     pub handshakes_refused: u64,
+    /// First messages that were read before.
+    #[serde(default)]
+    pub handshakes_replayed: u64,
+    /// First messages beyond an allowance: of their source, or of all together.
+    #[serde(default)]
+    pub handshakes_limited: u64,
+    /// Senders of first messages asked to show that their address is theirs.
+    #[serde(default)]
+    pub cookies_sent: u64,
     /// Handshakes completed.
     pub handshakes_completed: u64,
     /// Datagrams relayed for others by the control side.

@@ -10,6 +10,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use rmesh_wire::codec;
+use rmesh_wire::cookie::{FIRST_PAYLOAD_LEN, FirstMessage, MARK_LEN};
 use rmesh_wire::datagram::{HEADER_LEN, Header, Kind};
 use rmesh_wire::handshake::PROLOGUE;
 use rmesh_wire::relay::{RelayEnds, TTL};
@@ -18,7 +19,7 @@ use rmesh_wire::{Boot, Instant, ShortId};
 use crate::api::{Config, Target};
 use crate::crypto::model::ModelCrypto;
 use crate::crypto::{Crypto, Handshake, HandshakeSetup, Key, Role, peer_id, secret};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, guard};
 use crate::topology::control::Control;
 use crate::topology::record::{AgedRecord, RECORD_LEN_MAX, Record, SignedRecord};
 use crate::topology::{Graph, Store};
@@ -178,14 +179,20 @@ fn hello(bytes: &[u8]) {
 fn third_message(mesh: &mut Mesh, payload: &[u8], now: Instant) -> Option<Vec<u8>> {
     let mut end = insider(Role::Initiator);
     let mut first = Vec::from(Header::handshake(Kind::HandshakeInit, 0, 5, 0).encode());
-    end.write(&[], &mut first).ok()?;
+    let mut opening = Vec::from(5u32.to_be_bytes());
+    opening.resize(FIRST_PAYLOAD_LEN, 0);
+    end.write(&opening, &mut first).ok()?;
+    let mark1 = guard::mark1(&guard::mark_key(&SECRET), &first);
+    first.extend_from_slice(&mark1);
+    first.extend_from_slice(&[0; MARK_LEN]);
     mesh.handle_datagram(STRANGER, &first, now);
     let second = drain(mesh).pop()?;
     let header = Header::decode(&second).ok()?;
     end.read(second.get(HEADER_LEN..)?).ok()?;
     let head = Header::handshake(Kind::HandshakeFinish, 0, 5, header.sender());
     let mut third = Vec::from(head.encode());
-    end.write(payload, &mut third).ok()?;
+    end.write(&[&5u32.to_be_bytes()[..], payload].concat(), &mut third)
+        .ok()?;
     Some(third)
 }
 
@@ -194,10 +201,11 @@ fn second_message(mesh: &mut Mesh, payload: &[u8], now: Instant) -> Option<Vec<u
     let first = drain(mesh).pop()?;
     let header = Header::decode(&first).ok()?;
     let mut end = insider(Role::Responder);
-    end.read(first.get(HEADER_LEN..)?).ok()?;
+    end.read(FirstMessage::split(&first)?.noise).ok()?;
     let head = Header::handshake(Kind::HandshakeResponse, 0, 5, header.sender());
     let mut second = Vec::from(head.encode());
-    end.write(payload, &mut second).ok()?;
+    end.write(&[&5u32.to_be_bytes()[..], payload].concat(), &mut second)
+        .ok()?;
     Some(second)
 }
 

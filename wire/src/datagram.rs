@@ -32,6 +32,8 @@ pub enum Kind {
     Record,
     /// A datagram of two other peers, wrapped for one hop.
     Relay,
+    /// Answer to a first message of one who must show first that it receives answers.
+    Cookie,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Kind::HandshakeFinish => 3,
             Kind::Record => 4,
             Kind::Relay => 5,
+            Kind::Cookie => 6,
         }
     }
 }
@@ -176,6 +179,7 @@ impl Header {
             3 => Kind::HandshakeFinish,
             4 => Kind::Record,
             5 => Kind::Relay,
+            6 => Kind::Cookie,
             other => return Err(HeaderError::Kind(other)),
         };
         Ok(Header {

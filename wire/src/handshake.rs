@@ -1,7 +1,7 @@
 //! What the two ends of a handshake tell each other, inside its sealed payloads.
 //!
-//! `Noise_XXpsk0_25519_ChaChaPoly_BLAKE2s`: the first message carries nothing, the second carries
-//! the responder's [`Hello`], the third the initiator's.
+//! `Noise_XXpsk0_25519_ChaChaPoly_BLAKE2s`: each message carries its sender's index; then
+//! the second carries the responder's [`Hello`], the third the initiator's.
 
 use alloc::string::String;
 use core::net::SocketAddr;

@@ -23,6 +23,7 @@
 extern crate alloc;
 
 pub mod codec;
+pub mod cookie;
 pub mod datagram;
 pub mod ethernet;
 pub mod flood;

@@ -275,7 +275,7 @@ impl Mesh {
         });
         if let Some((_, message)) = &repeat {
             for origin in self.dial_origins(goal) {
-                self.send_to(origin, message.clone(), now);
+                self.send_first(origin, message.clone(), now);
             }
         }
         let mut report = None;
@@ -317,7 +317,9 @@ impl Mesh {
                 };
                 let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
                 let mut origins: Vec<Origin> = direct(&addresses);
-                let hop = self.next_hop(*id);
+                // A renewal goes under the session it renews as well, where no flood is in its way.
+                let renewed = peer.current.is_some().then_some(*id);
+                let hop = self.next_hop(*id).or(renewed);
                 origins.extend(hop.map(|neighbour| Origin::Relayed {
                     neighbour,
                     source: Some(id.short_id()),

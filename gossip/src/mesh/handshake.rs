@@ -8,11 +8,13 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::codec::Bounded;
+use rmesh_wire::cookie::{CookieParts, FIRST_PAYLOAD_LEN, FirstMessage, MARK_LEN};
 use rmesh_wire::datagram::{HEADER_LEN, Header, Kind, VERSION};
 use rmesh_wire::handshake::{BINDING_CONTEXT, Cipher, Hello, NAME_LEN_MAX, PROLOGUE};
 use rmesh_wire::{Instant, PeerId, codec};
 
 use super::dial::Goal;
+use super::guard::Verdict;
 use super::session::{Agreement, Finish, Session};
 use super::{Mesh, Origin};
 use crate::api::Event;
@@ -24,6 +26,8 @@ const GENERATION: u16 = 0;
 /// The third message is sent again after this time unless the responder is heard.
 const FINISH_RESEND: Duration = Duration::from_millis(300);
 const FINISH_TRIES: u8 = 4;
+/// How often one message is said again on demand: to all addresses of a peer, some times over.
+const ANSWERS_MAX: u8 = 64;
 /// Refused handshakes are reported to the operator at most this often.
 const REFUSED_REPORT: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub(crate) struct HalfOpen {
     goal: Option<Goal>,
     /// As responder: the other side's index and the ephemeral key of its first message.
     remote: Option<(u32, [u8; 32])>,
+    /// How often this side may still say its message again when the other asks for it.
+    answers_left: u8,
 }
 
 /// All handshakes under way, by local index.
@@ -51,11 +57,21 @@ impl HalfOpens {
         self.by_index.contains_key(&index)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_index.len()
+    }
+
     fn insert(&mut self, index: u32, half_open: HalfOpen) {
         if let Some((_, ephemeral)) = half_open.remote {
             self.by_ephemeral.insert(ephemeral, index);
         }
         self.by_index.insert(index, half_open);
+    }
+
+    /// Whether one more can be taken from somebody else; the other half is for those of this side.
+    fn has_room_for_others(&self) -> bool {
+        self.by_ephemeral.len() < HALF_OPEN_MAX / 2
     }
 
     fn remove(&mut self, index: u32) -> Option<HalfOpen> {
@@ -112,14 +128,18 @@ impl Mesh {
         let mut state = self.new_handshake(Role::Initiator);
         let header = Header::handshake(Kind::HandshakeInit, GENERATION, index, 0);
         let mut message = Vec::from(header.encode());
-        state.write(&[], &mut message).ok()?;
-        let goal = Some(goal);
+        let mut payload = Vec::from(index.to_be_bytes());
+        payload.resize(FIRST_PAYLOAD_LEN, 0);
+        state.write(&payload, &mut message).ok()?;
+        let mark1 = self.guard.mark1(&message);
+        message.extend_from_slice(&mark1);
         let half_open = HalfOpen {
             state,
             created: now,
             message,
-            goal,
+            goal: Some(goal),
             remote: None,
+            answers_left: ANSWERS_MAX,
         };
         self.half_opens.insert(index, half_open);
         Some(index)
@@ -136,7 +156,19 @@ impl Mesh {
         })
     }
 
-    fn hello(&self, observed: Option<SocketAddr>) -> Vec<u8> {
+    /// Sends a first message, with the mark that shows this side's address to be its own if
+    /// `origin` gave the cookie for it.
+    pub(crate) fn send_first(&mut self, origin: Origin, mut message: Vec<u8>, now: Instant) {
+        let mark2 = origin.address().map_or([0; MARK_LEN], |address| {
+            self.guard.mark2(address, &message, now)
+        });
+        message.extend_from_slice(&mark2);
+        self.send_to(origin, message, now);
+    }
+
+    /// What this side says of itself, behind its index: the header's copy of that is not sealed,
+    /// and is not looked at.
+    fn hello(&self, index: u32, observed: Option<SocketAddr>) -> Vec<u8> {
         let hello = Hello {
             identity: self.identity_public,
             binding: self.binding,
@@ -147,7 +179,9 @@ impl Mesh {
             plaintext_allowed: false,
             observed,
         };
-        codec::encode(&hello).unwrap_or_default()
+        let mut payload = Vec::from(index.to_be_bytes());
+        payload.extend_from_slice(&codec::encode(&hello).unwrap_or_default());
+        payload
     }
 
     /// A first message: answered only if it shows knowledge of the secret.
@@ -158,39 +192,111 @@ impl Mesh {
         datagram: &[u8],
         now: Instant,
     ) {
-        let body = datagram.get(HEADER_LEN..).unwrap_or_default();
-        let Some(ephemeral) = body.first_chunk::<32>() else {
+        let first = FirstMessage::split(datagram)
+            .filter(|first| header.generation == GENERATION && self.guard.is_marked(first));
+        let Some(first) = first else {
+            return self.refuse(origin, now);
+        };
+        let Some(ephemeral) = first.noise.first_chunk::<32>() else {
             return self.refuse(origin, now);
         };
         // The initiator sends one message to all addresses it knows: one handshake, many answers.
-        let known = self.half_opens.by_ephemeral.get(ephemeral);
-        if let Some(half) = known.and_then(|index| self.half_opens.by_index.get(index)) {
-            let message = half.message.clone();
-            return self.send_to(origin, message, now);
+        if let Some(index) = self.half_opens.by_ephemeral.get(ephemeral).copied() {
+            return self.answer_again(index, origin, now);
         }
+        let verdict = self
+            .guard
+            .judge(origin.address(), &first, &mut self.random, now);
+        match verdict {
+            Verdict::Take if self.half_opens.has_room_for_others() => {
+                self.accept(origin, &first, *ephemeral, now);
+            }
+            Verdict::Take | Verdict::TooMany => self.counters.handshakes_limited += 1,
+            Verdict::Replayed => self.counters.handshakes_replayed += 1,
+            Verdict::Cookie(cookie) => {
+                let random = &mut self.random;
+                let answer = self
+                    .guard
+                    .seal_cookie(cookie, header.sender(), &first, random);
+                self.counters.cookies_sent += 1;
+                if let Some(answer) = answer {
+                    self.send_to(origin, answer, now);
+                }
+            }
+        }
+    }
+
+    fn answer_again(&mut self, index: u32, origin: Origin, now: Instant) {
+        let half = self.half_opens.by_index.get_mut(&index);
+        let Some(half) = half.filter(|half| half.answers_left > 0) else {
+            self.counters.handshakes_limited += 1;
+            return;
+        };
+        half.answers_left -= 1;
+        let message = half.message.clone();
+        self.send_to(origin, message, now);
+    }
+
+    /// Works on a first message and answers it.
+    fn accept(
+        &mut self,
+        origin: Origin,
+        first: &FirstMessage<'_>,
+        ephemeral: [u8; 32],
+        now: Instant,
+    ) {
         let mut state = self.new_handshake(Role::Responder);
-        let foreign = header.generation != GENERATION || state.read(body).is_err();
-        if foreign || self.half_opens.by_index.len() >= HALF_OPEN_MAX {
+        let opened = state.read(first.noise).ok();
+        let remote_index = opened
+            .as_deref()
+            .and_then(|payload| Some(split_index(payload)?.0));
+        let Some(remote_index) = remote_index else {
             return self.refuse(origin, now);
-        }
+        };
+        self.guard.remember(first);
         let index = self.fresh_index();
-        let answer = Header::handshake(Kind::HandshakeResponse, GENERATION, index, header.sender());
+        let answer = Header::handshake(Kind::HandshakeResponse, GENERATION, index, remote_index);
         let mut message = Vec::from(answer.encode());
-        let hello = self.hello(origin.address());
+        let hello = self.hello(index, origin.address());
         if state.write(&hello, &mut message).is_err() {
             return;
         }
-        let remote = Some((header.sender(), *ephemeral));
-        let copy = message.clone();
         let half_open = HalfOpen {
             state,
             created: now,
-            message,
+            message: message.clone(),
             goal: None,
-            remote,
+            remote: Some((remote_index, ephemeral)),
+            answers_left: ANSWERS_MAX,
         };
         self.half_opens.insert(index, half_open);
-        self.send_to(origin, copy, now);
+        self.send_to(origin, message, now);
+    }
+
+    /// A cookie: the first message goes there again, with the mark it asks for.
+    pub(crate) fn on_cookie(
+        &mut self,
+        origin: Origin,
+        header: &Header,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let half = self.half_opens.by_index.get_mut(&header.receiver);
+        let half = half.filter(|half| half.goal.is_some() && half.answers_left > 0);
+        let parts = CookieParts::split(datagram);
+        let (Some(half), Some(parts), Some(source)) = (half, parts, origin.address()) else {
+            self.counters.datagrams_ignored += 1;
+            return;
+        };
+        let message = half.message.clone();
+        let Some(mark1) = message.last_chunk::<MARK_LEN>() else {
+            return;
+        };
+        if !self.guard.take_cookie(source, &parts, mark1, now) {
+            return self.refuse(origin, now);
+        }
+        half.answers_left -= 1;
+        self.send_first(origin, message, now);
     }
 
     /// A second message: the responder knows the secret and says who it is.
@@ -216,7 +322,9 @@ impl Mesh {
         let Some(mut half) = self.half_opens.remove(header.receiver) else {
             return;
         };
-        let Some(proven) = self.prove(&payload, half.state.as_ref()) else {
+        let opened = split_index(&payload)
+            .and_then(|(index, hello)| Some((index, self.prove(hello, half.state.as_ref())?)));
+        let Some((remote_index, proven)) = opened else {
             return self.refuse(origin, now);
         };
         let goal = half.goal.take();
@@ -227,17 +335,17 @@ impl Mesh {
             Kind::HandshakeFinish,
             GENERATION,
             header.receiver,
-            header.sender(),
+            remote_index,
         );
         let mut message = Vec::from(finish.encode());
-        let hello = self.hello(origin.address());
+        let hello = self.hello(header.receiver, origin.address());
         let written = half.state.write(&hello, &mut message);
         let (Ok(()), Some((seal_key, open_key))) = (written, half.state.split()) else {
             return;
         };
         let agreement = Agreement {
             local_index: header.receiver,
-            remote_index: header.sender(),
+            remote_index,
             peer: proven.peer,
             peer_boot: proven.hello.boot,
             opener: self.me,
@@ -265,11 +373,8 @@ impl Mesh {
         now: Instant,
     ) {
         let half = self.half_opens.by_index.get_mut(&header.receiver);
-        let is_theirs = |half: &&mut HalfOpen| {
-            half.remote
-                .is_some_and(|(index, _)| index == header.sender())
-        };
-        let Some(half) = half.filter(is_theirs) else {
+        let remote = half.as_ref().and_then(|half| half.remote);
+        let (Some(half), Some((remote_index, _))) = (half, remote) else {
             self.counters.datagrams_ignored += 1;
             return;
         };
@@ -282,7 +387,10 @@ impl Mesh {
         let Some(mut half) = self.half_opens.remove(header.receiver) else {
             return;
         };
-        let Some(proven) = self.prove(&payload, half.state.as_ref()) else {
+        let proven = split_index(&payload)
+            .filter(|(index, _)| *index == remote_index)
+            .and_then(|(_, hello)| self.prove(hello, half.state.as_ref()));
+        let Some(proven) = proven else {
             return self.refuse(origin, now);
         };
         if proven.peer == self.me {
@@ -293,7 +401,7 @@ impl Mesh {
         };
         let agreement = Agreement {
             local_index: header.receiver,
-            remote_index: header.sender(),
+            remote_index,
             peer: proven.peer,
             peer_boot: proven.hello.boot,
             opener: proven.peer,
@@ -405,6 +513,12 @@ impl Mesh {
             self.target_is_me(&name, address);
         }
     }
+}
+
+/// The sender's index and the rest of a handshake message's payload.
+fn split_index(payload: &[u8]) -> Option<(u32, &[u8])> {
+    let (index, rest) = payload.split_first_chunk()?;
+    Some((u32::from_be_bytes(*index), rest))
 }
 
 /// A name as it goes on the wire: without control characters, cut at [`NAME_LEN_MAX`] bytes.

@@ -25,6 +25,7 @@ use crate::topology::macs::Macs;
 use crate::topology::{Graph, Routes, Store};
 
 mod dial;
+pub(crate) mod guard;
 mod handshake;
 mod liveness;
 mod path;
@@ -36,6 +37,7 @@ mod spread;
 mod view;
 
 use dial::Dialer;
+use guard::Guard;
 use handshake::HalfOpens;
 use peer::Peer;
 use session::Session;
@@ -94,6 +96,7 @@ pub struct Mesh {
     peers: BTreeMap<PeerId, Peer>,
     sessions: BTreeMap<u32, Session>,
     half_opens: HalfOpens,
+    guard: Guard,
     dialer: Dialer,
     store: Store,
     /// The control links as the routes follow them, and the broadcast trees over them once asked for.
@@ -122,6 +125,7 @@ impl Mesh {
         let mut random = Random::new(config.seed);
         let static_key = random.secret_key();
         let identity_public = crypto.identity_public(&config.identity);
+        let guard = Guard::new(&config.secret, crypto.as_ref(), &mut random, now);
         let mut bound = Vec::from(BINDING_CONTEXT);
         bound.extend_from_slice(&crypto.static_public(&static_key));
         let binding = crypto.sign(&config.identity, &bound);
@@ -145,6 +149,7 @@ impl Mesh {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             half_opens: HalfOpens::default(),
+            guard,
             dialer: Dialer::default(),
             store: Store::default(),
             graph: Graph::default(),
@@ -347,6 +352,7 @@ impl Mesh {
             Kind::Record if header.lane() == CONTROL_LANE => {
                 self.on_record(origin, &header, datagram, now);
             }
+            Kind::Cookie => self.on_cookie(origin, &header, datagram, now),
             // Relay datagrams never nest.
             Kind::Relay if header.lane() == CONTROL_LANE && origin.address().is_some() => {
                 self.on_relay(&header, datagram, now);
@@ -505,3 +511,6 @@ impl Mesh {
         (due.max(now), why)
     }
 }
+
+#[cfg(test)]
+mod tests;

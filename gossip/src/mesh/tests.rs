@@ -1,0 +1,305 @@
+//! Handshakes under attack: what strangers, recordings and floods do to a peer.
+
+extern crate std;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
+
+use rmesh_wire::cookie::{COOKIE_DATAGRAM_LEN, FIRST_LEN, FirstMessage};
+use rmesh_wire::datagram::{Header, Kind};
+use rmesh_wire::{Boot, Instant};
+
+use super::Mesh;
+use crate::api::{Config, Counters, Target};
+use crate::crypto::Key;
+use crate::crypto::model::ModelCrypto;
+use crate::crypto::real::RealCrypto;
+use crate::limits::HALF_OPEN_MAX;
+
+const A: SocketAddr = at(1);
+const B: SocketAddr = at(2);
+
+const fn at(host: u8) -> SocketAddr {
+    SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), 6783)
+}
+
+fn start() -> Instant {
+    Instant::from_nanos(1 << 40)
+}
+
+fn mesh(number: u8, secret: u8, real: bool) -> Mesh {
+    let config = Config {
+        identity: Key([number; 32]),
+        secret: Key([secret; 32]),
+        // The longest name makes the longest answer.
+        name: String::from_utf8(vec![b'a' + number; 63]).unwrap(),
+        boot: Boot {
+            counter: u64::MAX,
+            random: u64::MAX - u64::from(number),
+        },
+        seed: [number; 32],
+        port: 6783,
+        mtu_bytes: 1328,
+        advertise: Vec::new(),
+    };
+    let crypto: Box<dyn crate::crypto::Crypto> = if real {
+        Box::new(RealCrypto::new())
+    } else {
+        Box::new(ModelCrypto)
+    };
+    Mesh::new(config, crypto, start())
+}
+
+/// What the mesh sends, with where to.
+fn sent(mesh: &mut Mesh) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut sent = Vec::new();
+    while let Some(transmit) = mesh.poll_transmit() {
+        sent.push((transmit.destination, transmit.bytes));
+    }
+    sent
+}
+
+fn first_message(mesh: &mut Mesh, to: SocketAddr) -> Vec<u8> {
+    let target = Target {
+        name: String::from("target"),
+        addresses: vec![to],
+    };
+    mesh.handle_targets(vec![target], start());
+    let (destination, message) = sent(mesh).pop().unwrap();
+    assert_eq!((destination, message.len()), (to, FIRST_LEN));
+    message
+}
+
+/// Carries datagrams between A and B until nobody says anything.
+fn talk(a: &mut Mesh, b: &mut Mesh, now: Instant) {
+    for _ in 0..8 {
+        for (_, bytes) in sent(a) {
+            b.handle_datagram(A, &bytes, now);
+        }
+        for (_, bytes) in sent(b) {
+            a.handle_datagram(B, &bytes, now);
+        }
+    }
+}
+
+/// Lets two seconds pass, with everything that falls due in them.
+fn two_seconds(a: &mut Mesh, b: &mut Mesh, from: Instant) -> Instant {
+    let mut now = from;
+    for _ in 0..20 {
+        now = now + Duration::from_millis(100);
+        a.handle_timeout(now);
+        b.handle_timeout(now);
+        talk(a, b, now);
+    }
+    now
+}
+
+fn counters(mesh: &Mesh) -> Counters {
+    mesh.report(start()).counters
+}
+
+fn kind(datagram: &[u8]) -> Kind {
+    Header::decode(datagram).unwrap().kind
+}
+
+/// A new first message of A, each time of a new life of it.
+fn fresh_first(number: u32) -> Vec<u8> {
+    let mut a = mesh(1, 1, false);
+    a.random = crate::random::Random::new([number.to_be_bytes(); 8].concat().try_into().unwrap());
+    first_message(&mut a, B)
+}
+
+#[test]
+fn no_answer_is_longer_than_the_first_message() {
+    for real in [false, true] {
+        let (mut a, mut b) = (mesh(1, 1, real), mesh(2, 1, real));
+        b.handle_datagram(
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 65_535),
+            &first_message(&mut a, B),
+            start(),
+        );
+        let (_, answer) = sent(&mut b).pop().unwrap();
+        assert_eq!(kind(&answer), Kind::HandshakeResponse);
+        std::println!(
+            "first message {FIRST_LEN} bytes, answer at most {}",
+            answer.len()
+        );
+        assert!(answer.len() <= FIRST_LEN, "{} bytes", answer.len());
+    }
+}
+
+#[test]
+fn a_changed_index_in_a_header_changes_nothing() {
+    let (mut a, mut b) = (mesh(1, 1, true), mesh(2, 1, true));
+    let now = start();
+    b.handle_datagram(A, &first_message(&mut a, B), now);
+    let (_, mut second) = sent(&mut b).pop().unwrap();
+    second[9] ^= 1;
+    a.handle_datagram(B, &second, now);
+    for (_, mut bytes) in sent(&mut a) {
+        if kind(&bytes) == Kind::HandshakeFinish {
+            bytes[9] ^= 1;
+        }
+        b.handle_datagram(A, &bytes, now);
+    }
+    talk(&mut a, &mut b, now);
+    for mesh in [&a, &b] {
+        assert_eq!(counters(mesh).handshakes_completed, 1);
+    }
+    let now = two_seconds(&mut a, &mut b, now);
+    for mesh in [&a, &b] {
+        assert!(mesh.report(now).peers[0].reachable);
+    }
+}
+
+#[test]
+fn a_wrong_secret_costs_a_hash_and_gets_no_word() {
+    let mut b = mesh(2, 1, true);
+    let first = first_message(&mut mesh(1, 9, true), B);
+    let begun = std::time::Instant::now();
+    for _ in 0..1_000 {
+        b.handle_datagram(A, &first, start());
+    }
+    let each = begun.elapsed() / 1_000;
+    std::println!("a stranger's first message: {each:?}");
+    assert!(sent(&mut b).is_empty());
+    assert_eq!(counters(&b).handshakes_refused, 1_000);
+    assert!(each < Duration::from_micros(100), "{each:?}");
+}
+
+#[test]
+fn a_recorded_first_message_is_read_once() {
+    let (mut a, mut b) = (mesh(1, 1, true), mesh(2, 1, true));
+    let (mut now, first) = (start(), first_message(&mut a, B));
+    b.handle_datagram(A, &first, now);
+    talk(&mut a, &mut b, now);
+    assert_eq!(counters(&b).handshakes_completed, 1);
+    for minute in 0..3 {
+        now = now + Duration::from_secs(60 * minute);
+        for port in 1..=64 {
+            b.handle_datagram(SocketAddr::new(A.ip(), port), &first, now);
+        }
+        assert!(
+            sent(&mut b)
+                .iter()
+                .all(|(_, bytes)| kind(bytes) != Kind::HandshakeResponse)
+        );
+    }
+    assert_eq!(counters(&b).handshakes_replayed, 3 * 64);
+}
+
+#[test]
+fn an_unfinished_handshake_repeats_itself_only_so_often() {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let first = first_message(&mut a, B);
+    for port in 1..=1_000 {
+        b.handle_datagram(SocketAddr::new(A.ip(), port), &first, start());
+    }
+    assert_eq!(sent(&mut b).len(), 65);
+    assert_eq!(counters(&b).handshakes_limited, 1_000 - 65);
+}
+
+#[test]
+fn one_source_has_an_allowance_that_comes_back() {
+    let mut b = mesh(2, 1, false);
+    for number in 0..500 {
+        b.handle_datagram(A, &fresh_first(number), start());
+    }
+    assert_eq!(sent(&mut b).len(), 128);
+    let later = start() + Duration::from_secs(1);
+    for number in 500..1_000 {
+        b.handle_datagram(A, &fresh_first(number), later);
+    }
+    assert_eq!(sent(&mut b).len(), 64);
+}
+
+#[test]
+fn an_ipv6_network_is_one_source() {
+    let mut b = mesh(2, 1, false);
+    for number in 0..500u16 {
+        let host = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, number);
+        b.handle_datagram(
+            SocketAddr::new(host.into(), 1),
+            &fresh_first(number.into()),
+            start(),
+        );
+    }
+    assert_eq!(sent(&mut b).len(), 128);
+}
+
+/// First messages of members, from as many addresses.
+fn flood(b: &mut Mesh, count: u32, now: Instant) {
+    for number in 0..count {
+        let [_, x, y, z] = number.to_be_bytes();
+        let source = SocketAddr::new(Ipv4Addr::new(198, x, y, z).into(), 1);
+        b.handle_datagram(source, &fresh_first(number + 1_000_000), now);
+    }
+}
+
+#[test]
+fn a_flood_from_everywhere_is_bounded_and_who_shows_a_cookie_gets_in() {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let now = start();
+    flood(&mut b, 600, now);
+    let answers = sent(&mut b);
+    let cookies = answers
+        .iter()
+        .filter(|(_, bytes)| bytes.len() == COOKIE_DATAGRAM_LEN);
+    assert_eq!((answers.len(), cookies.count()), (600, 600 - 256));
+    assert!(b.half_opens.len() <= HALF_OPEN_MAX / 2);
+    let first = first_message(&mut a, B);
+    b.handle_datagram(A, &first, now);
+    let (to, cookie) = sent(&mut b).pop().unwrap();
+    assert_eq!((to, kind(&cookie)), (A, Kind::Cookie));
+    // Somebody else's cookie, or a bent one, is worth nothing.
+    let mut bent = cookie.clone();
+    bent[30] ^= 1;
+    a.handle_datagram(B, &bent, now);
+    assert!(sent(&mut a).is_empty());
+    a.handle_datagram(B, &cookie, now);
+    let (_, again) = sent(&mut a).pop().unwrap();
+    let marks = [&first, &again].map(|bytes| FirstMessage::split(bytes).unwrap());
+    assert_eq!(marks[0].marked, marks[1].marked);
+    assert_ne!(marks[0].mark2, marks[1].mark2);
+    b.handle_datagram(at(3), &again, now);
+    assert!(
+        sent(&mut b)
+            .iter()
+            .all(|(_, bytes)| kind(bytes) == Kind::Cookie)
+    );
+    b.handle_datagram(A, &again, now);
+    talk(&mut a, &mut b, now);
+    assert_eq!(counters(&b).handshakes_completed, 1);
+    let now = two_seconds(&mut a, &mut b, now);
+    assert!(a.report(now).peers[0].reachable);
+}
+
+#[test]
+fn a_flood_takes_no_session_and_a_renewal_gets_through_it() {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let mut now = start();
+    first_message(&mut a, B);
+    now = two_seconds(&mut a, &mut b, now);
+    let completed = counters(&a).handshakes_completed;
+    // Two minutes later one of them is renewed, while everything else is used up.
+    while now < start() + Duration::from_secs(140) {
+        now = now + Duration::from_millis(100);
+        for mesh in [&mut a, &mut b] {
+            flood(mesh, 30, now);
+            let own = sent(mesh);
+            let to_peer = own.into_iter().filter(|(to, _)| *to == A || *to == B);
+            let kept: Vec<_> = to_peer.collect();
+            for (destination, bytes) in kept {
+                mesh.transmit(destination, bytes);
+            }
+            mesh.handle_timeout(now);
+        }
+        talk(&mut a, &mut b, now);
+        assert!(a.report(now).peers[0].reachable, "at {now:?}");
+    }
+    assert!(counters(&a).handshakes_completed > completed);
+}
