@@ -54,6 +54,9 @@ struct HostParts {
     shared: Arc<Shared>,
 }
 
+/// Variables of this process's environment that a program on a virtual host sees.
+const ENVIRONMENT_KEPT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE", "RUST_LOG"];
+
 impl Host {
     pub(crate) fn create(shared: &Arc<Shared>, name: &str) -> Result<Host, LabError> {
         check_name("host", name, MAX_HOST_NAME)?;
@@ -91,7 +94,8 @@ impl Host {
     }
 
     /// Starts a program inside the host; what it prints is appended to `log`. It dies with this
-    /// process, however that ends.
+    /// process, however that ends. A host has its own environment: of this process's, only what
+    /// finds and debugs programs is passed on.
     ///
     /// # Errors
     /// If the log cannot be opened or the program not be started.
@@ -109,8 +113,12 @@ impl Host {
             .open(log)
             .attempt(opening)?;
         let mut command = Command::new(program);
+        let kept = ENVIRONMENT_KEPT.iter();
+        let kept = kept.filter_map(|name| Some((*name, std::env::var_os(name)?)));
         command
             .args(args)
+            .env_clear()
+            .envs(kept)
             .envs(env.iter().copied())
             .stdin(Stdio::null());
         command

@@ -208,7 +208,13 @@ impl Stage {
                 place.host.short_name()
             )
         };
-        let output = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // What the operator's environment says is meant for the operator's own peer.
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("RMESH_")) {
+            command.env_remove(name);
+        }
+        let output = command
             .arg("--run-dir")
             .arg(place.host.run_dir())
             .args(words)
