@@ -1,5 +1,10 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
 use crate::crypto::real::RealCrypto;
+use crate::crypto::resolver::unchecked;
 use crate::crypto::testing::{hex, transcript};
+use crate::crypto::{Crypto, HandshakeSetup, Key, Role};
 
 /// Golden bytes of a handshake with fixed inputs: psk 01…, statics 03… and 04…, randomness 05…
 /// and 06…. Computed by an independent implementation of the Noise specification.
@@ -24,4 +29,38 @@ fn transcript_is_stable() {
     let second = "07281740e87722c2e5dad2f05ea44cba2a63f193876046aeb9c114f9686fddab";
     assert_eq!(keys.0.0[..], hex(first));
     assert_eq!(keys.1.0[..], hex(second));
+}
+
+/// The check of the first message keeps strangers cheap; what keeps them out is the secret in
+/// every key after it.
+#[test]
+fn without_the_check_of_the_first_message_a_stranger_still_gets_nowhere() {
+    let crypto = RealCrypto::new();
+    let end = |role, own: u8, psk: u8| {
+        crypto.handshake(HandshakeSetup {
+            role,
+            static_key: &Key([own; 32]),
+            psk: &Key([psk; 32]),
+            prologue: b"test",
+            randomness: Key([own + 10; 32]),
+        })
+    };
+    let (mut stranger, mut member) = (end(Role::Initiator, 3, 9), end(Role::Responder, 4, 1));
+    let [mut first, mut second] = [Vec::new(), Vec::new()];
+    stranger.write(b"hello", &mut first).unwrap();
+    assert!(member.read(&first).is_err(), "the check is there");
+    unchecked::let_one_pass();
+    member.read(&first).expect("the check is disabled");
+    assert!(unchecked::is_used());
+    member.write(b"who I am", &mut second).unwrap();
+    assert!(
+        stranger.read(&second).is_err(),
+        "the answer is not for strangers"
+    );
+    assert!(stranger.split().is_none() && member.split().is_none());
+    // Nor can it end the handshake: by guessing, by its own words, or by the member's.
+    for third in [vec![7; 64], vec![0; 200], first, second] {
+        assert!(member.read(&third).is_err());
+    }
+    assert!(member.split().is_none() && member.remote_static().is_none());
 }
