@@ -2,6 +2,7 @@
 
 pub mod fuzz;
 pub mod hostile;
+pub mod idle;
 pub mod own_hosts;
 pub mod sim;
 pub mod story;
