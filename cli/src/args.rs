@@ -95,6 +95,23 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  \
         sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1")]
     Secret,
+    /// Print everything for a bug report as JSON, without secrets
+    #[command(
+        long_about = "Prints one JSON document with everything a bug report needs: version, kernel, \
+            processor and memory; the daemon's arguments, RMESH_* variables, capabilities and \
+            memory; all that `status`, `ps` and the API show; names, sizes and modes of the files \
+            in the state and run folders, and whether their checksums are right; links, addresses, \
+            routes and settings of the host's network; the last 200 lines of the log.\n\n\
+            It holds no secret: neither the mesh secret nor the identity key nor a passphrase, and \
+            nothing of the files that keep them. It does hold addresses, MACs and the names of \
+            hosts, peers and containers: read it before you publish it.\n\n\
+            It is made within --timeout whatever hangs, and without a daemon too; what is missing \
+            is named under \"problems\", and the exit code is 0.",
+        after_help = "Examples:\n  \
+            sudo rmesh report > report.json\n  \
+            sudo rmesh report | jq .problems"
+    )]
+    Report,
     /// Print the version
     Version,
     /// Show a mesh of three virtual hosts on this machine

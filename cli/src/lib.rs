@@ -14,6 +14,7 @@ mod failure;
 pub mod fuzz;
 mod peer_address;
 mod render;
+mod report;
 mod state;
 
 use std::process::ExitCode;
