@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::duration;
@@ -112,6 +112,11 @@ pub(crate) enum Verb {
             sudo rmesh report | jq .problems"
     )]
     Report,
+    /// Print what makes a shell complete rmesh's words
+    Completions(CompletionsArgs),
+    /// Write the man pages into a folder; for packagers
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the version
     Version,
     /// Show a mesh of three virtual hosts on this machine
@@ -281,6 +286,30 @@ pub(crate) enum Table {
     Endpoints,
 }
 
+/// `rmesh completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    source <(rmesh completions bash)         # in ~/.bashrc\n  \
+    rmesh completions bash | sudo tee /usr/share/bash-completion/completions/rmesh > /dev/null\n  \
+    rmesh completions zsh > ~/.zfunc/_rmesh  # a folder of $fpath\n  \
+    rmesh completions fish > ~/.config/fish/completions/rmesh.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `rmesh man`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  sudo rmesh man /usr/local/share/man/man1    # then: man rmesh-launch"
+)]
+pub(crate) struct ManArgs {
+    /// Where they go; made if it does not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
 /// `rmesh demo`.
 #[derive(Debug, Args)]
 #[command(
@@ -294,6 +323,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, env = "RMESH_ONCE", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
     pub(crate) once: bool,
+}
+
+/// What clap knows of the command line, for completions and man pages.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads a command line.
@@ -355,7 +389,6 @@ pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn read(line: &str) -> Arguments {
         parse(line.split_whitespace()).unwrap()

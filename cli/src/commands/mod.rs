@@ -1,10 +1,12 @@
 //! One verb a file.
 
 mod attach;
+mod completions;
 mod connect;
 mod detach;
 mod forget;
 mod launch;
+mod man;
 mod prepare;
 mod ps;
 mod secret;
@@ -35,6 +37,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Status(args) => status::run(&global, &args),
         Verb::Secret => secret::run(&global),
         Verb::Report => report::run(&global),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&global, &args),
         Verb::Version => version::run(&global),
         Verb::Demo(args) => demo::run(&args),
     }
