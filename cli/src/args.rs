@@ -68,19 +68,16 @@ pub(crate) struct Global {
     pub(crate) state_dir: PathBuf,
 }
 
-/// What to do.
+/// What to do. A doc comment here would hide the long text of the verb's own arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start the router on this host
     Launch(LaunchArgs),
     /// Stop the router; containers keep their interfaces and local traffic
     #[command(after_help = "Example:\n  sudo rmesh stop && sudo rmesh launch    # restart")]
     Stop,
     /// Connect to further peers, now and after every restart
     Connect(ConnectArgs),
-    /// Forget remembered peers
     Forget(ForgetArgs),
-    /// Give a container an interface in the mesh
     Attach(AttachArgs),
     /// Take a container's interface away
     Detach(DetachArgs),
@@ -119,13 +116,13 @@ pub(crate) enum Verb {
     Man(ManArgs),
     /// Print the version
     Version,
-    /// Show a mesh of three virtual hosts on this machine
     Demo(DemoArgs),
 }
 
 /// `rmesh launch`.
 #[derive(Debug, Clone, Args)]
 #[command(
+    about = "Start the router on this host",
     long_about = "Starts the router and returns when it serves, which does not wait for peers.\n\
         Peers given are added to the remembered ones. Without peers, on a host without state, \
         founds a new mesh and makes its secret unless one is given.",
@@ -206,6 +203,7 @@ pub(crate) struct ConnectArgs {
 /// `rmesh forget`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Forget remembered peers",
     long_about = "Forgets remembered peers: they are not called again, now or after a restart. \
         A peer that others know is still found through them.",
     after_help = "Examples:\n  sudo rmesh forget host4\n  sudo rmesh forget 3f2a9c    # start of a peer id"
@@ -219,6 +217,7 @@ pub(crate) struct ForgetArgs {
 /// `rmesh attach`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Give a container an interface in the mesh",
     long_about = "Gives a container an interface in the mesh and returns when it is usable. \
         Prints its addresses, one a line. Doing it again changes nothing.",
     after_help = "Examples:\n  \
@@ -313,6 +312,7 @@ pub(crate) struct ManArgs {
 /// `rmesh demo`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Show a mesh of three virtual hosts on this machine",
     long_about = "Makes three virtual hosts a - b - c in network namespaces of this machine, a \
         real peer in each and a container on each; a and c reach each other only through b. Shows \
         traffic crossing, stays until Ctrl-C, and removes everything.",
@@ -490,6 +490,10 @@ mod tests {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             assert!(help.contains("rmesh"), "{}", verb.get_name());
+        }
+        for verb in ["launch", "forget", "attach", "report", "demo"] {
+            let verb = command.find_subcommand(verb).unwrap();
+            assert!(verb.get_about().is_some() && verb.get_long_about().is_some());
         }
     }
 }
