@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::duration;
+use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 
 /// Where the daemon's socket is.
@@ -179,6 +180,9 @@ pub(crate) struct LaunchArgs {
     /// Renew sessions earlier than after 120 s; for tests
     #[arg(long, hide = true, env = "RMESH_REKEY_AFTER", value_parser = duration::parse)]
     pub(crate) rekey_after: Option<Duration>,
+    /// Form of the log; RMESH_LOG=debug makes it say more
+    #[arg(long, env = "RMESH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Stay in the foreground, log to standard error, tell systemd when ready
     #[arg(long, env = "RMESH_FOREGROUND", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]

@@ -12,6 +12,7 @@ mod duration;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod logging;
 mod peer_address;
 mod render;
 mod report;
@@ -33,7 +34,9 @@ pub fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            if !failure.logged {
+                eprintln!("{failure}");
+            }
             failure.kind.exit_code()
         }
     }
