@@ -438,6 +438,19 @@ mod tests {
     }
 
     #[test]
+    fn the_systemd_unit_starts_the_daemon() {
+        let unit = include_str!("../../deploy/rmesh.service");
+        let line = unit
+            .lines()
+            .find_map(|l| l.strip_prefix("ExecStart=/usr/bin/"));
+        let line = line.unwrap().replace("$RMESH_PEERS", "host1 host2");
+        let Verb::Launch(launch) = read(&line).verb else {
+            panic!("{line}")
+        };
+        assert!(launch.foreground && launch.peers.len() == 2);
+    }
+
+    #[test]
     fn attach_takes_several_addresses() {
         let Verb::Attach(attach) = read("rmesh attach web --ip 10.0.0.1/8 --ip fd32::1/64").verb
         else {
