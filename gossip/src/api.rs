@@ -119,6 +119,15 @@ pub enum Event {
         /// The name.
         name: String,
     },
+    /// Another host runs with this peer's identity.
+    TwinMet {
+        /// The name it goes by.
+        name: String,
+        /// Where it is, if that is known.
+        address: Option<SocketAddr>,
+        /// Whether this peer takes no part in the mesh until that ends; otherwise the other does.
+        gives_way: bool,
+    },
     /// Another life of this peer has a boot counter at least as high; the shell must make
     /// `counter` durable. The mesh already goes on with it.
     BootRaised {

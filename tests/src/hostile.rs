@@ -6,10 +6,13 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rmesh_lab::probe::FrameSender;
 use rmesh_lab::{Host, Link};
+
+use crate::fuzz::Mutator;
 
 /// The port every router of a story listens on.
 pub const PORT: u16 = 6783;
@@ -20,9 +23,11 @@ const UDP_LEN: usize = 8;
 const PAYLOAD_LEN_MAX: usize = 1_500 - IPV4_LEN - UDP_LEN;
 /// Bytes that may wait in the victim's socket before the attacker pauses: a datagram the kernel
 /// drops tests nothing.
-const QUEUE_MAX: u64 = 1 << 20;
+const QUEUE_MAX: u64 = 512 << 10;
 /// Datagrams between two looks at that queue.
 const BURST: u64 = 128;
+/// Sources a flood invents.
+const FLOOD_FRAMES: usize = 1 << 14;
 /// A victim that takes nothing for this long has died.
 const STALL_MAX: Duration = Duration::from_secs(20);
 
@@ -56,6 +61,11 @@ impl Datagram {
             destination: address(16, 2)?,
             payload: udp.get(UDP_LEN..len)?.to_vec(),
         })
+    }
+
+    /// Whether it is the first message of a handshake, by its header.
+    pub fn is_first_message(&self) -> bool {
+        self.payload.first() == Some(&0x11)
     }
 
     /// Whether it is a sealed record, by its header.
@@ -116,6 +126,36 @@ impl Attacker {
         if self.sent.is_multiple_of(BURST) {
             self.wait_below(QUEUE_MAX);
         }
+    }
+
+    /// Sends these payloads over and over from one invented address after another, as fast as one
+    /// core can and whether the victim takes them in or not, until `running` is false; gives their
+    /// number.
+    ///
+    /// # Panics
+    /// If a payload does not fit the wire.
+    pub fn flood(&mut self, payloads: &[Vec<u8>], running: &AtomicBool) -> u64 {
+        let mut dice = Mutator::new(9);
+        let invented: Vec<_> = (0..FLOOD_FRAMES)
+            .map(|number| {
+                let host = dice.below(1 << 24) as u32;
+                let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) | host);
+                let port = 1_024 + dice.below(60_000) as u16;
+                self.frame(
+                    SocketAddrV4::new(ip, port),
+                    &payloads[number % payloads.len()],
+                )
+            })
+            .collect();
+        let before = self.sent;
+        for frame in invented.iter().cycle() {
+            if !running.load(Ordering::Relaxed) {
+                break;
+            }
+            self.wire.send(frame).expect("a frame that fits the wire");
+            self.sent += 1;
+        }
+        self.sent - before
     }
 
     /// Datagrams sent so far.

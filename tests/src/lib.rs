@@ -6,3 +6,4 @@ pub mod own_hosts;
 pub mod sim;
 pub mod story;
 pub mod stream;
+pub mod throughput;

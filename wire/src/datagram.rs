@@ -37,7 +37,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn code(self) -> u8 {
+    /// The low four bits of a datagram's first byte.
+    pub const fn code(self) -> u8 {
         match self {
             Kind::HandshakeInit => 1,
             Kind::HandshakeResponse => 2,

@@ -48,4 +48,7 @@ pub struct Hello {
     pub plaintext_allowed: bool,
     /// Where this side saw the other's handshake come from; `None` over a relay.
     pub observed: Option<SocketAddr>,
+    /// How long this life of it has lasted, in milliseconds: tells which of two hosts that run
+    /// with one identity began first.
+    pub up_ms: u64,
 }

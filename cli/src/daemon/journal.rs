@@ -62,6 +62,19 @@ impl Journal {
                 );
                 self.trouble(&words, now);
             }
+            Event::TwinMet {
+                name,
+                address,
+                gives_way,
+            } => {
+                let at = address.map_or("an unknown address".into(), |a| a.to_string());
+                let so = match gives_way {
+                    true => "it began earlier, this peer gives way",
+                    false => "it has a copy of this host's state folder",
+                };
+                let words = format!("{name} at {at} runs with this peer's identity: {so}");
+                self.trouble(&words, now);
+            }
             Event::BootRaised { counter } => {
                 tracing::warn!(
                     "another life of this peer has been seen, going on as boot {counter}: \

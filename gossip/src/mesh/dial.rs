@@ -165,6 +165,9 @@ impl Mesh {
 
     /// Starts, repeats and ends dials.
     pub(crate) fn dial(&mut self, now: Instant) {
+        if self.gives_way() {
+            return;
+        }
         self.want_targets(now);
         self.want_peers(now);
         let hint_over = |goal: &Goal, dial: &Dial| {
@@ -186,6 +189,9 @@ impl Mesh {
     }
 
     pub(crate) fn dial_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.gives_way() {
+            return None;
+        }
         let next = self.dialer.dials.values().map(|dial| dial.next).min();
         [next, self.next_rekey(now)].into_iter().flatten().min()
     }
@@ -335,6 +341,8 @@ impl Mesh {
             let silent = dial.is_some_and(|dial| now.since(dial.since) >= NO_ANSWER_AFTER / 2);
             let state = if target.is_me {
                 String::from("this peer")
+            } else if target.peer == Some(self.me) {
+                String::from("runs with this peer's identity")
             } else if target.peer.is_some_and(|peer| self.is_connected(peer)) {
                 String::from("connected")
             } else if target.addresses.is_empty() {

@@ -16,6 +16,7 @@ use rmesh_wire::{Instant, PeerId, codec};
 use super::dial::Goal;
 use super::guard::Verdict;
 use super::session::{Agreement, Finish, Session};
+use super::twin::{Evidence, Twin};
 use super::{Mesh, Origin};
 use crate::api::Event;
 use crate::crypto::{Handshake, HandshakeSetup, Role, peer_id};
@@ -168,7 +169,7 @@ impl Mesh {
 
     /// What this side says of itself, behind its index: the header's copy of that is not sealed,
     /// and is not looked at.
-    fn hello(&self, index: u32, observed: Option<SocketAddr>) -> Vec<u8> {
+    fn hello(&self, index: u32, observed: Option<SocketAddr>, now: Instant) -> Vec<u8> {
         let hello = Hello {
             identity: self.identity_public,
             binding: self.binding,
@@ -178,6 +179,7 @@ impl Mesh {
             ciphers: Bounded::take_from(self.crypto.ciphers().iter().copied()),
             plaintext_allowed: false,
             observed,
+            up_ms: self.up_ms(now),
         };
         let mut payload = Vec::from(index.to_be_bytes());
         payload.extend_from_slice(&codec::encode(&hello).unwrap_or_default());
@@ -257,7 +259,7 @@ impl Mesh {
         let index = self.fresh_index();
         let answer = Header::handshake(Kind::HandshakeResponse, GENERATION, index, remote_index);
         let mut message = Vec::from(answer.encode());
-        let hello = self.hello(index, origin.address());
+        let hello = self.hello(index, origin.address(), now);
         if state.write(&hello, &mut message).is_err() {
             return;
         }
@@ -328,7 +330,7 @@ impl Mesh {
             return self.refuse(origin, now);
         };
         let goal = half.goal.take();
-        if proven.peer == self.me {
+        if proven.peer == self.me && proven.hello.boot.random == self.boot.random {
             return self.met_myself(goal, origin);
         }
         let finish = Header::handshake(
@@ -338,7 +340,7 @@ impl Mesh {
             remote_index,
         );
         let mut message = Vec::from(finish.encode());
-        let hello = self.hello(header.receiver, origin.address());
+        let hello = self.hello(header.receiver, origin.address(), now);
         let written = half.state.write(&hello, &mut message);
         let (Ok(()), Some((seal_key, open_key))) = (written, half.state.split()) else {
             return;
@@ -360,6 +362,14 @@ impl Mesh {
             tries_left: FINISH_TRIES,
         };
         self.send_to(origin, message, now);
+        if proven.peer == self.me {
+            // Told by the third message, the twin knows as well.
+            self.dial_answered(goal, self.me, origin, now);
+            return self.heard_twin(proven.hello, origin, now);
+        }
+        if self.gives_way() {
+            return;
+        }
         self.dial_answered(goal, proven.peer, origin, now);
         self.establish(agreement, proven.hello, Some(finish), origin, now);
     }
@@ -394,7 +404,7 @@ impl Mesh {
             return self.refuse(origin, now);
         };
         if proven.peer == self.me {
-            return;
+            return self.heard_twin(proven.hello, origin, now);
         }
         let Some((open_key, seal_key)) = half.state.split() else {
             return;
@@ -504,6 +514,20 @@ impl Mesh {
             .values()
             .filter_map(|s| Some(s.finish.as_ref()?.resend_at))
             .min()
+    }
+
+    /// The other end of a handshake has this peer's identity and is not this peer.
+    fn heard_twin(&mut self, hello: Hello, origin: Origin, now: Instant) {
+        if hello.boot.random == self.boot.random {
+            return;
+        }
+        let twin = Twin {
+            life: hello.boot.random,
+            up: Duration::from_millis(hello.up_ms),
+            name: hello.name,
+            addresses: origin.address().into_iter().collect(),
+        };
+        self.meet_twin(twin, Evidence::Heard, now);
     }
 
     fn met_myself(&mut self, goal: Option<Goal>, origin: Origin) {

@@ -10,13 +10,15 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::path::{Change, Question};
 use super::peer::{Peer, Way, full_datagram_len, full_relayed_len};
-use super::session::{Session, is_heard_alone, is_twin_preferred, replaces};
+use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
 use crate::api::{Event, Path, SendFailure, TrafficSample};
 use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
 
 /// Two sessions this close together were opened by both ends at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
+/// A record may be under way for this long.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
 const SILENCE_MIN: Duration = Duration::from_millis(300);
 /// A frame that waited for a session keeps the peer close for this long.
@@ -146,6 +148,7 @@ impl Mesh {
         if probe.is_answer {
             return self.on_answer(id, origin, &probe, now);
         }
+        self.follow_opener(index, now);
         let answer = Probe {
             is_answer: true,
             observed: origin.address(),
@@ -266,13 +269,52 @@ impl Mesh {
                 let chosen = if is_first {
                     replaces(new, old, SIMULTANEOUS)
                 } else {
-                    is_twin_preferred(new, old, SIMULTANEOUS)
+                    is_preferred(new, old, SIMULTANEOUS)
                 };
                 in_use || chosen
             });
         if !is_first && !wins {
             return;
         }
+        self.judge_session(id, index, old, wins, now);
+        self.path_changed(id, "a session opened", now);
+        if is_first {
+            self.tell_other_lives(id, now);
+        }
+    }
+
+    /// One side that opens two sessions at once may have them confirmed in another order than the
+    /// other side sees. Who opened them asks its questions under the one it uses, and is followed.
+    fn follow_opener(&mut self, index: u32, now: Instant) {
+        let Some(session) = self.sessions.get(&index) else {
+            return;
+        };
+        let (id, by_other) = (session.agreement.peer, session.agreement.opener != self.me);
+        // A question that was under way when the session was replaced says nothing.
+        let is_late = |retires_at: Instant| retires_at + IN_FLIGHT < now + REPLACED_SESSION_GRACE;
+        if !by_other || !session.retires_at.is_some_and(is_late) {
+            return;
+        }
+        let current = self.peers.get(&id).and_then(|peer| peer.current);
+        let same_opener = |other: &Session| {
+            let (a, b) = (&session.agreement, &other.agreement);
+            a.opener == b.opener && a.peer_boot.random == b.peer_boot.random
+        };
+        let crossed = current.filter(|current| self.sessions.get(current).is_some_and(same_opener));
+        if crossed.is_some() {
+            self.judge_session(id, index, crossed, true, now);
+        }
+    }
+
+    /// Uses session `index` with a peer from now on if it `wins` over `old`; the loser retires.
+    fn judge_session(
+        &mut self,
+        id: PeerId,
+        index: u32,
+        old: Option<u32>,
+        wins: bool,
+        now: Instant,
+    ) {
         let loser = if wins { old } else { Some(index) };
         if let Some(loser) = loser.and_then(|loser| self.sessions.get_mut(&loser)) {
             loser.retires_at = Some(now + REPLACED_SESSION_GRACE);
@@ -288,7 +330,7 @@ impl Mesh {
             }
             peer.relay.hurry(now);
         }
-        self.path_changed(id, "a session opened", now);
+        self.dirty.forwarding = true;
     }
 
     /// Ends sessions that are replaced or too old.

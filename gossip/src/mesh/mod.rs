@@ -34,6 +34,7 @@ mod publish;
 mod relay;
 mod session;
 mod spread;
+mod twin;
 mod view;
 
 use dial::Dialer;
@@ -41,6 +42,7 @@ use guard::Guard;
 use handshake::HalfOpens;
 use peer::Peer;
 use session::Session;
+use twin::Twins;
 
 /// Reflexive addresses kept: what others say they see us at, newest first.
 const OBSERVED_MAX: usize = 4;
@@ -107,6 +109,7 @@ pub struct Mesh {
     macs: Macs,
     publisher: publish::Publisher,
     outbox: spread::Outbox,
+    twins: Twins,
 
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -159,6 +162,7 @@ impl Mesh {
             macs: Macs::default(),
             publisher: publish::Publisher::default(),
             outbox: spread::Outbox::default(),
+            twins: Twins::new(now),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -345,6 +349,11 @@ impl Mesh {
             self.counters.datagrams_ignored += 1;
             return;
         };
+        // One that gives way only listens whether its twin still answers.
+        if self.gives_way() && !matches!(header.kind, Kind::HandshakeResponse | Kind::Cookie) {
+            self.counters.datagrams_ignored += 1;
+            return;
+        }
         match header.kind {
             Kind::HandshakeInit => self.on_init(origin, &header, datagram, now),
             Kind::HandshakeResponse => self.on_response(origin, &header, datagram, now),
@@ -382,6 +391,7 @@ impl Mesh {
             },
             Origin::Relayed { .. } | Origin::Direct(_) => origin,
         };
+        session.heard_from = Some(origin);
         self.confirm(header.receiver, now);
         match Head::split(&payload) {
             Some((head, body)) if head.kind == PayloadKind::Probe => {
@@ -480,6 +490,7 @@ impl Mesh {
         self.resend_finishes(now);
         self.watch_paths(now);
         self.dial(now);
+        self.watch_twin(now);
         self.run_publisher(now);
         self.flush(now);
         self.dirty.routes |= self.routes_due.is_some_and(|due| due <= now);
@@ -499,6 +510,7 @@ impl Mesh {
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),
             (self.routes_due, "the routes follow changed records"),
+            (self.twin_deadline(), "a twin is looked after"),
             (self.macs.deadline(), "a frozen MAC may move again"),
             (self.store.deadline(self.me), "a record expires"),
         ];

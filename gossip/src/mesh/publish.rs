@@ -178,12 +178,14 @@ impl Mesh {
         addresses
     }
 
-    fn node_body(&self, leaving: bool) -> Body {
+    fn node_body(&self, leaving: bool, now: Instant) -> Body {
         Body::Node(Node {
             name: self.name.clone(),
             addresses: Bounded::take_from(self.own_addresses()),
             mtu_bytes: self.mtu_bytes,
             capabilities: 0,
+            up_ms: self.up_ms(now),
+            twin: self.twins.published(),
             links: Bounded::take_from(self.publisher.links.iter().copied()),
             sections: u8::try_from(self.publisher.sections.len()).unwrap_or(SECTIONS_MAX),
             leaving,
@@ -192,7 +194,7 @@ impl Mesh {
 
     fn publish_node(&mut self, now: Instant) {
         self.publisher.node_due = None;
-        self.publish(0, self.node_body(false), now);
+        self.publish(0, self.node_body(false, now), now);
     }
 
     fn publish(&mut self, section: u8, body: Body, now: Instant) {
@@ -222,7 +224,7 @@ impl Mesh {
         self.dirty.forwarding = true;
     }
 
-    fn publish_everything(&mut self, now: Instant) {
+    pub(crate) fn publish_everything(&mut self, now: Instant) {
         self.publish_node(now);
         let sections = self.publisher.sections.clone();
         for (section, body) in (1..=SECTIONS_MAX).zip(sections) {
@@ -235,13 +237,13 @@ impl Mesh {
     pub(crate) fn publish_leaving(&mut self, now: Instant) {
         self.publisher.links.clear();
         self.publisher.sections.clear();
-        let body = self.node_body(true);
+        let body = self.node_body(true, now);
         self.publish(0, body, now);
         self.publisher.left = true;
     }
 
-    /// Somebody holds a record of this peer that is not outdone by its own: an earlier life whose
-    /// boot counter was lost, or a clone. Outbid it.
+    /// Somebody holds a record of this peer that is not outdone by its own: of an earlier life whose
+    /// boot counter was lost, or of a twin that is to give way. Outbid it.
     pub(crate) fn outbid(&mut self, version: Version, now: Instant) {
         if version.boot == self.boot {
             self.publisher.sequence = self.publisher.sequence.max(version.sequence);

@@ -53,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) established: Instant,
     /// When a record or relay datagram under it last verified.
     pub(crate) heard: Instant,
+    /// How the last record on lane 0 came.
+    pub(crate) heard_from: Option<Origin>,
     /// Whether a record under it has verified; only then may it replace another.
     pub(crate) confirmed: bool,
     /// Set when another session replaced it: it only receives, until then.
@@ -75,6 +77,7 @@ impl Session {
             agreement,
             established: now,
             heard: now,
+            heard_from: None,
             confirmed: false,
             retires_at: None,
             finish: None,
@@ -184,7 +187,7 @@ pub(crate) fn is_heard_alone(this: &Session, other: &Session) -> bool {
 }
 
 /// Whether two sessions came up because both ends dialled at once, and `this` is the one to keep.
-pub(crate) fn is_twin_preferred(this: &Session, other: &Session, simultaneous: Duration) -> bool {
+pub(crate) fn is_preferred(this: &Session, other: &Session, simultaneous: Duration) -> bool {
     let (a, b) = (&this.agreement, &other.agreement);
     let apart =
         this.established.since(other.established) + other.established.since(this.established);

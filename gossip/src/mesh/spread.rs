@@ -83,9 +83,6 @@ impl Mesh {
 
     /// Sends a control message by the path in use.
     pub(crate) fn send_control(&mut self, id: PeerId, message: &Control, now: Instant) {
-        let Some(encoded) = message.encode() else {
-            return;
-        };
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
@@ -94,14 +91,27 @@ impl Mesh {
             Some(Path::Relay(_)) => Way::Relay,
             None => return,
         };
-        let Some(index) = peer.current else { return };
-        let Some(session) = self.sessions.get_mut(&index) else {
-            return;
-        };
+        if let Some(datagram) = peer
+            .current
+            .and_then(|index| self.seal_control(index, message))
+        {
+            self.send_way(id, way, datagram, now);
+        }
+    }
+
+    /// Sends a control message under one of several sessions, the way its peer was last heard.
+    pub(crate) fn send_control_under(&mut self, index: u32, message: &Control, now: Instant) {
+        let session = self.sessions.get(&index);
+        let origin = session.and_then(|session| session.heard_from);
+        if let Some((origin, datagram)) = origin.zip(self.seal_control(index, message)) {
+            self.send_to(origin, datagram, now);
+        }
+    }
+
+    fn seal_control(&mut self, index: u32, message: &Control) -> Option<Vec<u8>> {
         let mut payload = Vec::from(Head::new(PayloadKind::Control).encode());
-        payload.extend_from_slice(&encoded);
-        let datagram = session.seal_record(&payload);
-        self.send_way(id, way, datagram, now);
+        payload.extend_from_slice(&message.encode()?);
+        Some(self.sessions.get_mut(&index)?.seal_record(&payload))
     }
 
     pub(crate) fn send_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
@@ -176,10 +186,12 @@ impl Mesh {
         let own = self
             .own_version(&record.key())
             .max(self.own_version(&(self.me, 0)));
-        let newer = own.is_none_or(|own| record.version > own);
-        let stale = record.version.boot < self.boot;
-        if newer && !stale && aged.signed.is_authentic(self.crypto.as_ref()) {
-            self.outbid(record.version, now);
+        let newer = own.is_none_or(|own| record.version > own) && record.version.boot >= self.boot;
+        if (newer || self.is_unknown_life(&record))
+            && aged.signed.is_authentic(self.crypto.as_ref())
+        {
+            let age = Duration::from_millis(aged.age_ms.into());
+            self.on_other_life(&record, age, newer, now);
         }
         true
     }
@@ -195,6 +207,7 @@ impl Mesh {
         if node.leaving {
             return self.on_leaving(id, now);
         }
+        self.tell_other_lives(id, now);
         self.meet(id, &node.name, now);
         let own = self.own_addresses_met.clone();
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -289,7 +302,7 @@ impl Mesh {
         self.refresh_macs(now);
     }
 
-    fn set_graph(&mut self, graph: Graph) {
+    pub(crate) fn set_graph(&mut self, graph: Graph) {
         if graph != self.graph {
             self.graph = graph;
             self.floods = OnceCell::new();

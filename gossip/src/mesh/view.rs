@@ -146,7 +146,7 @@ impl Mesh {
         self.announced().map(report).collect()
     }
 
-    fn name_of(&self, peer: &PeerId) -> String {
+    pub(crate) fn name_of(&self, peer: &PeerId) -> String {
         let name = self
             .peers
             .get(peer)
@@ -156,15 +156,9 @@ impl Mesh {
 
     /// What an operator should look at.
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.twin_warnings();
+        warnings.extend(self.name_warnings());
         let peers = self.peers.values();
-        for peer in peers.clone().filter(|peer| peer.name == self.name) {
-            warnings.push(format!(
-                "peer {} has this peer's name {}: give one of them another with launch --name",
-                peer.id.short(),
-                self.name
-            ));
-        }
         for peer in peers.filter(|peer| peer.chosen.is_some()) {
             let Some(node) = self.store.node(&peer.id) else {
                 continue;
@@ -180,6 +174,27 @@ impl Mesh {
         }
         warnings.extend(self.conflict_warnings());
         warnings
+    }
+
+    /// Names that several peers go by.
+    fn name_warnings(&self) -> Vec<String> {
+        let mut named: BTreeMap<&str, Vec<PeerId>> = BTreeMap::new();
+        named.entry(&self.name).or_default().push(self.me);
+        for peer in self.peers.values() {
+            named.entry(&peer.name).or_default().push(peer.id);
+        }
+        let shared = named.into_iter();
+        let shared = shared.filter(|(name, peers)| !name.is_empty() && peers.len() > 1);
+        let sentence = |(name, peers): (&str, Vec<PeerId>)| {
+            let shown = |peer: &PeerId| match *peer == self.me {
+                true => format!("this one ({})", peer.short()),
+                false => format!("{}", peer.short()),
+            };
+            let peers: Vec<String> = peers.iter().map(shown).collect();
+            let peers = peers.join(" and ");
+            format!("peers {peers} have one name, {name}: launch one of them with another --name")
+        };
+        shared.map(sentence).collect()
     }
 
     fn conflict_warnings(&self) -> Vec<String> {

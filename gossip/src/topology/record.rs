@@ -62,6 +62,10 @@ pub(crate) struct Node {
     pub(crate) mtu_bytes: u16,
     /// Reserved for later versions; zero today.
     pub(crate) capabilities: u32,
+    /// How long this life of it had lasted when it said this, in milliseconds.
+    pub(crate) up_ms: u64,
+    /// Name and address of another host that runs with its identity, if it knows of one.
+    pub(crate) twin: Option<(String, SocketAddr)>,
     /// Its control links.
     pub(crate) links: Bounded<Link, LINKS_MAX>,
     /// How many endpoint sections are current.
@@ -134,7 +138,11 @@ impl Record {
         match &self.body {
             Body::Node(node) => {
                 let links = node.links.as_slice();
-                self.section == 0 && name_ok(&node.name) && links.iter().all(|l| l.cost_us > 0)
+                let twin_ok = node.twin.as_ref().is_none_or(|(name, _)| name_ok(name));
+                self.section == 0
+                    && name_ok(&node.name)
+                    && twin_ok
+                    && links.iter().all(|l| l.cost_us > 0)
             }
             Body::Endpoints(endpoints) => {
                 self.section > 0

@@ -70,6 +70,8 @@ fn node(sections: u8) -> Node {
         addresses: Bounded::take_from(["192.0.2.1:6783".parse().unwrap()]),
         mtu_bytes: 1_328,
         capabilities: 0,
+        up_ms: 0,
+        twin: None,
         links: Bounded::take_from((0..10).map(link)),
         sections,
         leaving: false,
@@ -319,6 +321,8 @@ fn the_fullest_records_fit_one_datagram() {
         cost_us: u32::MAX,
     };
     let node = Node {
+        up_ms: 0,
+        twin: None,
         name: "n".repeat(63),
         addresses: Bounded::take_from(vec![SocketAddr::new(v6, 6783); ADDRESSES_MAX]),
         mtu_bytes: u16::MAX,

@@ -8,9 +8,10 @@ use rmesh_wire::payload::{Head, PayloadKind};
 use rmesh_wire::{Mac, PeerId, ethernet};
 
 use super::api::LearnedMac;
+use super::bucket::Bucket;
 use super::buffer::Buffer;
 use super::fdb::{Fdb, Place};
-use super::floods::{Bucket, Floods};
+use super::floods::{self, Floods};
 use super::forward::{Decision, decide};
 use super::inbox::Inbox;
 use super::pending::Pending;
@@ -63,7 +64,7 @@ impl Engine {
             reassembly: Reassembly::default(),
             second_way: SecondWay::new(now),
             pending: Pending::default(),
-            own_floods: Bucket::full(now),
+            own_floods: floods::allowance(now),
             next_aging: now + AGING_EVERY,
             flood_sequence: 0,
             copy: Buffer::default(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rmesh_wire::ShortId;
 use rmesh_wire::flood::FloodHeader;
 
+use super::bucket::Bucket;
 use super::replay::ReplayWindow;
 use super::stats::Reason;
 
@@ -17,31 +18,9 @@ const SOURCES_MAX: usize = 16_384;
 /// 64-bit words of a source's window: 960 floods, about a second's worth.
 const FLOOD_WORDS: usize = 16;
 
-/// A token bucket: [`FLOODS_PER_SECOND`], and as many at once.
-pub(crate) struct Bucket {
-    /// Up to when tokens are spent: the virtual schedule of the generic cell rate algorithm
-    /// (ITU-T I.371), one number instead of two.
-    spent_until: Instant,
-}
-
-impl Bucket {
-    pub(crate) fn full(now: Instant) -> Self {
-        Bucket { spent_until: now }
-    }
-
-    /// Takes a token if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let (step, burst) = (
-            Duration::from_secs(1) / FLOODS_PER_SECOND,
-            Duration::from_secs(1),
-        );
-        let next = self.spent_until.max(now) + step;
-        let allowed = next.saturating_duration_since(now) <= burst;
-        if allowed {
-            self.spent_until = next;
-        }
-        allowed
-    }
+/// An allowance of [`FLOODS_PER_SECOND`], one second deep.
+pub(crate) fn allowance(now: Instant) -> Bucket {
+    Bucket::full(FLOODS_PER_SECOND, Duration::from_secs(1), now)
 }
 
 struct Source {
@@ -69,7 +48,7 @@ impl Floods {
                 boot: header.boot,
                 boot_before: None,
                 window: ReplayWindow::default(),
-                bucket: Bucket::full(now),
+                bucket: allowance(now),
             }),
         };
         if source.boot_before == Some(header.boot) {

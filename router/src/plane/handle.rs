@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
@@ -178,7 +179,7 @@ impl Plane {
     pub fn send(&self, transmit: &Transmit) -> Result<(), SendFailure> {
         let number = self.sockets.number_for(transmit.destination);
         let socket = number
-            .and_then(|number| self.sockets.as_slice().get(number))
+            .and_then(|number| self.sockets.sealed().get(number))
             .ok_or(SendFailure::Unreachable)?;
         let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
             return Ok(());
@@ -222,12 +223,18 @@ impl Plane {
         for worker in &self.workers {
             worker.stats.add_to(&mut counters);
         }
-        let dropped = self.control_dropped.load(Ordering::Relaxed);
-        if dropped > 0 {
-            counters
-                .drops
-                .insert("control_send_buffer_full".to_owned(), dropped);
-        }
+        let of_all = |sockets: &[UdpSocket]| sockets.iter().map(udp::dropped).sum();
+        let outside = [
+            (
+                "control_send_buffer_full",
+                self.control_dropped.load(Ordering::Relaxed),
+            ),
+            ("receive_buffer_full", of_all(self.sockets.sealed())),
+            ("strangers_buffer_full", of_all(self.sockets.strangers())),
+        ];
+        let moved = outside.into_iter().filter(|(_, dropped)| *dropped > 0);
+        let named = moved.map(|(name, dropped)| (name.to_owned(), dropped));
+        counters.drops.extend(named);
         counters
     }
 

@@ -57,6 +57,15 @@ impl Inbox {
         self.put_bytes(datagram, |bytes| Inbound::Datagram { source, bytes });
     }
 
+    /// A datagram anybody could have sent: it may use one half of the queue only, so that the
+    /// peers' own always find room.
+    pub(crate) fn stranger(&self, source: SocketAddr, datagram: &[u8]) {
+        if self.sender.capacity() <= self.sender.max_capacity() / 2 {
+            return self.stats.drop_one(Reason::InboxFull);
+        }
+        self.datagram(source, datagram);
+    }
+
     pub(crate) fn relayed(&self, neighbour: PeerId, inner: &[u8]) {
         self.put_bytes(inner, |inner| Inbound::Relayed { neighbour, inner });
     }
@@ -112,6 +121,20 @@ mod tests {
         let mut counters = crate::PlaneCounters::default();
         stats.add_to(&mut counters);
         assert_eq!(counters.drops["malformed_datagram"], 2);
+    }
+
+    #[test]
+    fn strangers_leave_half_of_the_queue_to_peers() {
+        let (sender, mut receiver) = mpsc::channel(8);
+        let inbox = Inbox::new(sender, Arc::default());
+        let from = "192.0.2.1:1".parse().unwrap();
+        for _ in 0..8 {
+            inbox.stranger(from, &[1]);
+        }
+        assert_eq!(receiver.len(), 4);
+        inbox.datagram(from, &[2]);
+        assert_eq!(receiver.len(), 5);
+        assert!(receiver.try_recv().is_ok());
     }
 
     #[test]

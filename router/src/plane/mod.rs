@@ -11,6 +11,7 @@
 
 mod aead;
 mod api;
+mod bucket;
 pub mod buffer;
 mod engine;
 mod fdb;

@@ -35,7 +35,7 @@ impl Outbox {
             used: 0,
         };
         Outbox {
-            queues: sockets.as_slice().iter().map(queue).collect(),
+            queues: sockets.sealed().iter().map(queue).collect(),
             sockets,
             stats,
             failures: Vec::with_capacity(FAILURES_MAX),
@@ -70,7 +70,7 @@ impl Outbox {
     fn flush_one(&mut self, number: usize) {
         let sockets = Arc::clone(&self.sockets);
         let (Some(queue), Some(socket)) =
-            (self.queues.get_mut(number), sockets.as_slice().get(number))
+            (self.queues.get_mut(number), sockets.sealed().get(number))
         else {
             return;
         };

@@ -37,7 +37,11 @@ impl Engine {
         let result = match Header::decode(buffer.data()) {
             Err(HeaderError::Version(_)) => Err(Reason::UnknownVersion),
             Err(_) => Err(Reason::Malformed),
-            Ok(header) if !is_ours(&header) => {
+            Ok(header) if !is_sealed(&header) => {
+                self.inbox.stranger(source, buffer.data());
+                Ok(())
+            }
+            Ok(header) if header.lane() == CONTROL_LANE => {
                 self.inbox.datagram(source, buffer.data());
                 Ok(())
             }
@@ -222,7 +226,7 @@ impl Engine {
     }
 }
 
-/// Whether a datagram is the workers': on a session, and not on the control side's lane.
-fn is_ours(header: &Header) -> bool {
-    matches!(header.kind, Kind::Record | Kind::Relay) && header.lane() != CONTROL_LANE
+/// Whether a datagram says that it belongs to a session.
+fn is_sealed(header: &Header) -> bool {
+    matches!(header.kind, Kind::Record | Kind::Relay)
 }

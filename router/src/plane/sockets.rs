@@ -1,4 +1,4 @@
-//! The UDP sockets of a data plane: one an address listened at.
+//! The UDP sockets of a data plane: a pair for each address listened at.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -6,14 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use super::api::PlaneError;
 use crate::sys::udp;
 
-/// Addresses listened at, at most: leaves poll(2) entries for port and wake-up.
-const SOCKETS_MAX: usize = 8;
+/// Addresses listened at, at most: two sockets each leave poll(2) entries for port and wake-up.
+const ADDRESSES_MAX: usize = 8;
 /// With port 0: attempts to find a port that is free in every family.
 const ATTEMPTS: usize = 16;
 
 /// Sockets on one port.
 pub(crate) struct Sockets {
-    sockets: Vec<UdpSocket>,
+    sealed: Vec<UdpSocket>,
+    strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
     first_v6: Option<usize>,
     port: u16,
@@ -41,15 +42,18 @@ impl Sockets {
     }
 
     fn open_all(bind: &[IpAddr], mut port: u16, optional: bool) -> Result<Self, PlaneError> {
-        let mut sockets = Vec::new();
-        for ip in bind.iter().take(SOCKETS_MAX) {
+        let (mut sealed, mut strangers) = (Vec::new(), Vec::new());
+        for ip in bind.iter().take(ADDRESSES_MAX) {
             let address = SocketAddr::new(*ip, port);
-            let opened = udp::open(address).and_then(|socket| {
-                port = socket.local_addr()?.port();
-                Ok(socket)
+            let opened = udp::open_pair(address).and_then(|pair| {
+                port = pair.sealed.local_addr()?.port();
+                Ok(pair)
             });
             match opened {
-                Ok(socket) => sockets.push(socket),
+                Ok(pair) => {
+                    sealed.push(pair.sealed);
+                    strangers.push(pair.strangers);
+                }
                 Err(error) if optional && is_missing_family(&error) => {
                     tracing::info!(%ip, %error, "not listening: this host lacks the family");
                 }
@@ -58,14 +62,15 @@ impl Sockets {
         }
         let first = |is_v6: bool| {
             let of_family = |s: &UdpSocket| s.local_addr().is_ok_and(|a| a.is_ipv6() == is_v6);
-            sockets.iter().position(of_family)
+            sealed.iter().position(of_family)
         };
         let (first_v4, first_v6) = (first(false), first(true));
-        if sockets.is_empty() {
+        if sealed.is_empty() {
             return Err(PlaneError::NoFamily);
         }
         Ok(Sockets {
-            sockets,
+            sealed,
+            strangers,
             first_v4,
             first_v6,
             port,
@@ -76,8 +81,14 @@ impl Sockets {
         self.port
     }
 
-    pub(crate) fn as_slice(&self) -> &[UdpSocket] {
-        &self.sockets
+    /// For records and relay datagrams, and for everything that is sent.
+    pub(crate) fn sealed(&self) -> &[UdpSocket] {
+        &self.sealed
+    }
+
+    /// For what anybody may send, by the same numbers.
+    pub(crate) fn strangers(&self) -> &[UdpSocket] {
+        &self.strangers
     }
 
     /// Number of the socket that reaches `destination`: the first of its family.

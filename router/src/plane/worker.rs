@@ -1,6 +1,6 @@
 //! One data-plane thread: waits, reads a batch, decides, seals, sends, to completion.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 
 use super::api::LearnedMac;
+use super::bucket::Bucket;
 use super::buffer::{BATCH_LEN, Buffer};
 use super::engine::{Engine, TICK};
 use super::sockets::Sockets;
@@ -23,6 +24,11 @@ const SOCKET_BATCHES: usize = 4;
 /// Batches taken from the port before the sockets have their turn again, so that frames cannot
 /// starve control datagrams.
 const PORT_BATCHES: usize = 2;
+/// Datagrams a second taken from those that anybody may have sent: a fiftieth of a core for what a
+/// flood leaves of them, and what a thousand peers need to come back within a second.
+const STRANGERS_PER_S: u32 = 8_000;
+/// After a quiet time as many are taken at once as come in this time.
+const STRANGERS_DEPTH: Duration = Duration::from_millis(64);
 /// Longest sleep while nothing waits.
 const IDLE: Duration = Duration::from_millis(500);
 /// A port that fails is left alone for this long.
@@ -49,6 +55,7 @@ struct Round {
     current: Arc<Tables>,
     next_tick: Instant,
     port_retry: Option<Instant>,
+    strangers: Bucket,
 }
 
 impl WorkerThread {
@@ -61,6 +68,7 @@ impl WorkerThread {
             current: Arc::clone(self.tables.load()),
             next_tick: Instant::now(),
             port_retry: None,
+            strangers: Bucket::full(STRANGERS_PER_S, STRANGERS_DEPTH, Instant::now()),
         };
         while !self.stop.load(Ordering::Relaxed) {
             self.turn(&mut round);
@@ -79,10 +87,12 @@ impl WorkerThread {
         if *wake {
             self.handle_wake(now);
         }
-        for (number, ready) in sockets.iter().enumerate() {
-            if *ready {
-                self.receive(number, round, now);
-            }
+        let (sealed, strangers) = sockets.split_at(self.sockets.sealed().len());
+        for (number, _) in sealed.iter().enumerate().filter(|(_, ready)| **ready) {
+            self.receive_sealed(number, round, now);
+        }
+        for (number, _) in strangers.iter().enumerate().filter(|(_, ready)| **ready) {
+            self.receive_strangers(number, round, now);
         }
         if *port {
             self.read_port(round, now);
@@ -98,23 +108,35 @@ impl WorkerThread {
         }
     }
 
-    /// Waits for wake-up, port and sockets, in this order.
+    /// Waits for wake-up, port, sockets of sealed datagrams and of strangers, in this order.
     fn wait(&self, round: &Round) -> [bool; poll::DESCRIPTORS_MAX] {
         let mut descriptors: [RawFd; poll::DESCRIPTORS_MAX] = [-1; poll::DESCRIPTORS_MAX];
+        let now = Instant::now();
         let port = match round.port_retry {
-            Some(retry) if Instant::now() < retry => -1,
+            Some(retry) if now < retry => -1,
             _ => self.engine.port.fd(),
         };
-        let sockets = self.sockets.as_slice().iter().map(|s| s.as_raw_fd());
-        let all = [self.wake.as_raw_fd(), port].into_iter().chain(sockets);
-        for (slot, descriptor) in descriptors.iter_mut().zip(all) {
-            *slot = descriptor;
-        }
-        let timeout = if self.engine.is_waiting() || round.port_retry.is_some() {
+        let mut timeout = if self.engine.is_waiting() || round.port_retry.is_some() {
             TICK
         } else {
             IDLE
         };
+        let strangers_wait = round.strangers.time_left(now);
+        let strangers = match strangers_wait.is_zero() {
+            true => self.sockets.strangers(),
+            // poll(2) counts whole milliseconds, downwards.
+            false => {
+                timeout = timeout.min(strangers_wait + Duration::from_millis(1));
+                &[]
+            }
+        };
+        let sockets = self.sockets.sealed().iter().chain(strangers);
+        let all = [self.wake.as_raw_fd(), port]
+            .into_iter()
+            .chain(sockets.map(|socket| socket.as_raw_fd()));
+        for (slot, descriptor) in descriptors.iter_mut().zip(all) {
+            *slot = descriptor;
+        }
         poll::readable(&descriptors, timeout)
     }
 
@@ -127,37 +149,51 @@ impl WorkerThread {
         }
     }
 
-    fn receive(&mut self, number: usize, round: &mut Round, now: Instant) {
+    fn receive_sealed(&mut self, number: usize, round: &mut Round, now: Instant) {
         let sockets = Arc::clone(&self.sockets);
-        let Some(socket) = sockets.as_slice().get(number) else {
+        let Some(socket) = sockets.sealed().get(number) else {
             return;
         };
         for _ in 0..SOCKET_BATCHES {
-            // An error is that of an earlier datagram, told late, or "nothing waits".
-            let received = udp::receive(socket, &mut round.datagrams, &mut round.arrivals);
-            let Ok(count @ 1..) = received else {
-                return;
-            };
-            // A record of a session opened during this turn may be among them.
-            self.renew_tables(round, now);
-            let arrived = round.datagrams.iter_mut().zip(&round.arrivals);
-            for (buffer, arrival) in arrived.take(count) {
-                let stats = &self.engine.stats;
-                stats.datagrams_received.add(1);
-                let len = buffer.data().len() as u64;
-                stats.datagram_bytes_received.add(len);
-                if arrival.truncated {
-                    stats.drop_one(Reason::Truncated);
-                    continue;
-                }
-                let source = arrival.source.unwrap_or(NOWHERE);
-                self.engine
-                    .handle_datagram(source, buffer, &round.current, now);
-            }
-            if count < BATCH_LEN {
+            if self.receive_batch(socket, round, now) < BATCH_LEN {
                 return;
             }
         }
+    }
+
+    /// One batch, which the allowance pays for afterwards.
+    fn receive_strangers(&mut self, number: usize, round: &mut Round, now: Instant) {
+        let sockets = Arc::clone(&self.sockets);
+        if let Some(socket) = sockets.strangers().get(number) {
+            let count = self.receive_batch(socket, round, now);
+            round.strangers.charge(count as u32, now);
+        }
+    }
+
+    /// Handles what waits at one socket, up to [`BATCH_LEN`] datagrams; gives their number.
+    fn receive_batch(&mut self, socket: &UdpSocket, round: &mut Round, now: Instant) -> usize {
+        // An error is that of an earlier datagram, told late, or "nothing waits".
+        let received = udp::receive(socket, &mut round.datagrams, &mut round.arrivals);
+        let Ok(count @ 1..) = received else {
+            return 0;
+        };
+        // A record of a session opened during this turn may be among them.
+        self.renew_tables(round, now);
+        let arrived = round.datagrams.iter_mut().zip(&round.arrivals);
+        for (buffer, arrival) in arrived.take(count) {
+            let stats = &self.engine.stats;
+            stats.datagrams_received.add(1);
+            let len = buffer.data().len() as u64;
+            stats.datagram_bytes_received.add(len);
+            if arrival.truncated {
+                stats.drop_one(Reason::Truncated);
+                continue;
+            }
+            let source = arrival.source.unwrap_or(NOWHERE);
+            self.engine
+                .handle_datagram(source, buffer, &round.current, now);
+        }
+        count
     }
 
     fn read_port(&mut self, round: &mut Round, now: Instant) {

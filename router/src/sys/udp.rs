@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::ptr::null_mut;
 
 use rmesh_gossip::SendFailure;
+use rmesh_wire::datagram::Kind;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -16,12 +17,12 @@ use crate::plane::buffer::{BATCH_LEN, Buffer};
 /// Room for datagrams under way, in bytes: 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
 
-/// A non-blocking socket bound to `address`, which never fragments: its datagrams carry DF, and
-/// the kernel's own idea of the path MTU is ignored (RFC 8899 section 3).
-///
-/// # Errors
-/// If the family is not available or the address is taken.
-pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+/// Room for handshakes that wait, in bytes: about 600 of them.
+const STRANGERS_BUFFER_LEN: usize = 512 << 10;
+
+/// A non-blocking socket for `address`, not yet bound, which never fragments: its datagrams carry
+/// DF, and the kernel's own idea of the path MTU is ignored (RFC 8899 section 3).
+fn open_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -36,13 +37,109 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
         (libc::IPPROTO_IP, name, value)
     };
     set_option(&socket, discover)?;
-    enlarge_buffers(&socket);
     socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// A non-blocking socket of [`open_socket`], alone on `address`.
+#[cfg(test)]
+fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open_socket(address)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-fn set_option(socket: &Socket, (level, name, value): (i32, i32, i32)) -> io::Result<()> {
+/// What one address is listened at with. The kernel sorts what comes by its first byte before it
+/// queues anything, so that no flood of handshakes takes the place of a record.
+pub(crate) struct Pair {
+    /// For records and relay datagrams, and for everything that is sent.
+    pub(crate) sealed: UdpSocket,
+    /// For what anybody may send: handshakes, cookies, and what no peer sends.
+    pub(crate) strangers: UdpSocket,
+}
+
+/// Opens both on `address`, as [`open_socket`] says.
+///
+/// # Errors
+/// If the family is not available or the address is taken.
+pub(crate) fn open_pair(address: SocketAddr) -> io::Result<Pair> {
+    let sealed = open_socket(address)?;
+    resize_buffers(&sealed, SOCKET_BUFFER_LEN);
+    // Without SO_REUSEPORT, so that the address of another daemon counts as taken; with it set
+    // afterwards, so that the second socket may join.
+    sealed.bind(&address.into())?;
+    let bound = sealed.local_addr()?;
+    let strangers = open_socket(address)?;
+    resize_buffers(&strangers, STRANGERS_BUFFER_LEN);
+    for socket in [&sealed, &strangers] {
+        socket.set_reuse_port(true)?;
+    }
+    strangers.bind(&bound)?;
+    attach_chooser(&sealed, [Kind::Record.code(), Kind::Relay.code()])?;
+    Ok(Pair {
+        sealed: sealed.into(),
+        strangers: strangers.into(),
+    })
+}
+
+/// Lets the kernel choose the first socket of the group for datagrams whose low four bits of the
+/// first byte are one of `kinds`, and the second for all others (classic BPF, socket(7)).
+fn attach_chooser(socket: &Socket, kinds: [u8; 2]) -> io::Result<()> {
+    let [load, mask, equal, answer] = [
+        libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
+        libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    ];
+    let step = |code: u32, jump_true, jump_false, k| libc::sock_filter {
+        code: code as u16,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    // An empty datagram ends the program at its first step, which chooses the first socket.
+    let mut program = [
+        step(load, 0, 0, 0),
+        step(mask, 0, 0, 0x0f),
+        step(equal, 2, 0, u32::from(kinds[0])),
+        step(equal, 1, 0, u32::from(kinds[1])),
+        step(answer, 0, 0, 1),
+        step(answer, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    set_option(
+        socket,
+        (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, program),
+    )
+}
+
+/// Datagrams the kernel dropped because the socket's queue was full.
+pub(crate) fn dropped(socket: &UdpSocket) -> u64 {
+    /// `SK_MEMINFO_DROPS` of linux/sock_diag.h, of nine numbers.
+    const DROPS: usize = 8;
+    let mut values = [0u32; 9];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: pointer and length describe `values`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        u64::from(values[DROPS])
+    } else {
+        0
+    }
+}
+
+fn set_option<T>(socket: &Socket, (level, name, value): (i32, i32, T)) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     let pointer = (&raw const value).cast();
     // SAFETY: pointer and length describe `value`, which outlives the call.
@@ -55,9 +152,9 @@ fn set_option(socket: &Socket, (level, name, value): (i32, i32, i32)) -> io::Res
 }
 
 /// Best effort: beyond the system's limit only a privileged process may go.
-fn enlarge_buffers(socket: &Socket) {
-    if sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER_LEN).is_err() {
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_LEN);
+fn resize_buffers(socket: &Socket, receive_len: usize) {
+    if sockopt::set_socket_recv_buffer_size_force(socket, receive_len).is_err() {
+        let _ = socket.set_recv_buffer_size(receive_len);
     }
     if sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER_LEN).is_err() {
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_LEN);
@@ -215,6 +312,53 @@ mod tests {
         }
         let error = receive(&b, &mut into, &mut arrivals).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn the_kernel_sorts_sealed_datagrams_from_those_anybody_may_send() {
+        let pair = open_pair("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = pair.sealed.local_addr().unwrap();
+        assert_eq!(pair.strangers.local_addr().unwrap(), to);
+        let taken = open_pair(to).err().expect("the address is taken");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let from = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut buffer = [0; 8];
+        for first in 0..=u8::MAX {
+            let (own, other) = match first & 0x0f {
+                4 | 5 => (&pair.sealed, &pair.strangers),
+                _ => (&pair.strangers, &pair.sealed),
+            };
+            from.send_to(&[first, 1, 2], to).unwrap();
+            assert_eq!(own.recv(&mut buffer).unwrap(), 3);
+            assert_eq!(buffer[0], first);
+            assert!(other.recv(&mut buffer).is_err());
+        }
+        from.send_to(&[], to).unwrap();
+        assert_eq!(pair.sealed.recv(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_flood_of_handshakes_is_dropped_and_counted_by_the_kernel() {
+        let pair = open_pair("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = pair.sealed.local_addr().unwrap();
+        let from = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let sent = 5_000;
+        for _ in 0..sent {
+            from.send_to(&[0x11; 368], to).unwrap();
+        }
+        from.send_to(&[0x14; 100], to).unwrap();
+        let mut buffer = [0; 512];
+        let kept = (0..sent).take_while(|_| pair.strangers.recv(&mut buffer).is_ok());
+        let kept = kept.count() as u64;
+        assert!((100..2_000).contains(&kept), "{kept}");
+        assert_eq!(kept + dropped(&pair.strangers), sent);
+        assert_eq!(
+            (
+                pair.sealed.recv(&mut buffer).unwrap(),
+                dropped(&pair.sealed)
+            ),
+            (100, 0)
+        );
     }
 
     #[test]

@@ -15,6 +15,9 @@ use rmesh_wire::handshake::Cipher;
 use rmesh_wire::{Boot, Mac, PeerId};
 use tokio::sync::mpsc::{self, Receiver};
 
+/// Datagrams the control side of a test lets wait.
+pub const INBOX_LEN: usize = 64;
+
 /// A port whose other end a test holds.
 struct PairPort(UnixDatagram);
 
@@ -69,7 +72,7 @@ impl Peer {
         bridge
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
-        let (sender, inbox) = mpsc::channel(64);
+        let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let plane = Plane::start_on(Box::new(PairPort(port)), options("pair"), sender).unwrap();
         Peer {
             number,
