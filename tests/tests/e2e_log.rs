@@ -102,11 +102,14 @@ fn a_daemon_in_the_background_logs_in_the_same_form() {
     let before = log("rmesh.log").len();
 
     // The operator reads words, whatever the form of the log.
-    let error = story.fail(
+    let failed = story.rmesh(
         &a,
-        1,
         &["launch", "--log-format", "json", "--bind", "192.0.2.99"],
     );
+    // Should it have started after all, it must not stay.
+    story.rmesh(&a, &["stop"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let (_, error) = texts(&failed);
     assert!(
         error.contains("192.0.2.99") && !error.contains('{'),
         "{error}"

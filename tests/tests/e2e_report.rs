@@ -236,3 +236,45 @@ fn a_report_is_made_without_a_daemon_and_with_one_that_hangs() {
         "{help}"
     );
 }
+
+#[test]
+fn a_daemon_under_systemd_has_its_log_in_the_journal() {
+    let mut story = story!("report-journal");
+    let a = story.host("a");
+    // Stands in for journalctl; a secret may have been logged by another program.
+    let fake = story.file(
+        "journalctl",
+        "#!/bin/sh\necho \"$@\"\nfor n in $(seq 300); do echo line $n; done\necho rmesh1-abcd\n",
+        0o755,
+    );
+    let folder = fake.parent().expect("its folder").display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let ask = || {
+        let [run_dir, state_dir] = [a.run_dir(), a.state_dir()].map(|p| p.display().to_string());
+        let words = [
+            "--run-dir",
+            &run_dir,
+            "--state-dir",
+            &state_dir,
+            "--timeout",
+            "2s",
+            "report",
+        ];
+        let output = a.command_with(story.program(), &words, &[("PATH", &path)], SOON);
+        let output = output.expect("a command that ends");
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let log = &ask()["log"];
+    assert_eq!(log["source"], "journalctl --unit rmesh.service");
+    let lines = log["lines"].as_array().expect("lines");
+    assert_eq!((lines.len(), &lines[199]), (200, &"[redacted]".into()));
+    assert_eq!(lines[198], "line 300");
+
+    story.file("journalctl", "#!/bin/sh\nexec sleep 4\n", 0o755);
+    let start = Instant::now();
+    let log = &ask()["log"];
+    let limit = Duration::from_millis(2_500);
+    story.expect_took(limit, "a report without the journal", start.elapsed());
+    assert!(log["error"].is_string(), "{log}");
+}

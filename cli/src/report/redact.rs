@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 pub(super) const REDACTED: &str = "[redacted]";
 /// Longest text shown, in bytes; a line of the log is rarely longer than 300.
 const TEXT_LEN_MAX: usize = 4_096;
+/// Shorter texts are no secret, and taking them out would leave nothing to read; in bytes.
+const SECRET_LEN_MIN: usize = 8;
 /// Depth to which a value is looked into; what the API answers is 8 deep.
 const DEPTH_MAX: u32 = 64;
 
@@ -41,7 +43,7 @@ impl Redactor {
     /// Takes out this text, such as a passphrase.
     pub(super) fn add_text(&mut self, text: &str) {
         let text = text.trim_end_matches(['\r', '\n']);
-        if !text.is_empty() {
+        if text.len() >= SECRET_LEN_MIN {
             self.known.push(Zeroizing::new(text.to_ascii_lowercase()));
         }
     }
