@@ -91,11 +91,32 @@ impl Lab {
     /// # Errors
     /// If they are joined already, there are too many links, or the kernel refuses.
     pub fn link(&mut self, a: &Host, b: &Host, family: Family) -> Result<Link, LabError> {
+        let number = self.next_link()?;
+        Link::create(number, a, b, family)
+    }
+
+    /// Joins two hosts by an emulated wire, slower than a plain one; see [`Link::shape`]. The same
+    /// seed throws the same dice.
+    ///
+    /// # Errors
+    /// As [`Lab::link`].
+    pub fn emulated_link(
+        &mut self,
+        a: &Host,
+        b: &Host,
+        family: Family,
+        seed: u64,
+    ) -> Result<Link, LabError> {
+        let number = self.next_link()?;
+        Link::emulate(number, a, b, family, seed)
+    }
+
+    fn next_link(&mut self) -> Result<u8, LabError> {
         if self.links == MAX_LINKS {
             return Err(LabError::TooManyLinks(MAX_LINKS));
         }
         self.links += 1;
-        Link::create(self.links, a, b, family)
+        Ok(self.links)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Host`] is a network namespace made in this process by `unshare` and netlink: no other tool
 //! is started. Hosts are joined by [`Link`]s (veth pairs with static neighbours), which can be cut
-//! silently, as a broken network does it: nobody gets an error. Real programs run inside hosts as
+//! silently, as a broken network does it: nobody gets an error; or by emulated wires that lose, delay,
+//! double, reorder and swallow what they carry, as a [`WireProfile`] says. Real programs run inside hosts as
 //! [`Process`]es, containers are bare namespaces beside them, and [`probe`] sends traffic and counts.
 //!
 //! ```no_run
@@ -18,6 +19,7 @@
 //! Everything goes away when the [`Lab`] is dropped; what a killed lab left goes when the next one
 //! starts. Files lie under `/tmp/rmesh-lab-<uid>/`; those of a failed test are kept in `labs.failed/`.
 
+mod emulator;
 mod error;
 mod folder;
 mod host;
@@ -31,6 +33,7 @@ mod nft;
 mod privileges;
 pub mod probe;
 mod process;
+mod shaper;
 mod sys;
 
 pub use error::LabError;
@@ -40,3 +43,4 @@ pub use link::{Family, Link};
 pub use namespace::Namespace;
 pub use privileges::require_privileges;
 pub use process::Process;
+pub use shaper::{WireCounters, WireProfile};

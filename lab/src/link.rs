@@ -1,4 +1,5 @@
-//! A wire between two hosts: a veth pair with static neighbours, which can be cut without a sound.
+//! A wire between two hosts, which can be cut without a sound: a veth pair or an emulated wire, with
+//! static neighbours.
 
 use std::{
     fs, io,
@@ -11,7 +12,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    Host, LabError,
+    Host, LabError, WireCounters, WireProfile,
+    emulator::Emulator,
     error::{Attempt, lock},
     netlink::{self, VethEnd},
     nft, probe,
@@ -41,6 +43,8 @@ pub struct Link(Arc<Wire>);
 
 #[derive(Debug)]
 struct Wire {
+    /// Carries frames if the wire is an emulated one; a veth pair does it by itself.
+    emulator: Option<Emulator>,
     number: u8,
     family: Family,
     ends: [End; 2],
@@ -55,16 +59,52 @@ struct End {
 }
 
 impl Link {
-    /// Makes the pair, and at both ends addresses and the other end's neighbour entry.
+    /// Makes a veth pair.
     pub(crate) fn create(number: u8, a: &Host, b: &Host, family: Family) -> Result<Link, LabError> {
-        let wire = Wire {
-            number,
-            family,
-            ends: [End::new(number, 1, a, b), End::new(number, 2, b, a)],
-        };
-        let [near, far] = &wire.ends;
+        let ends = [End::new(number, 1, a, b), End::new(number, 2, b, a)];
+        let [near, far] = &ends;
         a.enter(|| netlink::add_veth(&near.veth(), &far.veth()))
             .attempt(|| format!("link {} and {}", a.name(), b.name()))?;
+        Link::finish(number, family, ends, None)
+    }
+
+    /// Makes an emulated wire, which carries everything until a profile is set.
+    pub(crate) fn emulate(
+        number: u8,
+        a: &Host,
+        b: &Host,
+        family: Family,
+        seed: u64,
+    ) -> Result<Link, LabError> {
+        let ends = [End::new(number, 1, a, b), End::new(number, 2, b, a)];
+        let [near, far] = &ends;
+        let taps = [
+            (&**a, near.interface.as_str()),
+            (&**b, far.interface.as_str()),
+        ];
+        let emulator = Emulator::start(taps, seed)
+            .attempt(|| format!("emulate a wire from {} to {}", a.name(), b.name()))?;
+        for end in &ends {
+            end.host
+                .enter(|| netlink::set_mac(&end.interface, end.mac))
+                .attempt(|| format!("name {} of {}", end.interface, end.host.name()))?;
+        }
+        Link::finish(number, family, ends, Some(emulator))
+    }
+
+    /// Gives both ends addresses and the other end's neighbour entry.
+    fn finish(
+        number: u8,
+        family: Family,
+        ends: [End; 2],
+        emulator: Option<Emulator>,
+    ) -> Result<Link, LabError> {
+        let wire = Wire {
+            emulator,
+            number,
+            family,
+            ends,
+        };
         // A wire carries nothing before both ends are up and the kernel has taken note of it.
         let steps: [fn(&Wire, usize) -> io::Result<()>; 3] =
             [Wire::bring_up, Wire::await_carrier, Wire::configure];
@@ -129,6 +169,39 @@ impl Link {
     /// If the kernel refuses.
     pub fn restore(&self) -> Result<(), LabError> {
         self.0.ends.iter().try_for_each(|end| end.set_cut(false))
+    }
+
+    /// From now on both directions of an emulated wire do this to what they carry.
+    ///
+    /// # Panics
+    /// If the link is a plain one: the test is wrong.
+    pub fn shape(&self, profile: WireProfile) {
+        for end in 0..2 {
+            self.emulator().set_profile(end, profile);
+        }
+    }
+
+    /// From now on the direction towards `host` of an emulated wire does this to what it carries.
+    ///
+    /// # Panics
+    /// If the link is a plain one, or `host` is not on it: the test is wrong.
+    pub fn shape_towards(&self, host: &Host, profile: WireProfile) {
+        self.emulator().set_profile(self.end(host), profile);
+    }
+
+    /// What became of the frames towards `host` on an emulated wire.
+    ///
+    /// # Panics
+    /// If the link is a plain one, or `host` is not on it: the test is wrong.
+    pub fn counters_towards(&self, host: &Host) -> WireCounters {
+        self.emulator().counters(self.end(host))
+    }
+
+    fn emulator(&self) -> &Emulator {
+        let Some(emulator) = &self.0.emulator else {
+            panic!("link {} is not emulated", self.0.number)
+        };
+        emulator
     }
 
     fn end(&self, host: &Host) -> usize {

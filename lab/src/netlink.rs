@@ -63,6 +63,14 @@ pub(crate) fn set_up(interface: &str) -> io::Result<()> {
     change(RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// Gives an interface another Ethernet address.
+pub(crate) fn set_mac(interface: &str, mac: [u8; 6]) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index(interface)?;
+    message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+    change(RouteNetlinkMessage::SetLink(message), 0)
+}
+
 /// Adds an address that is usable at once (no duplicate address detection).
 pub(crate) fn add_address(interface: &str, address: IpNet) -> io::Result<()> {
     let mut message = AddressMessage::default();
@@ -123,11 +131,12 @@ pub(crate) fn mac(interface: &str) -> io::Result<[u8; 6]> {
     bytes.ok_or_else(|| io::Error::other("it has no Ethernet address"))
 }
 
-/// Whether an interface is up and has a carrier (RFC 2863 `ifOperStatus` up).
+/// Whether an interface is up and has a carrier (RFC 2863 `ifOperStatus` up; a TAP's is unknown).
 pub(crate) fn is_operational(interface: &str) -> io::Result<bool> {
-    Ok(link(interface)?
-        .attributes
-        .contains(&LinkAttribute::OperState(State::Up)))
+    let link = link(interface)?;
+    let state = |state| link.attributes.contains(&LinkAttribute::OperState(state));
+    let carries = link.header.flags.contains(LinkFlags::LowerUp);
+    Ok(state(State::Up) || (carries && state(State::Unknown)))
 }
 
 /// Addresses of an interface.

@@ -2,8 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::{
+    fs::{File, OpenOptions},
     io, mem,
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
     process::Command,
 };
 
@@ -35,6 +39,32 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure runs between fork and exec and makes two plain system calls; it neither
     // allocates nor takes a lock.
     unsafe { command.pre_exec(before_exec) };
+}
+
+/// Makes a TAP in the calling thread's network namespace, which goes when the file is closed. It is
+/// non-blocking, has one queue and no virtio header, and offers no offloads.
+pub(crate) fn open_tap(interface: &str) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    // SAFETY: ifreq is a structure of integers and a union of such, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result == 0 {
+        Ok(file)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Binds an `AF_PACKET` socket to one interface and one EtherType (0 receives nothing).

@@ -109,6 +109,13 @@ impl Story {
             .unwrap_or_else(|error| panic!("link: {error}"))
     }
 
+    /// An emulated wire with addresses of both families; the same seed throws the same dice.
+    pub fn emulated_link(&mut self, a: &Host, b: &Host, seed: u64) -> Link {
+        self.lab
+            .emulated_link(a, b, Family::Both, seed)
+            .unwrap_or_else(|error| panic!("emulated link: {error}"))
+    }
+
     /// A file only this test reads and writes.
     pub fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         use std::io::Write as _;
