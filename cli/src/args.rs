@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::duration;
+use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 
 /// Where the daemon's socket is.
@@ -68,19 +69,16 @@ pub(crate) struct Global {
     pub(crate) state_dir: PathBuf,
 }
 
-/// What to do.
+/// What to do. A doc comment here would hide the long text of the verb's own arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Start the router on this host
     Launch(LaunchArgs),
     /// Stop the router; containers keep their interfaces and local traffic
     #[command(after_help = "Example:\n  sudo rmesh stop && sudo rmesh launch    # restart")]
     Stop,
     /// Connect to further peers, now and after every restart
     Connect(ConnectArgs),
-    /// Forget remembered peers
     Forget(ForgetArgs),
-    /// Give a container an interface in the mesh
     Attach(AttachArgs),
     /// Take a container's interface away
     Detach(DetachArgs),
@@ -95,15 +93,37 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  \
         sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1")]
     Secret,
+    /// Print everything for a bug report as JSON, without secrets
+    #[command(
+        long_about = "Prints one JSON document with everything a bug report needs: version, kernel, \
+            processor and memory; the daemon's arguments, RMESH_* variables, capabilities and \
+            memory; all that `status`, `ps` and the API show; names, sizes and modes of the files \
+            in the state and run folders, and whether their checksums are right; links, addresses, \
+            routes and settings of the host's network; the last 200 lines of the log.\n\n\
+            It holds no secret: neither the mesh secret nor the identity key nor a passphrase, and \
+            nothing of the files that keep them. It does hold addresses, MACs and the names of \
+            hosts, peers and containers: read it before you publish it.\n\n\
+            It is made within --timeout whatever hangs, and without a daemon too; what is missing \
+            is named under \"problems\", and the exit code is 0.",
+        after_help = "Examples:\n  \
+            sudo rmesh report > report.json\n  \
+            sudo rmesh report | jq .problems"
+    )]
+    Report,
+    /// Print what makes a shell complete rmesh's words
+    Completions(CompletionsArgs),
+    /// Write the man pages into a folder; for packagers
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the version
     Version,
-    /// Show a mesh of three virtual hosts on this machine
     Demo(DemoArgs),
 }
 
 /// `rmesh launch`.
 #[derive(Debug, Clone, Args)]
 #[command(
+    about = "Start the router on this host",
     long_about = "Starts the router and returns when it serves, which does not wait for peers.\n\
         Peers given are added to the remembered ones. Without peers, on a host without state, \
         founds a new mesh and makes its secret unless one is given.",
@@ -160,6 +180,9 @@ pub(crate) struct LaunchArgs {
     /// Renew sessions earlier than after 120 s; for tests
     #[arg(long, hide = true, env = "RMESH_REKEY_AFTER", value_parser = duration::parse)]
     pub(crate) rekey_after: Option<Duration>,
+    /// Form of the log; RMESH_LOG=debug makes it say more
+    #[arg(long, env = "RMESH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Stay in the foreground, log to standard error, tell systemd when ready
     #[arg(long, env = "RMESH_FOREGROUND", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
@@ -184,6 +207,7 @@ pub(crate) struct ConnectArgs {
 /// `rmesh forget`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Forget remembered peers",
     long_about = "Forgets remembered peers: they are not called again, now or after a restart. \
         A peer that others know is still found through them.",
     after_help = "Examples:\n  sudo rmesh forget host4\n  sudo rmesh forget 3f2a9c    # start of a peer id"
@@ -197,6 +221,7 @@ pub(crate) struct ForgetArgs {
 /// `rmesh attach`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Give a container an interface in the mesh",
     long_about = "Gives a container an interface in the mesh and returns when it is usable. \
         Prints its addresses, one a line. Doing it again changes nothing.",
     after_help = "Examples:\n  \
@@ -264,9 +289,34 @@ pub(crate) enum Table {
     Endpoints,
 }
 
+/// `rmesh completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    source <(rmesh completions bash)         # in ~/.bashrc\n  \
+    rmesh completions bash | sudo tee /usr/share/bash-completion/completions/rmesh > /dev/null\n  \
+    rmesh completions zsh > ~/.zfunc/_rmesh  # a folder of $fpath\n  \
+    rmesh completions fish > ~/.config/fish/completions/rmesh.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `rmesh man`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  sudo rmesh man /usr/local/share/man/man1    # then: man rmesh-launch"
+)]
+pub(crate) struct ManArgs {
+    /// Where they go; made if it does not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
 /// `rmesh demo`.
 #[derive(Debug, Args)]
 #[command(
+    about = "Show a mesh of three virtual hosts on this machine",
     long_about = "Makes three virtual hosts a - b - c in network namespaces of this machine, a \
         real peer in each and a container on each; a and c reach each other only through b. Shows \
         traffic crossing, stays until Ctrl-C, and removes everything.",
@@ -277,6 +327,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, env = "RMESH_ONCE", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
     pub(crate) once: bool,
+}
+
+/// What clap knows of the command line, for completions and man pages.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads a command line.
@@ -338,7 +393,6 @@ pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn read(line: &str) -> Arguments {
         parse(line.split_whitespace()).unwrap()
@@ -381,6 +435,19 @@ mod tests {
         assert_eq!(peers, ["host1:6783", "[2001:db8::1]:7000"]);
         assert_eq!((launch.port, launch.mtu, launch.workers), (6783, 1328, 1));
         assert_eq!(launch.bridge, "rmesh");
+    }
+
+    #[test]
+    fn the_systemd_unit_starts_the_daemon() {
+        let unit = include_str!("../../deploy/rmesh.service");
+        let line = unit
+            .lines()
+            .find_map(|l| l.strip_prefix("ExecStart=/usr/bin/"));
+        let line = line.unwrap().replace("$RMESH_PEERS", "host1 host2");
+        let Verb::Launch(launch) = read(&line).verb else {
+            panic!("{line}")
+        };
+        assert!(launch.foreground && launch.peers.len() == 2);
     }
 
     #[test]
@@ -440,6 +507,10 @@ mod tests {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             assert!(help.contains("rmesh"), "{}", verb.get_name());
+        }
+        for verb in ["launch", "forget", "attach", "report", "demo"] {
+            let verb = command.find_subcommand(verb).unwrap();
+            assert!(verb.get_about().is_some() && verb.get_long_about().is_some());
         }
     }
 }

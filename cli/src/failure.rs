@@ -70,6 +70,9 @@ pub struct Failure {
     /// What to do about it; may be empty.
     #[serde(default)]
     pub todo: String,
+    /// Whether it stands in the log already, and need not be said again.
+    #[serde(skip)]
+    pub logged: bool,
 }
 
 impl Failure {
@@ -80,6 +83,7 @@ impl Failure {
             what: what.into(),
             why: why.to_string(),
             todo: String::new(),
+            logged: false,
         }
     }
 

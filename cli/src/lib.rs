@@ -12,8 +12,10 @@ mod duration;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod logging;
 mod peer_address;
 mod render;
+mod report;
 mod state;
 
 use std::process::ExitCode;
@@ -32,7 +34,9 @@ pub fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            if !failure.logged {
+                eprintln!("{failure}");
+            }
             failure.kind.exit_code()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal as _, Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use crate::args::{Global, LaunchArgs};
 use crate::client;
 use crate::daemon::{self, Options};
 use crate::failure::{Failure, FailureKind};
+use crate::logging::{self, LogFormat};
 use crate::render;
 use crate::state::LOG_FILE;
 
@@ -32,6 +33,21 @@ const LOG_LEN_MAX: u64 = 8 << 20;
 const LOG_TAIL: u64 = 4 << 10;
 
 pub(super) fn run(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
+    if !args.foreground {
+        return launch(global, args);
+    }
+    let format = args.log_format;
+    logging::start(format);
+    launch(global, args).map_err(|mut failure| {
+        if format == LogFormat::Json {
+            logging::log_failure(&failure);
+            failure.logged = true;
+        }
+        failure
+    })
+}
+
+fn launch(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         let why = "making bridges and entering containers is for root";
         return Err(Failure::failed(WHAT, why).todo("use sudo"));
@@ -49,7 +65,6 @@ pub(super) fn run(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
 }
 
 fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
-    start_log();
     if std::env::var_os(BACKGROUND_VARIABLE).is_some() {
         // Fails only for a process that leads a session already.
         let _ = rustix::process::setsid();
@@ -66,18 +81,6 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         workers: usize::from(args.workers),
         rekey_after: args.rekey_after,
     })
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RMESH_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // Fails only if there is a logger already.
-    let _ = log.try_init();
 }
 
 fn host_name() -> String {
@@ -123,6 +126,7 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     flag("--mtu", args.mtu.to_string().into());
     flag("--bridge", args.bridge.clone().into());
     flag("--workers", args.workers.to_string().into());
+    flag("--log-format", args.log_format.word().into());
     if let Some(age) = args.rekey_after {
         flag("--rekey-after", format!("{}ms", age.as_millis()).into());
     }
@@ -186,7 +190,7 @@ fn wait_until_serving(
 ) -> Result<StatusView, Failure> {
     loop {
         if let Ok(Some(status)) = child.try_wait() {
-            let said = tail(log, start);
+            let said = logging::messages(&tail(log, start));
             let why = format!("the router ended at once ({status}); it says:\n{said}");
             return Err(Failure::failed(WHAT, why.trim_end()));
         }
@@ -224,7 +228,7 @@ mod tests {
     fn the_daemon_gets_every_option_and_no_secret() {
         let line = "rmesh launch host1 --secret correct-horse-battery --name n --port 7 \
                     --bind 192.0.2.1 --advertise 192.0.2.9 --mtu 1400 --bridge br --workers 2 \
-                    --run-dir /r --state-dir /s";
+                    --log-format json --run-dir /r --state-dir /s";
         let arguments = parse(line.split_whitespace()).unwrap();
         let Verb::Launch(args) = &arguments.verb else {
             panic!()
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!(
             words.join(" "),
             "launch --foreground --run-dir /r --state-dir /s --name n --port 7 --bind 192.0.2.1 \
-             --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --workers 2"
+             --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --workers 2 --log-format json"
         );
         let command = daemon_command(&arguments.global, args).unwrap();
         let removed = command.get_envs().filter(|(_, value)| value.is_none());

@@ -1,10 +1,12 @@
 //! One verb a file.
 
 mod attach;
+mod completions;
 mod connect;
 mod detach;
 mod forget;
 mod launch;
+mod man;
 mod prepare;
 mod ps;
 mod secret;
@@ -19,6 +21,7 @@ use serde::Serialize;
 use crate::args::{Arguments, Verb};
 use crate::demo;
 use crate::failure::Failure;
+use crate::report;
 
 /// Runs one command.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -33,6 +36,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Ps => ps::run(&global),
         Verb::Status(args) => status::run(&global, &args),
         Verb::Secret => secret::run(&global),
+        Verb::Report => report::run(&global),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&global, &args),
         Verb::Version => version::run(&global),
         Verb::Demo(args) => demo::run(&args),
     }
@@ -56,7 +62,7 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes JSON.
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Failure::failed("cannot write the answer", error))?;
     print_line(&text)

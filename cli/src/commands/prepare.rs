@@ -137,7 +137,10 @@ fn join_peers(state: &StateDir, args: &LaunchArgs) -> Result<Option<Vec<PeerAddr
     let mut peers = match state.peers() {
         Ok(peers) => peers,
         Err(error @ StateError::MovedAside { .. }) => {
-            eprintln!("warning: {error}; name the peers again");
+            match args.foreground {
+                true => tracing::warn!("{error}; name the peers again"),
+                false => eprintln!("warning: {error}; name the peers again"),
+            }
             Vec::new()
         }
         Err(error) => return Err(cannot(error)),

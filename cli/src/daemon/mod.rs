@@ -5,6 +5,7 @@ mod clock;
 mod containers;
 mod core;
 mod journal;
+mod manager;
 mod ports;
 mod start;
 mod targets;
@@ -26,6 +27,7 @@ pub(crate) use targets::TARGETS_MAX;
 
 use crate::api;
 use crate::failure::Failure;
+use manager::Manager;
 use start::Daemon;
 
 /// Threads for work that blocks: lookups of names (16), containers, interfaces.
@@ -48,6 +50,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let cannot = |cause: std::io::Error| Failure::failed("cannot start the router", cause);
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut manager = Manager::from_environment();
     let mut daemon = start::start(options)?;
     let service = api::Service {
         handle: daemon.handle.clone(),
@@ -57,14 +60,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let server = axum::serve(listener, api::router(Arc::new(service)));
     let server = tokio::spawn(server.into_future());
     daemon.core.settle();
-    notify(&[sd_notify::NotifyState::Ready]);
+    manager.ready();
     tracing::info!("serving");
     tokio::select! {
-        () = turn::serve(&mut daemon) => tracing::info!("stopping: asked to"),
+        () = turn::serve(&mut daemon, &mut manager) => tracing::info!("stopping: asked to"),
         _ = terminate.recv() => tracing::info!("stopping: terminated"),
         _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
     }
-    notify(&[sd_notify::NotifyState::Stopping]);
+    manager.stopping();
     // Answers that are ready go out first, the one to `stop` among them.
     sleep(Duration::from_millis(20)).await;
     server.abort();
@@ -74,10 +77,4 @@ async fn serve(options: Options) -> Result<(), Failure> {
     drop(locks);
     tracing::info!("stopped");
     Ok(())
-}
-
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("cannot tell systemd: {error}");
-    }
 }

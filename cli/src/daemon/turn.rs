@@ -6,6 +6,7 @@ use std::time::Duration;
 use rmesh_router::kernel::local_addresses;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::manager::Manager;
 use super::start::Daemon;
 
 /// How often the data plane's counts are looked at.
@@ -20,7 +21,7 @@ const SLEEP_MIN: Duration = Duration::from_millis(1);
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
 
 /// Serves until a call asks to stop.
-pub(super) async fn serve(daemon: &mut Daemon) {
+pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
     let mut sample = interval(SAMPLE_INTERVAL);
     sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut second = interval(Duration::from_secs(1));
@@ -42,7 +43,10 @@ pub(super) async fn serve(daemon: &mut Daemon) {
             }
             () = sleep(wait.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
             _ = sample.tick() => daemon.core.handle_sample(),
-            _ = second.tick() => daemon.core.handle_second(),
+            _ = second.tick() => {
+                daemon.core.handle_second();
+                manager.alive();
+            }
             Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),

@@ -38,6 +38,16 @@ pub(crate) enum File {
 }
 
 impl File {
+    /// All of them.
+    pub(super) const ALL: [File; 6] = [
+        File::Identity,
+        File::Secret,
+        File::Boot,
+        File::Peers,
+        File::Hints,
+        File::Attachments,
+    ];
+
     /// Name in the folder.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -121,6 +131,12 @@ pub(super) fn load<T: DeserializeOwned>(
         Ok(value) => Ok(Some(value)),
         Err(reason) => Err(damaged(folder, file, reason)),
     }
+}
+
+/// What is wrong with a state file, if anything is. The file stays as it is, its content here.
+pub(super) fn flaw(folder: &Path, file: File) -> io::Result<Option<&'static str>> {
+    let bytes = zeroize::Zeroizing::new(read(&folder.join(file.name()))?);
+    Ok(decode::<serde::de::IgnoredAny>(file, &bytes).err())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

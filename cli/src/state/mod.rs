@@ -1,6 +1,7 @@
 //! What a peer keeps on disk: one small checked file for each concern, written whole.
 
 mod file;
+mod listing;
 mod lock;
 mod saver;
 mod secret_file;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::peer_address::PeerAddress;
 
 pub(crate) use file::{File, StateError};
+pub(crate) use listing::list;
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder};
 pub(crate) use saver::Saver;
 #[cfg(feature = "fuzzing")]
@@ -44,6 +46,13 @@ impl StateDir {
         Ok(StateDir {
             folder: folder.into(),
         })
+    }
+
+    /// The folder as it is, or is not: for a look that changes nothing.
+    pub(crate) fn existing(folder: &Path) -> Self {
+        StateDir {
+            folder: folder.into(),
+        }
     }
 
     /// Seed of the peer's Ed25519 key.

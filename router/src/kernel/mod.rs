@@ -1,7 +1,8 @@
-//! The host's side: the bridge, the addresses of this host, and news of them.
+//! The host's side: the bridge, the addresses of this host, news of them, and what a report shows.
 
 mod addresses;
 mod bridge;
+mod facts;
 pub(crate) mod link;
 pub(crate) mod netlink;
 mod route;
@@ -11,4 +12,7 @@ mod watch;
 pub use crate::error::KernelError;
 pub use addresses::local_addresses;
 pub use bridge::Bridge;
+pub use facts::{
+    HostAddress, HostLink, HostNextHop, HostRoute, host_addresses, host_links, host_routes,
+};
 pub use watch::AddressWatch;
