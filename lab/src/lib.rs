@@ -24,6 +24,7 @@ mod error;
 mod folder;
 mod host;
 mod lab;
+mod lan;
 mod leftovers;
 mod link;
 mod namespace;

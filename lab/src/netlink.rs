@@ -54,6 +54,28 @@ fn veth_end(end: &VethEnd<'_>) -> LinkMessage {
     message
 }
 
+/// Makes a bridge, which is down.
+pub(crate) fn add_bridge(name: &str) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    change(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Makes an interface a port of a bridge, or of none.
+pub(crate) fn set_controller(interface: &str, bridge: Option<&str>) -> io::Result<()> {
+    let controller = bridge.map_or(Ok(0), index)?;
+    let mut message = LinkMessage::default();
+    message.header.index = index(interface)?;
+    message.attributes = vec![LinkAttribute::Controller(controller)];
+    change(RouteNetlinkMessage::SetLink(message), 0)
+}
+
 /// Brings an interface up.
 pub(crate) fn set_up(interface: &str) -> io::Result<()> {
     let mut message = LinkMessage::default();

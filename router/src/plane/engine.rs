@@ -91,15 +91,25 @@ impl Engine {
         self.reassembly.expire(now);
         let abandoned = self.reassembly.take_abandoned();
         self.stats.drop_many(Reason::ReassemblyAbandoned, abandoned);
-        if let Some(probe) = self.second_way.poll_probe(tables, now) {
-            // A bridge that is down loses the probe and nothing else.
-            let _ = self.port.write(&probe);
-        }
+        self.probe_second_way(tables, now);
         if now >= self.next_aging {
             self.next_aging = now + AGING_EVERY;
             self.fdb.expire(now);
         }
         self.stats.learned_macs.set(self.fdb.len() as u64);
+    }
+
+    /// A frame has come by a way it should not have.
+    pub(crate) fn look_for_second_way(&mut self, tables: &Tables, now: Instant) {
+        self.second_way.suspect(now);
+        self.probe_second_way(tables, now);
+    }
+
+    fn probe_second_way(&mut self, tables: &Tables, now: Instant) {
+        if let Some(probe) = self.second_way.poll_probe(tables, now) {
+            // A bridge that is down loses the probe and nothing else.
+            let _ = self.port.write(&probe);
+        }
     }
 
     /// Whether something may become too old soon.
@@ -123,6 +133,11 @@ impl Engine {
 
     fn handle_frame(&mut self, buffer: &mut Buffer, tables: &Tables, now: Instant) {
         let decision = decide(buffer.data(), tables, &self.fdb, now);
+        if let Some((_, source)) = ethernet::addresses(buffer.data())
+            && self.is_elsewhere(source, tables, now)
+        {
+            self.look_for_second_way(tables, now);
+        }
         let carried_or_local = matches!(
             decision,
             Decision::Unicast(_) | Decision::Flood | Decision::Drop(Reason::Local)
@@ -135,6 +150,14 @@ impl Engine {
             Decision::Flood => self.originate_flood(buffer, tables, now),
             Decision::SecondWay(peer) => self.handle_second_way(peer, tables, now),
             Decision::Drop(reason) => self.stats.drop_one(reason),
+        }
+    }
+
+    /// Whether a frame of our own bridge comes from a MAC that is behind another peer.
+    fn is_elsewhere(&self, source: Mac, tables: &Tables, now: Instant) -> bool {
+        match tables.announced(source) {
+            Some(owner) => owner != tables.me,
+            None => matches!(self.fdb.place(source, now), Some(Place::Remote(_))),
         }
     }
 

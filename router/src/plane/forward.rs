@@ -40,13 +40,21 @@ pub(crate) fn decide(frame: &[u8], tables: &Tables, fdb: &Fdb, now: Instant) -> 
     } else if source.is_group() {
         Decision::Drop(Reason::GroupSource)
     } else if destination.is_group() {
-        Decision::Flood
+        flood(source, tables)
     } else {
-        unicast(destination, tables, fdb, now)
+        unicast([destination, source], tables, fdb, now)
     }
 }
 
-fn unicast(destination: Mac, tables: &Tables, fdb: &Fdb, now: Instant) -> Decision {
+/// A frame whose source another peer announced came in by a second way: flooded, it would go round.
+fn flood(source: Mac, tables: &Tables) -> Decision {
+    match tables.announced(source) {
+        Some(owner) if owner != tables.me => Decision::Drop(Reason::SecondWay),
+        Some(_) | None => Decision::Flood,
+    }
+}
+
+fn unicast([destination, source]: [Mac; 2], tables: &Tables, fdb: &Fdb, now: Instant) -> Decision {
     let announced = tables.announced(destination).map(|owner| {
         if owner == tables.me {
             Place::Local
@@ -57,7 +65,7 @@ fn unicast(destination: Mac, tables: &Tables, fdb: &Fdb, now: Instant) -> Decisi
     match announced.or_else(|| fdb.place(destination, now)) {
         Some(Place::Local) => Decision::Drop(Reason::Local),
         Some(Place::Remote(peer)) => Decision::Unicast(peer),
-        None => Decision::Flood,
+        None => flood(source, tables),
     }
 }
 
@@ -131,6 +139,8 @@ mod tests {
         let spoofed = frame(ANNOUNCED, Mac::BROADCAST);
         assert_eq!(decide_for(&spoofed), Decision::Drop(Reason::GroupSource));
         assert_eq!(admit(&spoofed), Err(Reason::GroupSource));
+        let came_round = frame(Mac::BROADCAST, ANNOUNCED);
+        assert_eq!(decide_for(&came_round), Decision::Drop(Reason::SecondWay));
         assert_eq!(decide_for(&[0; 13]), Decision::Drop(Reason::Runt));
         assert_eq!(admit(&[0; 13]), Err(Reason::Runt));
         assert_eq!(admit(&frame(MINE, ANNOUNCED)), Ok(ANNOUNCED));

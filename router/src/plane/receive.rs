@@ -165,6 +165,11 @@ impl Engine {
         if self.second_way.is_suppressed(now) {
             return Err(Reason::Suppressed);
         }
+        if tables.announced(mac) == Some(tables.me) {
+            // A container of ours did not send this through the mesh: it went round.
+            self.look_for_second_way(tables, now);
+            return Err(Reason::SecondWay);
+        }
         if let Some(origin) = tables.resolve(header.source) {
             self.learn(mac, Place::Remote(origin), tables, now);
         }

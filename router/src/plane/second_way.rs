@@ -13,6 +13,8 @@ use super::tables::Tables;
 
 /// Time between two probes.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// … and at least, when frames show that there may be one.
+const PROBE_GAP: Duration = Duration::from_millis(200);
 /// Flooding resumes this long after the last foreign probe: three may get lost.
 pub(crate) const QUIET: Duration = Duration::from_secs(15);
 /// Reports to the control side come at most this often.
@@ -23,6 +25,7 @@ const PROBE_SOURCE: Mac = Mac(*b"\x02rm2wy");
 /// State of the search.
 pub(crate) struct SecondWay {
     next_probe: Instant,
+    last_probe: Option<Instant>,
     suppressed_until: Option<Instant>,
     last_report: Option<Instant>,
 }
@@ -31,6 +34,7 @@ impl SecondWay {
     pub(crate) fn new(now: Instant) -> Self {
         SecondWay {
             next_probe: now,
+            last_probe: None,
             suppressed_until: None,
             last_report: None,
         }
@@ -42,13 +46,25 @@ impl SecondWay {
             return None;
         }
         self.next_probe = now + PROBE_EVERY;
+        self.last_probe = Some(now);
         Some(second_way_probe(PROBE_SOURCE, tables.mesh_mark, &tables.me))
     }
 
-    /// Another peer's probe came in by our bridge. Gives whether we stop flooding for it, if that
+    /// Frames look as if there were a second way: the next probe is due soon.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        let soonest = self
+            .last_probe
+            .map_or(now, |last| now.max(last + PROBE_GAP));
+        self.next_probe = self.next_probe.min(soonest);
+    }
+
+    /// Another peer's probe came in by our bridge: ours shall soon come in by its. Gives whether we stop flooding for it, if that
     /// is to be reported.
     pub(crate) fn handle_probe(&mut self, me: PeerId, from: PeerId, now: Instant) -> Option<bool> {
         let suppressed = me > from;
+        if self.suppressed_until.is_none_or(|until| until <= now) {
+            self.suspect(now);
+        }
         if suppressed {
             self.suppressed_until = Some(now + QUIET);
         }
@@ -102,5 +118,28 @@ mod tests {
         assert_eq!(parse_second_way_probe(&probe), Some((5, SMALL)));
         assert_eq!(second_way.poll_probe(&tables, now), None);
         assert!(second_way.poll_probe(&tables, now + PROBE_EVERY).is_some());
+    }
+
+    #[test]
+    fn a_suspicion_is_looked_into_at_once_but_not_all_the_time() {
+        let now = Instant::now();
+        let forwarding = Forwarding {
+            me: SMALL,
+            ..Forwarding::default()
+        };
+        let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
+        let mut second_way = SecondWay::new(now);
+        assert!(second_way.poll_probe(&tables, now).is_some());
+        second_way.suspect(now);
+        assert!(
+            second_way.poll_probe(&tables, now).is_none(),
+            "too soon after the last"
+        );
+        let later = now + PROBE_GAP;
+        assert!(second_way.poll_probe(&tables, later).is_some());
+        assert!(second_way.poll_probe(&tables, later + PROBE_GAP).is_none());
+        // A probe of the other end is answered by one.
+        second_way.handle_probe(SMALL, LARGE, later);
+        assert!(second_way.poll_probe(&tables, later + PROBE_GAP).is_some());
     }
 }

@@ -50,6 +50,8 @@ reasons! {
     LinkLocalControl = "link_local_control",
     /// A second-way probe, which is never carried.
     SecondWayProbe = "second_way_probe",
+    /// A flood that came round by a second way: its source is behind another peer, or our own.
+    SecondWay = "second_way",
     /// The frame's destination is on this host's own bridge.
     Local = "local_destination",
     /// More floods of one source a second than allowed.

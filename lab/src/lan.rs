@@ -1,0 +1,81 @@
+//! Switches: bridges between wires, and machines plugged into them.
+
+use crate::{
+    LabError, Namespace,
+    error::Attempt,
+    netlink::{self, VethEnd},
+};
+use ipnet::IpNet;
+
+impl Namespace {
+    /// Makes a switch of some of this namespace's interfaces.
+    ///
+    /// # Errors
+    /// If the name is taken or an interface is not there.
+    pub fn switch(&self, name: &str, ports: &[&str]) -> Result<(), LabError> {
+        let make = || {
+            netlink::add_bridge(name)?;
+            netlink::set_up(name)?;
+            ports
+                .iter()
+                .try_for_each(|port| netlink::set_controller(port, Some(name)))
+        };
+        self.enter(make)
+            .attempt(|| format!("make switch {name} in {}", self.name()))
+    }
+
+    /// Makes an interface a port of a bridge that is there.
+    ///
+    /// # Errors
+    /// If one of them is not there.
+    pub fn plug(&self, interface: &str, bridge: &str) -> Result<(), LabError> {
+        self.enter(|| netlink::set_controller(interface, Some(bridge)))
+            .attempt(|| format!("plug {interface} into {bridge} in {}", self.name()))
+    }
+
+    /// Undoes [`Namespace::plug`].
+    ///
+    /// # Errors
+    /// If the interface is not there.
+    pub fn unplug(&self, interface: &str) -> Result<(), LabError> {
+        self.enter(|| netlink::set_controller(interface, None))
+            .attempt(|| format!("unplug {interface} in {}", self.name()))
+    }
+
+    /// Gives `machine` an interface `eth0` with an address, plugged into a bridge of this namespace.
+    ///
+    /// # Errors
+    /// If the bridge is not there, or the machine has such an interface.
+    pub fn plug_machine(
+        &self,
+        machine: &Namespace,
+        bridge: &str,
+        number: u8,
+        address: IpNet,
+    ) -> Result<(), LabError> {
+        let port = format!("port{number}");
+        let near = VethEnd {
+            interface: &port,
+            mac: [0x02, 0x78, 0, 0, number, 1],
+            namespace: self.fd(),
+        };
+        let far = VethEnd {
+            interface: "eth0",
+            mac: [0x02, 0x78, 0, 0, number, 2],
+            namespace: machine.fd(),
+        };
+        let what = || format!("plug {} into {bridge} in {}", machine.name(), self.name());
+        self.enter(|| {
+            netlink::add_veth(&near, &far)?;
+            netlink::set_controller(&port, Some(bridge))?;
+            netlink::set_up(&port)
+        })
+        .attempt(what)?;
+        machine
+            .enter(|| {
+                netlink::set_up("eth0")?;
+                netlink::add_address("eth0", address)
+            })
+            .attempt(what)
+    }
+}
