@@ -13,6 +13,7 @@ mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod logging;
+mod metrics;
 mod peer_address;
 mod render;
 mod report;
@@ -21,6 +22,8 @@ mod state;
 use std::process::ExitCode;
 
 pub use failure::{Failure, FailureKind};
+#[cfg(feature = "fuzzing")]
+pub use metrics::parse as metrics_reader;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

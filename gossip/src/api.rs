@@ -253,6 +253,12 @@ pub struct Report {
     pub endpoints: Vec<EndpointReport>,
     /// Sentences about what an operator should look at.
     pub warnings: Vec<String>,
+    /// Sessions open at the moment, replaced ones that only receive included.
+    pub sessions: u64,
+    /// Handshakes under way.
+    pub half_open: u64,
+    /// Signed records held, the own ones included.
+    pub records: u64,
     /// Event counts.
     pub counters: Counters,
 }
@@ -343,8 +349,11 @@ pub struct Counters {
     pub datagrams_forged: u64,
     /// Records seen before.
     pub datagrams_replayed: u64,
-    /// Handshakes that failed: wrong secret, forged, or beyond a bound.
+    /// Handshakes that failed, for whatever reason of `handshakes_refused_by`.
     pub handshakes_refused: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub handshakes_refused_by: Refusals,
     /// First messages that were read before.
     #[serde(default)]
     pub handshakes_replayed: u64,
@@ -360,12 +369,60 @@ pub struct Counters {
     pub datagrams_relayed: u64,
     /// Signed records accepted.
     pub records_accepted: u64,
+    /// Signed records that were known already, or outdated.
+    #[serde(default)]
+    pub records_known: u64,
+    /// Signed records sent, each as often as it was.
+    #[serde(default)]
+    pub records_sent: u64,
+    /// Repairs begun with a neighbour whose digest differed.
+    #[serde(default)]
+    pub repairs_started: u64,
     /// Signed records refused: bad signature, out of bounds.
     pub records_refused: u64,
     /// Outgoing datagrams dropped because the shell did not take them.
     pub transmits_dropped: u64,
-    /// Control bytes sent, UDP payload.
+    /// Control datagrams sent.
+    #[serde(default)]
+    pub control_datagrams_sent: u64,
+    /// Their bytes, UDP payload.
     pub control_bytes_sent: u64,
+    /// Control datagrams received, whatever became of them.
+    #[serde(default)]
+    pub control_datagrams_received: u64,
+    /// Their bytes, UDP payload.
+    #[serde(default)]
+    pub control_bytes_received: u64,
+}
+
+/// Why handshakes were refused, and how often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refusals {
+    /// Too short for what it says it is.
+    pub malformed: u64,
+    /// A first message of a secret generation that is not used here.
+    pub generation: u64,
+    /// A first message that does not show knowledge of the secret.
+    pub secret: u64,
+    /// A later message, or a cookie, that does not authenticate.
+    pub forged: u64,
+    /// The secret is right; the identity, the name, the version or the ciphers offered are not.
+    pub identity: u64,
+}
+
+impl Refusals {
+    /// Each reason's name and count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("malformed", self.malformed),
+            ("generation", self.generation),
+            ("secret", self.secret),
+            ("forged", self.forged),
+            ("identity", self.identity),
+        ]
+        .into_iter()
+    }
 }
 
 /// An address of this host, given to [`crate::Mesh::handle_local_addresses`].

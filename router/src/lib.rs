@@ -14,5 +14,6 @@ pub mod port;
 pub(crate) mod sys;
 
 pub use plane::{
-    Inbound, LearnedMac, PeerCounters, Plane, PlaneCounters, PlaneError, PlaneOptions,
+    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCounters, PlaneError,
+    PlaneOptions,
 };

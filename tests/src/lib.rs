@@ -4,6 +4,7 @@ pub mod fuzz;
 pub mod hostile;
 pub mod idle;
 pub mod own_hosts;
+pub mod scrape;
 pub mod sim;
 pub mod story;
 pub mod stream;

@@ -41,7 +41,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         warnings: warnings(snapshot),
         attached: snapshot.attachments.len(),
         control: report.counters,
-        frames: snapshot.frames.clone(),
+        frames: serde_json::to_value(&snapshot.frames).unwrap_or_default(),
     }
 }
 
@@ -108,11 +108,8 @@ pub(super) fn peers(snapshot: &Snapshot) -> Vec<PeerView> {
 }
 
 fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
-    let (bytes_sent, bytes_received) = snapshot
-        .peer_bytes
-        .get(&report.id)
-        .copied()
-        .unwrap_or_default();
+    let frames = snapshot.peer_frames.get(&report.id).copied();
+    let frames = frames.unwrap_or_default().total();
     let link = |(peer, cost_us): &(PeerId, u32)| LinkView {
         peer: peer.to_string(),
         name: snapshot.name_of(*peer),
@@ -129,8 +126,8 @@ fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
         path_mtu_bytes: report.path_mtu_bytes,
         mtu_bytes: report.mtu_bytes,
         reason: report.reason.clone(),
-        bytes_sent,
-        bytes_received,
+        bytes_sent: frames.bytes_sent,
+        bytes_received: frames.bytes_received,
         candidates: report.candidates.iter().map(candidate).collect(),
         links: report.links.iter().map(link).collect(),
         route: report.route.map(|(cost_us, next_hop)| RouteView {
@@ -201,6 +198,7 @@ pub(crate) mod samples {
 
     use rmesh_gossip::Report;
     use rmesh_gossip::api::{Counters, Endpoint};
+    use rmesh_router::{FrameCounters, PeerCounters, PlaneCounters};
     use rmesh_wire::{Boot, Mac};
     use std::time::Duration;
 
@@ -230,6 +228,16 @@ pub(crate) mod samples {
             route: Some((400, B)),
             hops: 1,
         }
+    }
+
+    fn exchanged() -> PeerCounters {
+        let direct = FrameCounters {
+            frames_sent: 1,
+            bytes_sent: 1_500,
+            frames_received: 1_400,
+            bytes_received: 2_000_000,
+        };
+        PeerCounters([direct, FrameCounters::default()])
     }
 
     pub(crate) fn snapshot() -> Snapshot {
@@ -267,6 +275,9 @@ pub(crate) mod samples {
             targets: vec![target],
             endpoints: vec![endpoint],
             warnings: vec![],
+            sessions: 2,
+            half_open: 0,
+            records: 3,
             counters: Counters::default(),
         };
         Snapshot {
@@ -279,8 +290,9 @@ pub(crate) mod samples {
             uptime: Duration::from_secs(90),
             joining: false,
             second_ways: vec![],
-            frames: serde_json::json!({}),
-            peer_bytes: BTreeMap::from([(B, (1_500, 2_000_000))]),
+            frames: PlaneCounters::default(),
+            peer_frames: BTreeMap::from([(B, exchanged())]),
+            log_lines_suppressed: 0,
             learned: vec![],
         }
     }

@@ -12,6 +12,8 @@ pub(crate) use body::{
     AttachBody, ConnectBody, DetachBody, DetachReply, ErrorReply, ForgetBody, ForgetReply,
     PeersReply, SecretReply, StopReply,
 };
+#[cfg(test)]
+pub(crate) use convert::samples;
 pub(crate) use server::{Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]

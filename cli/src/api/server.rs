@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +30,7 @@ use super::{
 use crate::daemon::{Call, Containers, Handle, durable};
 use crate::duration::LIMIT_MAX;
 use crate::failure::{Failure, FailureKind};
+use crate::metrics;
 
 /// Requests answered at a time; beyond it they are refused.
 const REQUESTS_MAX: usize = 64;
@@ -71,6 +73,7 @@ pub(crate) fn bind(run_dir: &Path) -> io::Result<UnixListener> {
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
     Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/endpoints", get(endpoints))
@@ -141,6 +144,14 @@ fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
 
 async fn status(State(service): Shared) -> Answer<StatusView> {
     Ok(Json(convert::status(&service.handle.snapshot().await?)))
+}
+
+async fn metrics(State(service): Shared) -> Result<Response, Failure> {
+    let snapshot = service.handle.snapshot().await?;
+    // Long in a big mesh, and it looks into /proc: nobody waits for that but the client.
+    let text = tokio::task::spawn_blocking(move || metrics::render(&snapshot)).await;
+    let text = text.map_err(|error| Failure::failed("an internal task failed", error))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 async fn peers(State(service): Shared) -> Answer<Vec<PeerView>> {

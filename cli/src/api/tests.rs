@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rmesh_router::attach::{AttachError, Attachment, Request as AttachRequest, TargetSpec};
@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::convert::samples;
 use super::{Service, TIMEOUT_HEADER, bind, router, socket_path};
 use crate::daemon::{Call, Containers, Handle, Ports, Snapshot};
+use crate::metrics::parse::parse;
 
 /// A kernel that knows two namespaces and remembers what was made.
 #[derive(Default)]
@@ -138,6 +139,19 @@ impl Api {
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> (u16, Value) {
+        let response = self.send(method, path, body, limit).await;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        limit: Duration,
+    ) -> Response<Incoming> {
         let stream = UnixStream::connect(socket_path(self.folder.path()))
             .await
             .unwrap();
@@ -152,10 +166,7 @@ impl Api {
             .header(TIMEOUT_HEADER, limit.as_millis().to_string())
             .body(Full::new(Bytes::from(body.to_owned())))
             .unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap())
+        sender.send_request(request).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -166,6 +177,20 @@ impl Api {
         self.ask("POST", path, &body.to_string(), Duration::from_secs(5))
             .await
     }
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_what_scrapers_take() {
+    let api = Api::start(Suspected::Answers);
+    let response = api
+        .send("GET", "/metrics", "", Duration::from_secs(5))
+        .await;
+    assert_eq!(response.status().as_u16(), 200);
+    let kind = response.headers()["content-type"].to_str().unwrap();
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let metrics = parse(std::str::from_utf8(&bytes).unwrap()).unwrap();
+    assert_eq!(metrics.sum("rmesh_peers", &[]), Some(2.0));
 }
 
 #[tokio::test]

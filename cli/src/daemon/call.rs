@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
-use rmesh_router::LearnedMac;
 use rmesh_router::attach::Attachment;
+use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,9 +69,11 @@ pub(crate) struct Snapshot {
     /// Peers to which there is a second way round, and whether this peer stopped flooding to it.
     pub(crate) second_ways: Vec<(PeerId, bool)>,
     /// Counts of the data plane.
-    pub(crate) frames: serde_json::Value,
-    /// Frame bytes sent to and received from each peer.
-    pub(crate) peer_bytes: BTreeMap<PeerId, (u64, u64)>,
+    pub(crate) frames: PlaneCounters,
+    /// Frames exchanged with each peer.
+    pub(crate) peer_frames: BTreeMap<PeerId, PeerCounters>,
+    /// Log lines left out because they had just been logged.
+    pub(crate) log_lines_suppressed: u64,
     /// MACs seen and not announced.
     pub(crate) learned: Vec<LearnedMac>,
 }

@@ -254,7 +254,6 @@ impl Core {
             .second_ways
             .iter()
             .map(|(peer, (ours, _))| (*peer, *ours));
-        let peer_bytes = self.parts.plane.peer_counters().into_iter();
         Snapshot {
             joining,
             report,
@@ -265,10 +264,9 @@ impl Core {
             addresses: self.addresses.clone(),
             uptime: now.since(Instant::ZERO),
             second_ways: second_ways.collect(),
-            frames: serde_json::to_value(self.parts.plane.counters()).unwrap_or_default(),
-            peer_bytes: peer_bytes
-                .map(|(p, c)| (p, (c.bytes_sent, c.bytes_received)))
-                .collect(),
+            frames: self.parts.plane.counters(),
+            peer_frames: self.parts.plane.peer_counters(),
+            log_lines_suppressed: self.journal.suppressed(),
             learned: self.parts.plane.learned(),
         }
     }

@@ -16,6 +16,7 @@ const TROUBLES_MAX: usize = 512;
 pub(crate) struct Journal {
     /// What was logged last when, and how often it was not logged since.
     troubles: BTreeMap<String, (Instant, u64)>,
+    suppressed: u64,
 }
 
 impl Journal {
@@ -85,11 +86,17 @@ impl Journal {
         }
     }
 
+    /// Lines that were left out since the start because they had just been logged.
+    pub(crate) fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+
     /// Logs trouble once a minute, with the number of times it was left out.
     pub(crate) fn trouble(&mut self, words: &str, now: Instant) {
         if let Some((last, left_out)) = self.troubles.get_mut(words) {
             if now < *last + REPEAT_AFTER {
                 *left_out += 1;
+                self.suppressed += 1;
                 return;
             }
             tracing::warn!("{words} ({left_out} times more since it was last said)");
@@ -131,6 +138,7 @@ mod tests {
         assert_eq!(journal.troubles["x"], (at(0), 59));
         journal.trouble("x", at(60));
         assert_eq!(journal.troubles["x"], (at(60), 0));
+        assert_eq!(journal.suppressed(), 59);
     }
 
     #[test]

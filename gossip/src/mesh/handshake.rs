@@ -18,7 +18,7 @@ use super::guard::Verdict;
 use super::session::{Agreement, Finish, Session};
 use super::twin::{Evidence, Twin};
 use super::{Mesh, Origin};
-use crate::api::Event;
+use crate::api::{Event, Refusals};
 use crate::crypto::{Handshake, HandshakeSetup, Role, peer_id};
 use crate::limits::{HALF_OPEN_MAX, HALF_OPEN_TIMEOUT};
 
@@ -58,7 +58,6 @@ impl HalfOpens {
         self.by_index.contains_key(&index)
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_index.len()
     }
@@ -194,14 +193,17 @@ impl Mesh {
         datagram: &[u8],
         now: Instant,
     ) {
-        let first = FirstMessage::split(datagram)
-            .filter(|first| header.generation == GENERATION && self.guard.is_marked(first));
-        let Some(first) = first else {
-            return self.refuse(origin, now);
+        let first = FirstMessage::split(datagram);
+        let Some((first, ephemeral)) = first.and_then(|f| Some((f, f.noise.first_chunk::<32>()?)))
+        else {
+            return self.refuse(|by| &mut by.malformed, origin, now);
         };
-        let Some(ephemeral) = first.noise.first_chunk::<32>() else {
-            return self.refuse(origin, now);
-        };
+        if header.generation != GENERATION {
+            return self.refuse(|by| &mut by.generation, origin, now);
+        }
+        if !self.guard.is_marked(&first) {
+            return self.refuse(|by| &mut by.secret, origin, now);
+        }
         // The initiator sends one message to all addresses it knows: one handshake, many answers.
         if let Some(index) = self.half_opens.by_ephemeral.get(ephemeral).copied() {
             return self.answer_again(index, origin, now);
@@ -253,7 +255,7 @@ impl Mesh {
             .as_deref()
             .and_then(|payload| Some(split_index(payload)?.0));
         let Some(remote_index) = remote_index else {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.forged, origin, now);
         };
         self.guard.remember(first);
         let index = self.fresh_index();
@@ -295,7 +297,7 @@ impl Mesh {
             return;
         };
         if !self.guard.take_cookie(source, &parts, mark1, now) {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.forged, origin, now);
         }
         half.answers_left -= 1;
         self.send_first(origin, message, now);
@@ -319,7 +321,7 @@ impl Mesh {
             .state
             .read(datagram.get(HEADER_LEN..).unwrap_or_default())
         else {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.forged, origin, now);
         };
         let Some(mut half) = self.half_opens.remove(header.receiver) else {
             return;
@@ -327,7 +329,7 @@ impl Mesh {
         let opened = split_index(&payload)
             .and_then(|(index, hello)| Some((index, self.prove(hello, half.state.as_ref())?)));
         let Some((remote_index, proven)) = opened else {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.identity, origin, now);
         };
         let goal = half.goal.take();
         if proven.peer == self.me && proven.hello.boot.random == self.boot.random {
@@ -392,7 +394,7 @@ impl Mesh {
             .state
             .read(datagram.get(HEADER_LEN..).unwrap_or_default())
         else {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.forged, origin, now);
         };
         let Some(mut half) = self.half_opens.remove(header.receiver) else {
             return;
@@ -401,7 +403,7 @@ impl Mesh {
             .filter(|(index, _)| *index == remote_index)
             .and_then(|(_, hello)| self.prove(hello, half.state.as_ref()));
         let Some(proven) = proven else {
-            return self.refuse(origin, now);
+            return self.refuse(|by| &mut by.identity, origin, now);
         };
         if proven.peer == self.me {
             return self.heard_twin(proven.hello, origin, now);
@@ -473,8 +475,9 @@ impl Mesh {
         self.ask_under(index, origin, now);
     }
 
-    fn refuse(&mut self, origin: Origin, now: Instant) {
+    fn refuse(&mut self, reason: fn(&mut Refusals) -> &mut u64, origin: Origin, now: Instant) {
         self.counters.handshakes_refused += 1;
+        *reason(&mut self.counters.handshakes_refused_by) += 1;
         let Some(source) = origin.address() else {
             return;
         };

@@ -191,6 +191,7 @@ impl Mesh {
     /// A datagram arrived that is the control side's: a handshake message, or a record or relay
     /// datagram of lane 0. Others are counted and ignored.
     pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) {
+        self.count_received(datagram);
         self.on_datagram(Origin::Direct(source), datagram, now);
         self.settle(now);
     }
@@ -198,6 +199,7 @@ impl Mesh {
     /// Inner datagram of a relay datagram that a worker verified as coming from `neighbour` and
     /// that is addressed to this peer, but not the worker's to open.
     pub fn handle_relayed(&mut self, neighbour: PeerId, inner: &[u8], now: Instant) {
+        self.count_received(inner);
         self.on_datagram(
             Origin::Relayed {
                 neighbour,
@@ -342,6 +344,11 @@ impl Mesh {
     #[cfg(feature = "fuzzing")]
     pub(crate) fn fuzz_session(&mut self) -> Option<&mut Session> {
         self.sessions.values_mut().next()
+    }
+
+    fn count_received(&mut self, datagram: &[u8]) {
+        self.counters.control_datagrams_received += 1;
+        self.counters.control_bytes_received += datagram.len() as u64;
     }
 
     fn on_datagram(&mut self, origin: Origin, datagram: &[u8], now: Instant) {

@@ -19,6 +19,7 @@ impl Mesh {
             self.transmits.pop_front();
             self.counters.transmits_dropped += 1;
         }
+        self.counters.control_datagrams_sent += 1;
         self.counters.control_bytes_sent += bytes.len() as u64;
         self.transmits.push_back(Transmit { destination, bytes });
     }

@@ -111,7 +111,11 @@ impl Mesh {
     fn seal_control(&mut self, index: u32, message: &Control) -> Option<Vec<u8>> {
         let mut payload = Vec::from(Head::new(PayloadKind::Control).encode());
         payload.extend_from_slice(&message.encode()?);
-        Some(self.sessions.get_mut(&index)?.seal_record(&payload))
+        let sealed = self.sessions.get_mut(&index)?.seal_record(&payload);
+        if let Control::Records(records) = message {
+            self.counters.records_sent += records.as_slice().len() as u64;
+        }
+        Some(sealed)
     }
 
     pub(crate) fn send_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
@@ -161,8 +165,11 @@ impl Mesh {
                     self.routes_changed(now);
                     self.record_taken(&key, now);
                 }
-                Outcome::Outdated(key) => outdated.push(key),
-                Outcome::Known => {}
+                Outcome::Outdated(key) => {
+                    self.counters.records_known += 1;
+                    outdated.push(key);
+                }
+                Outcome::Known => self.counters.records_known += 1,
                 Outcome::Refused => self.counters.records_refused += 1,
             }
         }
@@ -253,6 +260,7 @@ impl Mesh {
         };
         if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
             peer.next_buckets = now + REPAIR_INTERVAL;
+            self.counters.repairs_started += 1;
             let buckets = self.store.buckets();
             self.send_control(id, &buckets, now);
         }

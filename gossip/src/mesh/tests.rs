@@ -168,6 +168,7 @@ fn a_wrong_secret_costs_a_hash_and_gets_no_word() {
     std::println!("a stranger's first message: {each:?}");
     assert!(sent(&mut b).is_empty());
     assert_eq!(counters(&b).handshakes_refused, 1_000);
+    assert_eq!(counters(&b).handshakes_refused_by.secret, 1_000);
     assert!(each < Duration::from_micros(100), "{each:?}");
 }
 

@@ -59,6 +59,9 @@ impl Mesh {
             targets: self.target_reports(now),
             endpoints: self.endpoint_reports(),
             warnings: self.warnings(),
+            sessions: self.sessions.len() as u64,
+            half_open: self.half_opens.len() as u64,
+            records: self.store.len() as u64,
             counters: self.counters,
         }
     }

@@ -198,6 +198,11 @@ impl Store {
         self.records.get(key)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// All records.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Stored> {
         self.records.values()

@@ -1,6 +1,7 @@
 //! The plain data that goes into and comes out of a [`crate::Plane`].
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -133,10 +134,48 @@ pub struct PlaneCounters {
     pub drops: BTreeMap<String, u64>,
 }
 
-/// What was exchanged with one peer since it became known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PeerCounters {
+/// How frames cross between this host and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// In datagrams straight to the peer.
+    Direct,
+    /// In datagrams that other peers pass on.
+    Relay,
+}
+
+impl PathKind {
+    /// All there are, in the order of the declaration.
+    pub const ALL: [PathKind; 2] = [PathKind::Direct, PathKind::Relay];
+
+    /// The word that `rmesh status` has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathKind::Direct => "direct",
+            PathKind::Relay => "relay",
+        }
+    }
+}
+
+/// What was exchanged with one peer since the start, by kind of path in the order of
+/// [`PathKind::ALL`]; a peer that goes and comes back goes on counting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerCounters(pub [FrameCounters; PathKind::ALL.len()]);
+
+impl PeerCounters {
+    /// Each kind of path with what went over it.
+    pub fn by_path(&self) -> impl Iterator<Item = (PathKind, FrameCounters)> {
+        PathKind::ALL.into_iter().zip(self.0)
+    }
+
+    /// Over all kinds of path.
+    pub fn total(&self) -> FrameCounters {
+        self.0.into_iter().sum()
+    }
+}
+
+/// Frames exchanged with one peer, before sealing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameCounters {
     /// Frames sent to it, floods included.
     pub frames_sent: u64,
     /// Their bytes.
@@ -145,6 +184,17 @@ pub struct PeerCounters {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+}
+
+impl Sum for FrameCounters {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(FrameCounters::default(), |sum, part| FrameCounters {
+            frames_sent: sum.frames_sent + part.frames_sent,
+            bytes_sent: sum.bytes_sent + part.bytes_sent,
+            frames_received: sum.frames_received + part.frames_received,
+            bytes_received: sum.bytes_received + part.bytes_received,
+        })
+    }
 }
 
 /// One MAC learned from traffic.

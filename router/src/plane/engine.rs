@@ -181,7 +181,7 @@ impl Engine {
             self.wait_for(peer, buffer.data(), now);
             return;
         };
-        let len = buffer.data().len() as u64;
+        let len = buffer.data().len();
         let head = Head::new(PayloadKind::Frame).encode();
         let sent = if buffer.prepend(&head) {
             self.transmitter
@@ -192,8 +192,7 @@ impl Engine {
         match sent {
             Ok(()) => {
                 let lane = route.session.stats.of(self.transmitter.worker.number);
-                lane.frames_sent.add(1);
-                lane.bytes_sent.add(len);
+                lane.count_sent(route.kind(), len);
             }
             Err(reason) => self.stats.drop_one(reason),
         }
@@ -263,8 +262,7 @@ impl Engine {
             return false;
         }
         let lane = route.session.stats.of(self.transmitter.worker.number);
-        lane.frames_sent.add(1);
-        lane.bytes_sent.add(frame.len() as u64);
+        lane.count_sent(route.kind(), frame.len());
         true
     }
 

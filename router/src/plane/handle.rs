@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::sockets::Sockets;
-use super::stats::WorkerStats;
+use super::stats::{Reason, WorkerStats};
 use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
 use super::worker::{LearnedRequest, WorkerThread};
@@ -32,6 +32,13 @@ use crate::sys::udp;
 const QUEUES_MAX: usize = 1;
 /// Longest wait for a worker's answer to [`Plane::learned`].
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Reasons of drops that no worker counts.
+const OUTSIDE: [&str; 3] = [
+    "control_send_buffer_full",
+    "receive_buffer_full",
+    "strangers_buffer_full",
+];
 
 /// A running data plane. Dropping it stops it, and its TAP goes.
 pub struct Plane {
@@ -193,22 +200,27 @@ impl Plane {
         }
     }
 
+    /// Every reason that [`PlaneCounters::drops`] may name.
+    pub fn drop_reasons() -> impl Iterator<Item = &'static str> {
+        Reason::NAMES.iter().copied().chain(OUTSIDE)
+    }
+
     /// What moved since the last call, one entry a peer with which something moved.
     pub fn samples(&self) -> Vec<TrafficSample> {
         let tables = self.tables.load();
         let mut sampled = lock(&self.sampled);
         let mut samples = Vec::new();
-        let mut totals = HashMap::with_capacity(tables.stats().len());
+        let mut totals = HashMap::new();
         for (peer, stats) in tables.stats() {
-            let total = stats.totals(*peer);
-            let sample = match sampled.get(peer) {
+            let total = stats.totals(peer);
+            let sample = match sampled.get(&peer) {
                 Some(before) => difference(&total, before),
                 None => total,
             };
             if sample.sent + sample.received_direct + sample.received_relayed > 0 {
                 samples.push(sample);
             }
-            totals.insert(*peer, total);
+            totals.insert(peer, total);
         }
         *sampled = totals;
         samples
@@ -224,24 +236,21 @@ impl Plane {
             worker.stats.add_to(&mut counters);
         }
         let of_all = |sockets: &[UdpSocket]| sockets.iter().map(udp::dropped).sum();
-        let outside = [
-            (
-                "control_send_buffer_full",
-                self.control_dropped.load(Ordering::Relaxed),
-            ),
-            ("receive_buffer_full", of_all(self.sockets.sealed())),
-            ("strangers_buffer_full", of_all(self.sockets.strangers())),
-        ];
-        let moved = outside.into_iter().filter(|(_, dropped)| *dropped > 0);
+        let outside = OUTSIDE.into_iter().zip([
+            self.control_dropped.load(Ordering::Relaxed),
+            of_all(self.sockets.sealed()),
+            of_all(self.sockets.strangers()),
+        ]);
+        let moved = outside.filter(|(_, dropped)| *dropped > 0);
         let named = moved.map(|(name, dropped)| (name.to_owned(), dropped));
         counters.drops.extend(named);
         counters
     }
 
-    /// What was exchanged with each known peer.
+    /// What was exchanged with each peer, those lately gone included.
     pub fn peer_counters(&self) -> BTreeMap<PeerId, PeerCounters> {
         let tables = self.tables.load();
-        let counters = tables.stats().iter().map(|(id, s)| (*id, s.counters()));
+        let counters = tables.stats().map(|(id, stats)| (id, stats.counters()));
         counters.collect()
     }
 
@@ -282,7 +291,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Totals of a peer that was away start again from zero; everything is new then.
+/// Totals of a peer that was away for long start again from zero; everything is new then.
 fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
     let since = |total: u64, before: u64| total.checked_sub(before).unwrap_or(total);
     TrafficSample {

@@ -34,5 +34,8 @@ mod tables;
 mod transmit;
 mod worker;
 
-pub use api::{Inbound, LearnedMac, PeerCounters, PlaneCounters, PlaneError, PlaneOptions};
+pub use api::{
+    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCounters, PlaneError,
+    PlaneOptions,
+};
 pub use handle::Plane;

@@ -9,6 +9,7 @@ use rmesh_wire::fragment::FragmentHeader;
 use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
 use rmesh_wire::relay::{self, INNER_OFFSET, RelayEnds};
 
+use super::api::PathKind;
 use super::buffer::Buffer;
 use super::engine::Engine;
 use super::fdb::Place;
@@ -17,13 +18,6 @@ use super::reassembly::{Key, Outcome};
 use super::session::Session;
 use super::stats::Reason;
 use super::tables::Tables;
-
-/// How a record came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Direct,
-    Relayed,
-}
 
 impl Engine {
     /// Takes one datagram; whatever is wrong with it moves one counter and nothing else.
@@ -48,7 +42,9 @@ impl Engine {
             Ok(header) if header.kind == Kind::Relay => {
                 self.handle_relay(&header, buffer, tables, now)
             }
-            Ok(header) => self.handle_record(&header, buffer.data_mut(), Way::Direct, tables, now),
+            Ok(header) => {
+                self.handle_record(&header, buffer.data_mut(), PathKind::Direct, tables, now)
+            }
         };
         if let Err(reason) = result {
             self.stats.drop_one(reason);
@@ -59,7 +55,7 @@ impl Engine {
         &mut self,
         header: &Header,
         datagram: &mut [u8],
-        way: Way,
+        path: PathKind,
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
@@ -68,13 +64,13 @@ impl Engine {
             .ok_or(Reason::UnknownSession)?;
         let payload = session.open_record(header, datagram)?;
         let lane = session.stats.of(self.transmitter.worker.number);
-        match way {
-            Way::Direct => lane.records_direct.add(1),
-            Way::Relayed => lane.records_relayed.add(1),
+        match path {
+            PathKind::Direct => lane.records_direct.add(1),
+            PathKind::Relay => lane.records_relayed.add(1),
         }
         let (head, body) = Head::split(payload).ok_or(Reason::BadPayload)?;
         if head.kind != PayloadKind::Fragment {
-            return self.handle_payload(session, head, body, tables, now);
+            return self.handle_payload((session, path), head, body, tables, now);
         }
         let (fragment, piece) = FragmentHeader::split(head.aux, body).ok_or(Reason::BadFragment)?;
         let key = Key {
@@ -88,7 +84,7 @@ impl Engine {
             Outcome::Complete(whole) => {
                 self.stats.reassembled.add(1);
                 let (head, body) = Head::split(&whole).ok_or(Reason::BadPayload)?;
-                self.handle_payload(session, head, body, tables, now)
+                self.handle_payload((session, path), head, body, tables, now)
             }
         }
     }
@@ -96,36 +92,35 @@ impl Engine {
     /// A whole payload: a frame or a flood, nothing else on a data lane.
     fn handle_payload(
         &mut self,
-        session: &Session,
+        sender: (&Session, PathKind),
         head: Head,
         body: &[u8],
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
         match head.kind {
-            PayloadKind::Frame => self.deliver(session, body, tables, now),
-            PayloadKind::Flood => self.handle_flood(session, head.flags, body, tables, now),
+            PayloadKind::Frame => self.deliver(sender, body, tables, now),
+            PayloadKind::Flood => self.handle_flood(sender, head.flags, body, tables, now),
             _ => Err(Reason::BadPayload),
         }
     }
 
     fn deliver(
         &mut self,
-        session: &Session,
+        (session, path): (&Session, PathKind),
         frame: &[u8],
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
         let source = admit(frame)?;
-        self.count_frame(session, frame);
+        self.count_frame(session, path, frame);
         self.learn(source, Place::Remote(session.peer), tables, now);
         self.write(frame)
     }
 
-    fn count_frame(&self, session: &Session, frame: &[u8]) {
+    fn count_frame(&self, session: &Session, path: PathKind, frame: &[u8]) {
         let lane = session.stats.of(self.transmitter.worker.number);
-        lane.frames_received.add(1);
-        lane.bytes_received.add(frame.len() as u64);
+        lane.count_received(path, frame.len());
     }
 
     fn write(&mut self, frame: &[u8]) -> Result<(), Reason> {
@@ -137,7 +132,7 @@ impl Engine {
 
     fn handle_flood(
         &mut self,
-        session: &Session,
+        (session, path): (&Session, PathKind),
         ttl: u8,
         body: &[u8],
         tables: &Tables,
@@ -150,7 +145,7 @@ impl Engine {
             .filter(|tree| header.source != tables.me_short && tree.parent == Some(session.peer))
             .ok_or(Reason::FloodParent)?;
         self.floods.accept(&header, now)?;
-        self.count_frame(session, frame);
+        self.count_frame(session, path, frame);
         // A neighbour cannot make a flood live longer than it may.
         let ttl = ttl.min(flood::TTL).saturating_sub(1);
         if ttl == 0 && !tree.children.is_empty() {
@@ -224,7 +219,7 @@ impl Engine {
             .ok_or(Reason::Malformed)?;
         let header = Header::decode(inner).map_err(|_| Reason::Malformed)?;
         if header.kind == Kind::Record && header.lane() != CONTROL_LANE {
-            return self.handle_record(&header, inner, Way::Relayed, tables, now);
+            return self.handle_record(&header, inner, PathKind::Relay, tables, now);
         }
         self.inbox.relayed(neighbour.peer, inner);
         Ok(())

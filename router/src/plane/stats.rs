@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rmesh_gossip::TrafficSample;
 use rmesh_wire::PeerId;
 
-use super::api::{PeerCounters, PlaneCounters};
+use super::api::{FrameCounters, PathKind, PeerCounters, PlaneCounters};
 
 /// A number that one thread raises and any may read.
 #[derive(Default)]
@@ -36,7 +36,7 @@ macro_rules! reasons {
         pub(crate) enum Reason { $($(#[$doc])* $variant,)+ }
 
         impl Reason {
-            const NAMES: &'static [&'static str] = &[$($name),+];
+            pub(crate) const NAMES: &'static [&'static str] = &[$($name),+];
         }
     };
 }
@@ -175,10 +175,43 @@ pub(crate) struct PeerLane {
     pub(crate) records_sent: Count,
     pub(crate) records_direct: Count,
     pub(crate) records_relayed: Count,
-    pub(crate) frames_sent: Count,
-    pub(crate) bytes_sent: Count,
-    pub(crate) frames_received: Count,
-    pub(crate) bytes_received: Count,
+    frames: [FrameLane; PathKind::ALL.len()],
+}
+
+impl PeerLane {
+    /// A frame of this many bytes went to the peer.
+    pub(crate) fn count_sent(&self, path: PathKind, len: usize) {
+        let lane = &self.frames[path as usize];
+        lane.frames_sent.add(1);
+        lane.bytes_sent.add(len as u64);
+    }
+
+    /// A frame of this many bytes came from the peer.
+    pub(crate) fn count_received(&self, path: PathKind, len: usize) {
+        let lane = &self.frames[path as usize];
+        lane.frames_received.add(1);
+        lane.bytes_received.add(len as u64);
+    }
+}
+
+/// What one worker exchanged with one peer by one kind of path.
+#[derive(Default)]
+struct FrameLane {
+    frames_sent: Count,
+    bytes_sent: Count,
+    frames_received: Count,
+    bytes_received: Count,
+}
+
+impl FrameLane {
+    fn counters(&self) -> FrameCounters {
+        FrameCounters {
+            frames_sent: self.frames_sent.get(),
+            bytes_sent: self.bytes_sent.get(),
+            frames_received: self.frames_received.get(),
+            bytes_received: self.bytes_received.get(),
+        }
+    }
 }
 
 /// What was exchanged with one peer, a part a worker.
@@ -207,12 +240,13 @@ impl PeerStats {
     }
 
     pub(crate) fn counters(&self) -> PeerCounters {
-        let sum = |count: fn(&PeerLane) -> &Count| self.0.iter().map(|l| count(l).get()).sum();
-        PeerCounters {
-            frames_sent: sum(|lane| &lane.frames_sent),
-            bytes_sent: sum(|lane| &lane.bytes_sent),
-            frames_received: sum(|lane| &lane.frames_received),
-            bytes_received: sum(|lane| &lane.bytes_received),
-        }
+        let of = |path: PathKind| {
+            let lanes = self
+                .0
+                .iter()
+                .filter_map(|lane| lane.frames.get(path as usize));
+            lanes.map(FrameLane::counters).sum()
+        };
+        PeerCounters(PathKind::ALL.map(of))
     }
 }

@@ -12,8 +12,12 @@ use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::{Mac, PeerId, ShortId, relay};
 
+use super::api::PathKind;
 use super::session::Session;
 use super::stats::PeerStats;
+
+/// Peers that are gone whose counters are kept, about 0.2 KiB each.
+const GONE_MAX: usize = 1_024;
 
 /// Everything a worker needs to decide, as of one publish.
 #[derive(Default)]
@@ -30,8 +34,9 @@ pub(crate) struct Tables {
     next_hops: HashMap<ShortId, PeerId>,
     macs: HashMap<Mac, PeerId>,
     floods: HashMap<ShortId, FloodTree>,
-    /// Counters of every peer that is reachable or has a session.
-    stats: HashMap<PeerId, Arc<PeerStats>>,
+    /// Counters of every peer that is reachable or has a session, and of those lately gone: one
+    /// that comes back goes on counting.
+    stats: HashMap<PeerId, Counted>,
     /// Sessions that lately left the snapshot, and when. Should one come back, it goes on counting:
     /// starting again would use nonces twice. None comes back after [`SESSION_LIFETIME`].
     retired: Vec<(Instant, Arc<Session>)>,
@@ -45,6 +50,14 @@ pub(crate) struct Peer {
     forwarding: PeerForwarding,
 }
 
+/// Counters of one peer.
+#[derive(Clone)]
+struct Counted {
+    stats: Arc<PeerStats>,
+    /// When the peer was found to be gone; `None` while it is there.
+    gone: Option<Instant>,
+}
+
 /// How a sealed payload gets to a peer.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
@@ -56,6 +69,16 @@ pub(crate) struct Route<'a> {
     pub(crate) destination: SocketAddr,
     /// Largest payload one record may carry, in bytes.
     pub(crate) payload_len_max: usize,
+}
+
+impl Route<'_> {
+    /// The kind of path this is.
+    pub(crate) fn kind(&self) -> PathKind {
+        match self.relay {
+            None => PathKind::Direct,
+            Some(_) => PathKind::Relay,
+        }
+    }
 }
 
 impl Tables {
@@ -105,7 +128,7 @@ impl Tables {
                 },
             );
         }
-        tables.stats = stats.of;
+        tables.stats = stats.finish(now);
         tables.retire(old, now);
         tables
     }
@@ -139,8 +162,8 @@ impl Tables {
     }
 
     /// Counters by peer.
-    pub(crate) fn stats(&self) -> &HashMap<PeerId, Arc<PeerStats>> {
-        &self.stats
+    pub(crate) fn stats(&self) -> impl Iterator<Item = (PeerId, &PeerStats)> {
+        self.stats.iter().map(|(id, of)| (*id, of.stats.as_ref()))
     }
 
     /// The peer a short id means, if exactly one is known by it.
@@ -201,14 +224,44 @@ impl Tables {
 struct StatsOf<'a> {
     old: &'a Tables,
     workers: usize,
-    of: HashMap<PeerId, Arc<PeerStats>>,
+    of: HashMap<PeerId, Counted>,
 }
 
 impl StatsOf<'_> {
     fn get(&mut self, peer: PeerId) -> Arc<PeerStats> {
+        let carried = |of: &Counted| Arc::clone(&of.stats);
         let fresh = || Arc::new(PeerStats::new(self.workers));
-        let carried = || self.old.stats.get(&peer).map_or_else(fresh, Arc::clone);
-        Arc::clone(self.of.entry(peer).or_insert_with(carried))
+        let present = || Counted {
+            stats: self.old.stats.get(&peer).map_or_else(fresh, carried),
+            gone: None,
+        };
+        carried(self.of.entry(peer).or_insert_with(present))
+    }
+
+    /// A session that is carried on goes on with the counters it has.
+    fn go_on(&mut self, session: &Session) {
+        let counted = || Counted {
+            stats: Arc::clone(&session.stats),
+            gone: None,
+        };
+        self.of.entry(session.peer).or_insert_with(counted);
+    }
+
+    /// With the counters of those that are gone, of the latest if there are too many.
+    fn finish(mut self, now: Instant) -> HashMap<PeerId, Counted> {
+        let gone = self.old.stats.iter();
+        let gone = gone.filter(|(peer, _)| !self.of.contains_key(peer));
+        let since = |of: &Counted| of.gone.unwrap_or(now);
+        let mut gone: Vec<_> = gone.map(|(peer, of)| (since(of), *peer, of)).collect();
+        if gone.len() > GONE_MAX {
+            gone.sort_unstable_by_key(|(since, peer, _)| (std::cmp::Reverse(*since), *peer));
+            gone.truncate(GONE_MAX);
+        }
+        for (since, peer, of) in gone {
+            let (stats, gone) = (Arc::clone(&of.stats), Some(since));
+            self.of.insert(peer, Counted { stats, gone });
+        }
+        self.of
     }
 }
 
@@ -220,6 +273,7 @@ fn session(keys: &SessionKeys, old: &Tables, stats: &mut StatsOf<'_>) -> Option<
         .into_iter()
         .chain(retired);
     if let Some(session) = candidates.find(|session| session.is_of(keys)) {
+        stats.go_on(session);
         return Some(Arc::clone(session));
     }
     Session::new(keys, stats.get(keys.peer)).map(Arc::new)
@@ -294,6 +348,48 @@ pub(crate) mod tests {
         let later = now + SESSION_LIFETIME;
         let forgotten = Tables::build(Forwarding::default(), &without, 1, later);
         assert!(forgotten.retired.is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_goes_on_counting() {
+        let (now, peer) = (Instant::now(), PeerId([2; 16]));
+        let sent = |tables: &Tables| {
+            let mut of = tables.stats().filter(|(id, _)| *id == peer);
+            of.next().unwrap().1.counters().total().bytes_sent
+        };
+        let first = Tables::build(sample(), &Tables::default(), 1, now);
+        let count = |tables: &Tables, index| {
+            let session = tables.session(index).unwrap();
+            session.stats.of(0).count_sent(PathKind::Relay, 100);
+        };
+        count(&first, 20);
+        let without = Tables::build(Forwarding::default(), &first, 1, now);
+        assert_eq!(sent(&without), 100);
+        let mut renewed = sample();
+        renewed.sessions[1] = keys(2, 30, 9, Cipher::ChaCha20Poly1305);
+        let again = Tables::build(renewed, &without, 1, now);
+        count(&again, 30);
+        assert_eq!(sent(&again), 200, "under another session too");
+    }
+
+    #[test]
+    fn counters_of_the_gone_are_bounded_and_the_latest_stay() {
+        let begin = Instant::now();
+        let mut tables = Tables::default();
+        for number in 0..GONE_MAX + 2 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            let present = reached(None, Path::Relay(PeerId([1; 16])));
+            let peers = [(PeerId(id), present)].into();
+            let forwarding = Forwarding {
+                peers,
+                ..Forwarding::default()
+            };
+            let now = begin + std::time::Duration::from_millis(number as u64);
+            tables = Tables::build(forwarding, &tables, 1, now);
+        }
+        assert_eq!(tables.stats().count(), GONE_MAX + 1, "one is there");
+        assert!(!tables.stats.contains_key(&PeerId([0; 16])), "the first");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod tap;
 use std::time::{Duration, Instant};
 
 use rmesh_gossip::{Path, SendFailure, Transmit};
-use rmesh_router::Inbound;
+use rmesh_router::{FrameCounters, Inbound};
 use rmesh_wire::Mac;
 use rmesh_wire::datagram::Header;
 use rmesh_wire::ethernet::second_way_probe;
@@ -26,9 +26,11 @@ fn unicast_frames_cross_both_ways_and_are_counted() {
     b.inject(&back);
     assert_eq!(a.delivered(), Some(back.clone()));
     let counters = a.plane.peer_counters()[&id(2)];
-    assert_eq!((counters.frames_sent, counters.frames_received), (1, 1));
-    assert_eq!(counters.bytes_sent, there.len() as u64);
-    assert_eq!(counters.bytes_received, back.len() as u64);
+    let [direct, relay] = counters.0;
+    assert_eq!((direct.frames_sent, direct.frames_received), (1, 1));
+    assert_eq!(direct.bytes_sent, there.len() as u64);
+    assert_eq!(relay, FrameCounters::default());
+    assert_eq!(direct.bytes_received, back.len() as u64);
     let sample = a.plane.samples()[0];
     let moved = (sample.sent, sample.received_direct, sample.received_relayed);
     assert_eq!((sample.peer, moved), (id(2), (1, 1, 0)));
@@ -122,6 +124,10 @@ fn a_relay_passes_on_what_it_cannot_read() {
     peers[2].inject(&back);
     assert_eq!(peers[0].delivered(), Some(back));
     assert_eq!(peers[1].plane.counters().relayed, 11);
+    let [direct, relay] = peers[2].plane.peer_counters()[&id(1)].0;
+    assert_eq!(direct, FrameCounters::default());
+    assert_eq!((relay.frames_sent, relay.frames_received), (1, 10));
+    assert_eq!(relay.bytes_received, 10 * 914);
     peers[1].assert_silent(Duration::from_millis(20));
     let samples = peers[2].plane.samples();
     let of = |n| samples.iter().find(|s| s.peer == id(n)).unwrap();

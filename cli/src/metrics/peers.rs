@@ -1,0 +1,97 @@
+//! One sample a peer, or one a peer and kind of path.
+
+use rmesh_gossip::Path;
+use rmesh_gossip::api::PeerReport;
+use rmesh_router::{FrameCounters, PathKind};
+
+use super::text::{Family, Text};
+use crate::daemon::Snapshot;
+
+pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
+    let peers: Vec<Labelled<'_>> = snapshot.report.peers.iter().map(Labelled::new).collect();
+    let reachable = peers.iter().filter(|peer| peer.report.reachable).count();
+    text.gauge(
+        "rmesh_peers",
+        "Other peers known, by whether a path leads to them.",
+    )
+    .sample(&[("state", "reachable")], reachable)
+    .sample(&[("state", "unreachable")], peers.len() - reachable);
+    paths(text, &peers);
+    traffic(text, snapshot, &peers);
+}
+
+/// A peer and the labels that name it: names may be shared, ids are not.
+struct Labelled<'a> {
+    report: &'a PeerReport,
+    id: String,
+}
+
+impl<'a> Labelled<'a> {
+    fn new(report: &'a PeerReport) -> Self {
+        Labelled {
+            report,
+            id: report.id.to_string(),
+        }
+    }
+
+    fn labels(&self) -> [(&str, &str); 2] {
+        [("peer", &self.report.name), ("peer_id", &self.id)]
+    }
+
+    fn labels_of(&self, path: PathKind) -> [(&str, &str); 3] {
+        let [peer, id] = self.labels();
+        [peer, id, ("path", path.name())]
+    }
+}
+
+fn kind(path: Path) -> PathKind {
+    match path {
+        Path::Direct(_) => PathKind::Direct,
+        Path::Relay(_) => PathKind::Relay,
+    }
+}
+
+fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
+    let mut family = text.gauge("rmesh_peer_path", "1 for the kind of path in use, else 0.");
+    for peer in peers {
+        let used = peer.report.path.map(kind);
+        for path in PathKind::ALL {
+            family.sample(&peer.labels_of(path), u8::from(used == Some(path)));
+        }
+    }
+    let help = "Smoothed round trip time of the path in use.";
+    let mut family = text.gauge("rmesh_peer_round_trip_seconds", help);
+    for peer in peers {
+        if let Some(trip) = peer.report.round_trip {
+            family.sample(&peer.labels(), trip.as_secs_f64());
+        }
+    }
+    let help = "Largest IP packet that the path in use is known to take.";
+    let mut family = text.gauge("rmesh_peer_path_mtu_bytes", help);
+    for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
+        family.sample(&peer.labels(), peer.report.path_mtu_bytes);
+    }
+}
+
+fn traffic(text: &mut Text, snapshot: &Snapshot, peers: &[Labelled<'_>]) {
+    let write = |family: &mut Family<'_>, count: fn(&FrameCounters) -> u64| {
+        for peer in peers {
+            let frames = snapshot.peer_frames.get(&peer.report.id).copied();
+            for (path, frames) in frames.unwrap_or_default().by_path() {
+                family.sample(&peer.labels_of(path), count(&frames));
+            }
+        }
+    };
+    let help = "Frames sent to the peer, floods included.";
+    let mut family = text.counter("rmesh_peer_sent_frames_total", help);
+    write(&mut family, |frames| frames.frames_sent);
+    let help = "Bytes of the frames sent to the peer.";
+    let mut family = text.counter("rmesh_peer_sent_bytes_total", help);
+    write(&mut family, |frames| frames.bytes_sent);
+    let help = "Frames received from the peer, floods included.";
+    let mut family = text.counter("rmesh_peer_received_frames_total", help);
+    write(&mut family, |frames| frames.frames_received);
+    let help = "Bytes of the frames received from the peer.";
+    let mut family = text.counter("rmesh_peer_received_bytes_total", help);
+    write(&mut family, |frames| frames.bytes_received);
+}
