@@ -269,7 +269,9 @@ pub(crate) struct DetachArgs {
     sudo rmesh status              # one screen\n  \
     sudo rmesh status peers        # path, MTU, round-trip time, bytes; why not a better path\n  \
     sudo rmesh status paths        # every address tried\n  \
-    sudo rmesh status --json | jq .peers_reachable")]
+    sudo rmesh status --json | jq .peers_reachable\n\n\
+    For Prometheus:\n  \
+    sudo curl --unix-socket /run/rmesh/rmesh.sock http://rmesh/metrics")]
 pub(crate) struct StatusArgs {
     /// A table instead of the first page
     #[arg(value_enum)]
