@@ -8,8 +8,18 @@
 
 extern crate alloc;
 
+pub mod address;
 mod book;
+mod cell;
+mod packed;
+mod ring;
+mod runs;
 
+pub use address::Range;
 pub use book::{
     ANNOUNCED_PER_PEER_MAX, AddressBook, CLAIMS_MAX, ClaimError, Conflict, Holder, PEERS_MAX,
 };
+pub use cell::{Cell, OwnerId, Term};
+pub use packed::{RUNS_MAX, Runs};
+pub use ring::{Ring, Run};
+pub use runs::{Piece, RunMap};
