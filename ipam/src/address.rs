@@ -152,6 +152,17 @@ impl Range {
         self.covers(&block).then_some(block)
     }
 
+    /// The last aligned block of 2^`bits` addresses inside.
+    pub fn last_block(&self, bits: u32) -> Option<Range> {
+        let here = Range::block(self.last, bits);
+        let block = if here.last == self.last {
+            here
+        } else {
+            Range::block(here.first.checked_sub(1)?, bits)
+        };
+        self.covers(&block).then_some(block)
+    }
+
     /// The exponent if it is an aligned block of a power of two.
     pub fn block_bits(&self) -> Option<u32> {
         let bits = u128::BITS - (self.last - self.first).leading_zeros();
@@ -245,6 +256,11 @@ mod tests {
         assert_eq!(range.largest_block(128), Range::block(8, 3));
         assert_eq!(range.largest_block(2), Range::block(4, 2));
         assert_eq!(range.first_block(4), None);
+        assert_eq!(range.last_block(2), Some(Range::block(16, 2)));
+        assert_eq!(range.last_block(3), Some(Range::block(8, 3)));
+        assert_eq!(range.last_block(4), None);
+        assert_eq!(Range::one(0).last_block(1), None);
+        assert_eq!(Range::ALL.last_block(128), Some(Range::ALL));
         assert_eq!(Range::ALL.largest_block(200), Range::ALL);
         let end = Range::new(u128::MAX - 2, u128::MAX).unwrap();
         assert_eq!(end.largest_block(128), Range::block(u128::MAX, 1));

@@ -12,8 +12,10 @@ pub mod address;
 mod book;
 mod cell;
 mod packed;
+mod resting;
 mod ring;
 mod runs;
+mod space;
 
 pub use address::Range;
 pub use book::{
@@ -21,5 +23,9 @@ pub use book::{
 };
 pub use cell::{Cell, OwnerId, Term};
 pub use packed::{RUNS_MAX, Runs};
+pub use resting::{REST, RESTING_MAX};
 pub use ring::{Ring, Run};
 pub use runs::{Piece, RunMap};
+pub use space::{
+    ALLOCATED_MAX, Container, Counts, GRANT_RUNS_MAX, Hold, NoBlock, Space, SpaceFull, Use, usable,
+};
