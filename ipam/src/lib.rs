@@ -16,6 +16,7 @@ mod resting;
 mod ring;
 mod runs;
 mod space;
+pub mod sync;
 
 pub use address::Range;
 pub use book::{
