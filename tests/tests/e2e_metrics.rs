@@ -70,11 +70,11 @@ fn risen(from: &Metrics, to: &Metrics, name: &str, peer: &Host, path: &str) -> f
     to - from
 }
 
-fn transfer(from: &Container, to: &Container, address: &str) {
+/// Sends a known number of bytes; returns how many datagrams arrived.
+fn transfer(from: &Container, to: &Container, address: &str) -> u64 {
     let limit = Duration::from_secs(10);
     let report = udp_transfer(from, to, ip(address), DATAGRAMS, DATAGRAM_LEN, limit);
-    let report = report.expect("sockets");
-    assert_eq!(report.received, DATAGRAMS, "{report:?}");
+    report.expect("sockets").received
 }
 
 /// Known bytes to each peer are counted there, by the path they took, at both ends.
@@ -82,8 +82,9 @@ fn bytes_are_counted_by_path(chain: &Chain) {
     let ([a, b, c], [one, mid, two]) = (&chain.hosts, &chain.containers);
     let look = || chain.hosts.each_ref().map(scrape);
     let before = look();
-    transfer(one, mid, "10.32.0.2");
-    transfer(one, two, "10.32.0.3");
+    for (to, address) in [(mid, "10.32.0.2"), (two, "10.32.0.3")] {
+        assert_eq!(transfer(one, to, address), DATAGRAMS, "to {address}");
+    }
     // A worker counts after it has sent.
     std::thread::sleep(Duration::from_millis(100));
     let after = look();
@@ -132,9 +133,9 @@ fn bytes_are_counted_by_path(chain: &Chain) {
 fn counters_only_rise(chain: &Chain) {
     let [one, _, two] = &chain.containers;
     let begin = chain.hosts.each_ref().map(scrape);
-    let (mut last, start, mut looks) = (begin.clone(), Instant::now(), 0);
+    let (mut last, start, mut looks, mut crossed) = (begin.clone(), Instant::now(), 0, 0);
     while start.elapsed() < Duration::from_secs(20) {
-        transfer(one, two, "10.32.0.3");
+        crossed += transfer(one, two, "10.32.0.3");
         let now = chain.hosts.each_ref().map(scrape);
         for (host, (last, now)) in chain.hosts.iter().zip(last.iter().zip(&now)) {
             assert_eq!(last.fell(now), Vec::<String>::new(), "on {}", host.name());
@@ -147,7 +148,9 @@ fn counters_only_rise(chain: &Chain) {
     };
     let opened = rise("rmesh_sessions_opened_total");
     let ended = rise("rmesh_sessions_ended_total");
-    println!("{looks} looks at 3 hosts: nothing fell; {opened} sessions opened, {ended} ended");
+    println!("{looks} looks at 3 hosts while {crossed} datagrams crossed: nothing fell");
+    println!("{opened} sessions opened, {ended} ended");
+    assert!(crossed > DATAGRAMS, "no traffic");
     assert!(opened >= RENEWALS_MIN && ended >= 1.0, "{opened}, {ended}");
     for name in [
         "rmesh_gossip_sent_records_total",
