@@ -229,4 +229,21 @@ mod tests {
         assert_eq!(whole.hash_of(head), other.hash_of(head));
         assert_eq!(Ring::new().hash(), Ring::new().hash_of(head));
     }
+
+    #[test]
+    fn every_part_of_a_cell_and_of_a_range_is_hashed() {
+        let base = Cell::founded(owner(1));
+        let mut cells = [base; 5];
+        cells[0].term.n = 1;
+        cells[1].term.taker = PeerId([1; 16]);
+        cells[2].seq = 1;
+        cells[3].owner.incarnation = 9;
+        cells[4].owner.peer = PeerId([9; 16]);
+        let mut runs: Vec<Run> = cells.iter().map(|cell| run(5, 9, *cell)).collect();
+        runs.extend([run(5, 9, base), run(4, 9, base), run(5, 8, base)]);
+        runs.push(run(5 + (1 << 64), 9 + (1 << 64), base));
+        let hash = |run: &Run| Ring::from_iter([*run]).hash();
+        let hashes: alloc::collections::BTreeSet<u64> = runs.iter().map(hash).collect();
+        assert_eq!(hashes.len(), runs.len());
+    }
 }

@@ -1,6 +1,7 @@
 //! Every decoder of outside bytes as one function, for cargo-fuzz (`tests/fuzz`) and for the
 //! bounded run on stable (`tests/tests/fuzz.rs`) alike.
 
+mod ipam;
 mod mutate;
 mod wire;
 
@@ -21,6 +22,7 @@ pub struct Target {
 pub fn targets() -> impl Iterator<Item = Target> {
     let all = [
         wire::TARGETS,
+        ipam::TARGETS,
         rmesh_gossip::fuzz::TARGETS,
         rmesh_router::fuzz::TARGETS,
         rmesh::fuzz::TARGETS,
