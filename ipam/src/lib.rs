@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod address;
 mod book;
 mod cell;
+pub mod log;
 mod packed;
 mod resting;
 mod ring;
