@@ -69,6 +69,8 @@ pub struct Node {
     want: ask::Want,
     asks: BTreeMap<ask::Subject, ask::Ask>,
     requests: BTreeMap<RequestId, request::Waiting>,
+    /// What containers carry, until a ring is known.
+    running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
     pending: BTreeSet<u128>,
     fence: fence::Fence,
@@ -79,6 +81,8 @@ pub struct Node {
     adoption: adopt::State,
     refused: BTreeMap<(PeerId, &'static str), u64>,
     next_digest: Instant,
+    /// Everything was handed over: nothing is asked for but what clients need.
+    has_left: bool,
     /// Something changed that requests may wait for.
     is_stale: bool,
 }
@@ -110,6 +114,7 @@ impl Node {
             want: ask::Want::default(),
             asks: BTreeMap::new(),
             requests: BTreeMap::new(),
+            running: Vec::new(),
             pending: BTreeSet::new(),
             fence: fence::Fence::default(),
             disputes: dispute::Disputes::default(),
@@ -119,6 +124,7 @@ impl Node {
             adoption: adopt::State::default(),
             refused: BTreeMap::new(),
             next_digest,
+            has_left: false,
             is_stale: true,
         };
         for (peer, addresses) in &node.announced {

@@ -68,6 +68,7 @@ impl Node {
     pub(super) fn serve_leave(&mut self) -> Served {
         let owned: Vec<Range> = self.ledger.space.owned().collect();
         if owned.is_empty() {
+            self.has_left = true;
             return Some(Ok(Answer::Left));
         }
         let heirs: Vec<OwnerId> = self.ring_members().map(|(owner, _)| owner).collect();
