@@ -1,5 +1,6 @@
 //! The proof: a simulator for the mesh core, and the words end-to-end tests are told in.
 
+pub mod failing_disk;
 pub mod fuzz;
 pub mod hostile;
 pub mod idle;
