@@ -5,6 +5,7 @@ pub mod fuzz;
 pub mod hostile;
 pub mod idle;
 pub mod own_hosts;
+pub mod packets;
 pub mod scrape;
 pub mod sim;
 pub mod story;
