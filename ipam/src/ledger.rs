@@ -366,3 +366,6 @@ pub(crate) fn cells(map: &RunMap<Cell>) -> impl Iterator<Item = Run> {
 fn lists(runs: impl Iterator<Item = Run>) -> impl Iterator<Item = Runs> {
     Runs::lists(runs, usize::MAX).into_iter()
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ mod founding;
 mod gate;
 mod gossip;
 mod grant;
+mod hearsay;
 mod install;
 mod learn;
 mod peer;
@@ -76,6 +77,7 @@ pub struct Node {
     fence: fence::Fence,
     disputes: dispute::Disputes,
     succession: succession::State,
+    hearsay: BTreeMap<PeerId, hearsay::Hearsay>,
     change: change::State,
     reform: Option<reform::Reform>,
     adoption: adopt::State,
@@ -119,6 +121,7 @@ impl Node {
             fence: fence::Fence::default(),
             disputes: dispute::Disputes::default(),
             succession: succession::State::default(),
+            hearsay: BTreeMap::new(),
             change: change::State::default(),
             reform: None,
             adoption: adopt::State::default(),
@@ -250,6 +253,7 @@ impl Node {
             (self.requests_due(), "request"),
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
+            (self.hearsay_due(), "hearsay"),
             (self.change_due(), "setup change"),
             (self.reform_due(), "reform"),
             (self.founding_due(), "founding"),
@@ -283,6 +287,7 @@ impl Node {
         self.drive_fence();
         self.drive_founding();
         self.drive_proposals();
+        self.drive_hearsay();
         self.drive_succession();
         self.drive_change();
         self.drive_reform();
@@ -420,6 +425,14 @@ impl Node {
                 ..
             } => {
                 self.on_read_answer(from, id, (newer, seen, acts));
+            }
+            Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
+            Body::Announced {
+                peer,
+                addresses,
+                next,
+            } => {
+                self.on_announced(from, peer, addresses.as_slice(), next);
             }
             other => self.on_setup_body(from, other),
         }

@@ -78,6 +78,7 @@ impl Node {
                 self.witnesses_in_words()
             ));
         }
+        words.extend(self.declined_in_words());
         words.extend(self.adoption_in_words());
         words
     }

@@ -100,11 +100,11 @@ pub(crate) struct World {
 }
 
 pub(crate) fn pool(text: &str) -> Range {
-    Range::from(text.parse::<ipnet::IpNet>().unwrap())
+    Range::from(text.parse::<ipnet::IpNet>().expect("a prefix"))
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 impl World {
@@ -194,7 +194,7 @@ impl World {
         let host = &mut self.hosts[at];
         host.lives += 1;
         let entries = host.disk.iter().map(Vec::as_slice);
-        let ledger = Ledger::fold(entries, now).unwrap();
+        let ledger = Ledger::fold(entries, now).expect("what was written is read");
         let written = host.disk.len() as u64;
         let identity = Identity {
             me: host.me,
