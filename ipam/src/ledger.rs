@@ -169,11 +169,12 @@ impl Ledger {
     }
 
     fn begin(&mut self, incarnation: u64) {
-        if self.incarnation != incarnation {
-            self.space.disown(Range::ALL);
-        }
-        self.space.end_grant(Range::ALL);
         self.incarnation = incarnation;
+        self.space.disown(Range::ALL);
+        self.space.end_grant(Range::ALL);
+        for run in self.ring.owned_by(self.owner()) {
+            self.space.own(run.range);
+        }
         self.installed = false;
         self.setup_promised = None;
         self.setup_accepted = None;
@@ -234,7 +235,9 @@ impl Ledger {
     fn grant(&mut self, runs: &[Run]) {
         raise(&mut self.granted, &self.ring, runs);
         for run in runs {
-            self.space.begin_grant(run.range);
+            for (range, _) in self.granted.within(run.range) {
+                self.space.begin_grant(range);
+            }
         }
     }
 
