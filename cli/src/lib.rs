@@ -17,6 +17,8 @@ mod metrics;
 mod peer_address;
 mod render;
 mod report;
+mod reset;
+mod secret_word;
 mod state;
 
 use std::process::ExitCode;

@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// Version of the form.
 const VERSION: u32 = 1;
 /// Largest state file in bytes: 2,040 attachments of a few hundred bytes fit several times.
 const FILE_LEN_MAX: u64 = 4 << 20;
+/// Room beyond a file's length, in bytes: with less, reading to the end looks on by way of the stack.
+const GROWTH_LEN: usize = 64;
 /// Damaged files kept aside under one name; beyond it the last is overwritten.
 const ASIDE_MAX: u32 = 100;
 
@@ -103,14 +106,43 @@ pub(crate) enum StateError {
     TooLong { name: &'static str },
 }
 
+/// Whether a file of this name is a state file, one that was being written, or a damaged one.
+pub(crate) fn is_state_file(name: &str) -> bool {
+    let number = |rest: &str| {
+        rest.parse::<u32>()
+            .is_ok_and(|n| (1..=ASIDE_MAX).contains(&n))
+    };
+    let rest = |file: &File| name.strip_prefix(file.name());
+    File::ALL.iter().filter_map(rest).any(|rest| {
+        matches!(rest, "" | ".new") || rest.strip_prefix(".corrupt-").is_some_and(number)
+    })
+}
+
+/// The value in a state file if it is whole; the file stays as it is.
+pub(super) fn peek<T: DeserializeOwned>(folder: &Path, file: File) -> Option<T> {
+    decode(file, &read(&folder.join(file.name())).ok()?).ok()
+}
+
 /// The bytes of a state file.
-pub(super) fn encode<T: Serialize + ?Sized>(file: File, value: &T) -> Result<Vec<u8>, StateError> {
+pub(super) fn encode<T: Serialize + ?Sized>(
+    file: File,
+    value: &T,
+) -> Result<Zeroizing<Vec<u8>>, StateError> {
     let too_long = || StateError::TooLong { name: file.name() };
-    let body = serde_json::to_string(value).map_err(|_| too_long())?;
-    let sum = checksum(file, &body);
-    let bytes = format!("rmesh {} {VERSION} {sum}\n{body}\n", file.name()).into_bytes();
-    if bytes.len() as u64 > FILE_LEN_MAX {
+    // A key fits the room this begins with, so that no copy of it is left behind by growing.
+    let body = Zeroizing::new(serde_json::to_string(value).map_err(|_| too_long())?);
+    let head = format!(
+        "rmesh {} {VERSION} {}\n",
+        file.name(),
+        checksum(file, &body)
+    );
+    let len = head.len() + body.len() + 1;
+    if len as u64 > FILE_LEN_MAX {
         return Err(too_long());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len));
+    for part in [head.as_bytes(), body.as_bytes(), b"\n"] {
+        bytes.extend_from_slice(part);
     }
     Ok(bytes)
 }
@@ -135,15 +167,17 @@ pub(super) fn load<T: DeserializeOwned>(
 
 /// What is wrong with a state file, if anything is. The file stays as it is, its content here.
 pub(super) fn flaw(folder: &Path, file: File) -> io::Result<Option<&'static str>> {
-    let bytes = zeroize::Zeroizing::new(read(&folder.join(file.name()))?);
+    let bytes = read(&folder.join(file.name()))?;
     Ok(decode::<serde::de::IgnoredAny>(file, &bytes).err())
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(FILE_LEN_MAX + 1)
-        .read_to_end(&mut bytes)?;
+/// Into memory that need not grow, unless the file does meanwhile, and that is overwritten
+/// afterwards: it may be the secret.
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = fs::File::open(path)?;
+    let len = file.metadata()?.len().min(FILE_LEN_MAX);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len as usize + GROWTH_LEN));
+    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::peer_address::PeerAddress;
 
-pub(crate) use file::{File, StateError};
+pub(crate) use file::{File, StateError, is_state_file};
 pub(crate) use listing::list;
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder};
 pub(crate) use saver::Saver;
@@ -90,6 +90,11 @@ impl StateDir {
         Ok(self.load(File::Attachments)?.unwrap_or_default())
     }
 
+    /// Attached containers as far as they can be read; a damaged file stays where it is.
+    pub(crate) fn attachments_if_whole(&self) -> Vec<Attachment> {
+        file::peek(&self.folder, File::Attachments).unwrap_or_default()
+    }
+
     /// Writes one file whole; it is durable on return.
     pub(crate) fn save<T: Serialize + ?Sized>(
         &self,
@@ -131,6 +136,14 @@ impl StateDir {
 /// Makes a folder, and those above it, with mode 0700.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// What the interfaces of a daemon with this state folder are marked with.
+pub(crate) fn owner(state_dir: &Path) -> String {
+    let whole = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.into());
+    // Without a slash at the end.
+    let whole: PathBuf = whole.components().collect();
+    whole.to_string_lossy().into_owned()
 }
 
 fn hex(bytes: &[u8; 32]) -> zeroize::Zeroizing<String> {

@@ -4,6 +4,7 @@ use std::thread;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::{File, StateDir, StateError, file};
 
@@ -13,7 +14,7 @@ const JOBS_MAX: usize = 64;
 /// One file to write.
 struct SaveJob {
     file: File,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     done: oneshot::Sender<Result<(), StateError>>,
 }
 

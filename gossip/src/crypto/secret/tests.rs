@@ -14,7 +14,7 @@ fn counting() -> [u8; 32] {
 
 #[test]
 fn generated_secret_is_its_32_bytes() {
-    assert_eq!(generate(&counting()), GENERATED);
+    assert_eq!(*generate(&counting()), GENERATED);
     for ending in ["", "\n", "\r\n"] {
         let secret = parse(&text!("{GENERATED}{ending}")).unwrap();
         assert!(!secret.is_passphrase());
@@ -89,7 +89,7 @@ proptest! {
         let _ = parse(&typed);
         if let Ok(secret) = parse(&text!("rmesh1-{encoded}")) {
             let key = secret.into_key();
-            prop_assert_eq!(format(&key), text!("rmesh1-{}", encoded));
+            prop_assert_eq!(&*format(&key), &text!("rmesh1-{}", encoded));
         }
     }
 }
