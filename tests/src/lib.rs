@@ -3,6 +3,7 @@
 pub mod fuzz;
 pub mod hostile;
 pub mod idle;
+pub mod model;
 pub mod own_hosts;
 pub mod scrape;
 pub mod sim;
