@@ -74,9 +74,7 @@ impl Scene {
             }
             let mut next = *world;
             next.read.0 = answered.with(witness);
-            for x in 0..self.addresses {
-                next.read.1[x] = told[x].max(peer.highest(x));
-            }
+            next.read.1 = std::array::from_fn(|x| told[x].max(peer.highest(x)));
             emit(Step::Read { witness }, next);
         }
         if answered.is_majority_of(world.setups[usize::from(world.peers[0].setup)]) {

@@ -162,6 +162,7 @@ impl Scene {
 }
 
 /// What happened, for the trace. Peers, messages and ballots by number.
+#[allow(missing_docs, reason = "the fields say what they are")]
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// A peer recorded a grant and sent it.
