@@ -17,7 +17,7 @@ use crate::runs::RunMap;
 use crate::setup::{Ballot, RingId, Setup, Stamp};
 use crate::space::{Hold, Space};
 
-/// What this peer has written to its disk, as state. Fields change by [`Ledger::apply`] only.
+/// What this peer has written to its disk, as state.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Whose it is.
