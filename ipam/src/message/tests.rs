@@ -63,70 +63,89 @@ fn stamp() -> Stamp {
     }
 }
 
-fn longest() -> Vec<Body> {
+fn ballot() -> Ballot {
+    Ballot {
+        n: u32::MAX,
+        leader: owner(0).peer,
+    }
+}
+
+fn addresses() -> Bounded<u128, ADDRESSES_MAX> {
+    Bounded::take_from((0..ADDRESSES_MAX).map(wide))
+}
+
+/// About cells.
+fn longest_of_cells() -> Vec<Body> {
     let (id, stamp) = (u64::MAX, stamp());
-    let (target, ballot) = (
-        stamp,
-        Ballot {
-            n: u32::MAX,
-            leader: owner(0).peer,
-        },
-    );
-    let page = Page {
-        covered_to: u128::MAX - 1,
-        accepted: runs(PAGE_RUNS_LEN_MAX),
-        promised: Bounded::take_from((0..PROMISES_MAX).map(|n| (range(n), term(n)))),
-    };
-    let foundation = Foundation {
-        ring: RingId([255; 16]),
-        setup: setup(),
-    };
-    let addresses: Bounded<u128, ADDRESSES_MAX> = Bounded::take_from((0..ADDRESSES_MAX).map(wide));
-    let ring = RingId([255; 16]);
-    let (hash, part) = (u64::MAX, u32::MAX);
+    let cells = runs(RUNS_LEN_MAX * 2 / 3);
+    let ranges = Bounded::take_from((0..RANGES_MAX).map(range));
+    let (term, peer) = (term(0), owner(0).peer);
+    let (covered_to, next) = (u128::MAX, Some(u128::MAX));
+    let announced = Some(addresses());
+    let accept = runs(RUNS_LEN_MAX);
     Vec::from([
-        Body::Setup {
-            ring,
-            setup: setup(),
-        },
         Body::Push(runs(RUNS_LEN_MAX)),
         Body::Accept {
             id,
             stamp,
-            runs: runs(RUNS_LEN_MAX),
+            runs: accept,
         },
         Body::Prepare {
             id,
             stamp,
-            term: term(0),
-            removed: owner(0).peer,
-            ranges: Bounded::take_from((0..RANGES_MAX).map(range)),
+            term,
+            removed: peer,
+            ranges,
         },
         Body::Promise {
             id,
             stamp,
-            covered_to: u128::MAX,
-            cells: runs(RUNS_LEN_MAX * 2 / 3),
-            announced: Some(addresses.clone()),
+            covered_to,
+            cells,
+            announced,
         },
         Body::Announced {
-            peer: owner(0).peer,
-            addresses,
-            next: Some(u128::MAX),
+            peer,
+            addresses: addresses(),
+            next,
         },
         Body::Read {
             id,
             cells: runs(RUNS_LEN_MAX),
         },
+    ])
+}
+
+/// About setups.
+fn longest_of_setups() -> Vec<Body> {
+    let (id, target, ballot, setup) = (u64::MAX, stamp(), ballot(), setup());
+    let page = Page {
+        covered_to: u128::MAX - 1,
+        accepted: runs(PAGE_RUNS_LEN_MAX),
+        promised: Bounded::take_from((0..PROMISES_MAX).map(|n| (range(n), term(n)))),
+    };
+    let ring = RingId([255; 16]);
+    let foundation = Foundation {
+        ring,
+        setup: setup.clone(),
+    };
+    let known = Some((ballot, foundation.clone()));
+    let accepted = Some((ballot, setup.clone()));
+    let (hash, part, from) = (u64::MAX, u32::MAX, u128::MAX);
+    Vec::from([
+        Body::Setup {
+            ring,
+            setup: setup.clone(),
+        },
         Body::Sealed {
             target,
             ballot,
             hash,
-            accepted: Some((ballot, setup())),
+            accepted,
         },
         Body::State {
             id,
-            from: u128::MAX,
+            from,
             hash,
             page: page.clone(),
         },
@@ -140,12 +159,12 @@ fn longest() -> Vec<Body> {
             target,
             ballot,
             hash,
-            setup: setup(),
+            setup,
         },
         Body::FoundPromise {
             ballot,
             promised: ballot,
-            accepted: Some((ballot, foundation.clone())),
+            accepted: known,
         },
         Body::FoundAccept { ballot, foundation },
     ])
@@ -153,7 +172,7 @@ fn longest() -> Vec<Body> {
 
 #[test]
 fn the_longest_messages_fit() {
-    for body in longest() {
+    for body in longest_of_cells().into_iter().chain(longest_of_setups()) {
         let message = Message {
             ring: u64::MAX,
             incarnation: u64::MAX,
