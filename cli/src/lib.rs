@@ -13,6 +13,7 @@ mod duration;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+pub mod ledger;
 mod logging;
 mod metrics;
 mod peer_address;
