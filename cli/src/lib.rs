@@ -24,6 +24,7 @@ mod report;
 mod reset;
 mod secret_word;
 mod state;
+mod subnet;
 
 use std::process::ExitCode;
 

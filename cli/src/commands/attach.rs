@@ -10,6 +10,7 @@ pub(super) fn run(global: &Global, args: AttachArgs) -> Result<(), Failure> {
     let body = AttachBody {
         target: args.target,
         ip: args.ip,
+        subnet: args.subnet,
         ifname: args.ifname,
         name: args.name,
     };
