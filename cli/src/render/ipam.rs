@@ -287,6 +287,8 @@ pub(crate) fn removed(reply: &RemoveReply) -> String {
     }
     if reply.held.0 > 0 {
         let left = reply.held_for_ms.map(Duration::from_millis);
+        // Some milliseconds have passed since.
+        let left = left.map(|left| left + Duration::from_secs(60));
         let left = left.map_or_else(String::new, |left| format!(" for {}", duration::age(left)));
         let _ = writeln!(
             page,

@@ -19,7 +19,12 @@ impl fmt::Display for Count {
         match self.0 {
             count if count <= EXACT_MAX => write!(f, "{count}"),
             count if count.is_power_of_two() => write!(f, "2^{}", count.ilog2()),
-            count => write!(f, "~2^{}", count.ilog2()),
+            count => {
+                // The next power is nearer from half as much again on.
+                let bits = count.ilog2();
+                let is_upper = count - (1 << bits) > 1 << (bits - 1);
+                write!(f, "~2^{}", bits + u32::from(is_upper))
+            }
         }
     }
 }
@@ -274,6 +279,7 @@ mod tests {
             (4_096, "4096", "4096"),
             (EXACT_MAX, "9007199254740991", "9007199254740991"),
             (1 << 80, "\"1208925819614629174706176\"", "2^80"),
+            ((1 << 80) - 2, "\"1208925819614629174706174\"", "~2^80"),
             ((1 << 80) + 1, "\"1208925819614629174706177\"", "~2^80"),
         ] {
             let count = Count(count);

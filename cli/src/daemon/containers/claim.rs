@@ -46,7 +46,7 @@ impl Containers {
             return kept(&wish, net, is_of_ring);
         };
         let request = with_address(&wish, Some(&known), net, snapshot.mtu_bytes)?;
-        let given = self.give(&wish, request).await;
+        let given = self.give(&wish, net, request).await;
         if given.is_err() && !had {
             self.addresses.release_one(&wish.key(), net.addr()).await;
         }
@@ -99,8 +99,13 @@ impl Containers {
         }
     }
 
-    /// An attached container carries further addresses.
-    async fn give(&self, wish: &Wish, request: Request) -> Result<Attachment, Failure> {
+    /// An attached container carries one address more; one that it has lost is not given back by that.
+    async fn give(
+        &self,
+        wish: &Wish,
+        net: IpNet,
+        mut request: Request,
+    ) -> Result<Attachment, Failure> {
         let _one = timeout_at(wish.deadline, self.one.lock())
             .await
             .map_err(|_| busy(&wish.what))?;
@@ -108,7 +113,9 @@ impl Containers {
             let why = "it was detached meanwhile";
             return Err(Failure::new(FailureKind::Conflict, wish.what.as_str(), why));
         }
-        let attachment = self.make(&wish.what, request).await?;
+        let all = std::mem::replace(&mut request.addresses, vec![net]);
+        let mut attachment = self.make(&wish.what, request).await?;
+        attachment.addresses = all;
         self.remember(attachment.clone()).await?;
         Ok(attachment)
     }
