@@ -283,6 +283,10 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
           value_parser = parse_subnet)]
     pub(crate) subnet: Vec<IpNet>,
+    /// Give it no address: it gets one by DHCP or SLAAC from a container, or configures itself
+    #[arg(long, env = "RMESH_NO_IP", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), conflicts_with_all = ["ip", "subnet"])]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container
     #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface,
           default_value = rmesh_router::attach::INTERFACE_DEFAULT)]
@@ -524,6 +528,7 @@ mod tests {
             "rmesh launch --cidr 10.32.0.0/31",
             "rmesh launch --init-peers 0",
             "rmesh attach web --subnet 10.32.0.7/24",
+            "rmesh attach web --no-ip --ip 10.32.0.7/24",
             "rmesh launch --bridge twelve-bytes",
             "rmesh connect",
             "rmesh attach",
