@@ -303,6 +303,10 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
           value_parser = parse_subnet)]
     pub(crate) subnet: Vec<IpNet>,
+    /// Give it no address: it gets one by DHCP or SLAAC from a container, or configures itself
+    #[arg(long, env = "RMESH_NO_IP", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), conflicts_with_all = ["ip", "subnet"])]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container
     #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface,
           default_value = rmesh_router::attach::INTERFACE_DEFAULT)]

@@ -20,6 +20,9 @@ pub(crate) struct AttachBody {
     /// Where addresses that are not named come from: at most one subnet a family.
     #[serde(default)]
     pub(crate) subnet: Vec<IpNet>,
+    /// Whether the container gets no address from here: it configures itself.
+    #[serde(default)]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container.
     #[serde(default = "interface_default")]
     pub(crate) ifname: String,

@@ -86,6 +86,7 @@ fn wrong_usage_is_exit_code_two() {
         "rmesh launch --cidr 10.32.0.0/31",
         "rmesh launch --init-peers 0",
         "rmesh attach web --subnet 10.32.0.7/24",
+        "rmesh attach web --no-ip --ip 10.32.0.7/24",
         "rmesh launch --bridge twelve-bytes",
         "rmesh connect",
         "rmesh attach",

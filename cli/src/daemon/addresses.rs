@@ -66,7 +66,8 @@ impl Addresses {
         let wanted = |is_v6: bool| {
             let named = body.subnet.iter().find(|net| is_family(net, is_v6));
             let default = self.subnets.iter().find(|net| is_family(net, is_v6));
-            (body.ip.is_empty() || named.is_some()).then(|| named.or(default).copied())
+            let is_wanted = (body.ip.is_empty() && !body.no_ip) || named.is_some();
+            is_wanted.then(|| named.or(default).copied())
         };
         let allocate = async |is_v6: bool| match wanted(is_v6) {
             Some(subnet) => self.allocate(key, subnet, is_v6, deadline).await.map(Some),

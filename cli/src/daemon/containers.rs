@@ -365,6 +365,9 @@ fn check(body: &AttachBody) -> Result<(), String> {
     args::parse_name(&body.name)?;
     body.ip.iter().try_for_each(args::check_ip)?;
     check_subnets(&body.subnet)?;
+    if body.no_ip && !(body.ip.is_empty() && body.subnet.is_empty()) {
+        return Err("no address and an address cannot both be wanted".into());
+    }
     if body.ip.len() > ENDPOINT_ADDRESSES_MAX {
         return Err(format!(
             "a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"

@@ -67,6 +67,7 @@ impl Containers {
             target: body.target,
             ip: vec![net],
             subnet: Vec::new(),
+            no_ip: false,
             ifname: body.ifname,
             name: String::new(),
         };
