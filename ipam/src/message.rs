@@ -316,3 +316,6 @@ impl Message {
         codec::decode(bytes).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

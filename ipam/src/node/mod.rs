@@ -37,6 +37,8 @@ mod release;
 mod report;
 mod request;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 use gate::Gate;
