@@ -58,9 +58,9 @@ ledger      current
 containers  have 2 addresses
 pool        10.32.0.0/12: 1048576 addresses, 1047552 owned here, 1000 free, 2 used
 
-POOL           OWNER   ID             STATE             ADDRESSES   SHARE
-10.32.0.0/12   a       aaaaaaaaaaaa   answers           1047552     99.9 %
-10.32.0.0/12   b       bbbbbbbbbbbb   does not answer   1024        0.1 %
+POOL          OWNER  ID            STATE            ADDRESSES  SHARE
+10.32.0.0/12  a      aaaaaaaaaaaa  answers          1047552    99.9 %
+10.32.0.0/12  b      bbbbbbbbbbbb  does not answer  1024       0.1 %
 ";
     assert_eq!(ipam_status(&view()), expected);
 }
@@ -144,11 +144,11 @@ fn addresses_are_listed_with_what_they_are_used_for() {
         &[address(AddressState::Used), address(AddressState::Held)],
         false,
     );
-    assert!(text.contains("10.32.0.1   web         used"), "{text}");
+    assert!(text.contains("10.32.0.1  web        used"), "{text}");
     assert!(text.contains("held for d, for 60s yet"), "{text}");
     let text = ipam_addresses(&[address(AddressState::Kept)], true);
     assert!(
-        text.contains("10.32.0.1   a      web         kept for"),
+        text.contains("10.32.0.1  a     web        kept for"),
         "{text}"
     );
     assert_eq!(ipam_addresses(&[], false), "no addresses are in use\n");
