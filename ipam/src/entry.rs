@@ -36,7 +36,8 @@ pub(crate) enum Entry {
     },
     /// A setup is known to be chosen. `installed`: this peer holds the state to act in it.
     SetupChosen { setup: Setup, installed: bool },
-    /// No lower ballot for the setup `target` is answered any more; its predecessor is sealed.
+    /// No lower ballot for the setup `target` is answered any more; its predecessor is sealed. If
+    /// it is of another generation, a forced reform was answered.
     SetupPromised { target: Stamp, ballot: Ballot },
     /// Accepted by this ballot.
     SetupAccepted { ballot: Ballot, setup: Setup },

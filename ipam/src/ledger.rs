@@ -176,15 +176,28 @@ impl Ledger {
             self.space.own(run.range);
         }
         self.installed = false;
-        self.setup_promised = None;
+        // A generation that was left stays left, whoever this peer is.
+        if !self.has_left_generation() {
+            self.setup_promised = None;
+        }
         self.setup_accepted = None;
         self.promised = RunMap::new();
         self.accepted = RunMap::new();
         self.granted = RunMap::new();
     }
 
+    /// Whether a forced reform was answered whose setup is not known yet: in the generation before
+    /// nothing is acknowledged and nothing counts any more.
+    pub(crate) fn has_left_generation(&self) -> bool {
+        let (Some(setup), Some((target, _))) = (&self.setup, self.setup_promised) else {
+            return false;
+        };
+        target.generation > setup.stamp.generation
+    }
+
     fn join(&mut self, ring: RingId, setup: &Setup, installed: bool) {
         self.begin(self.incarnation);
+        self.setup_promised = None;
         self.ring_id = Some(ring);
         self.ring = Ring::new();
         self.space.disown(Range::ALL);

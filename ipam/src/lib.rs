@@ -42,7 +42,7 @@ pub use packed::{RUNS_MAX, Runs};
 pub use resting::{REST, RESTING_MAX};
 pub use ring::{Ring, Run};
 pub use runs::{Piece, RunMap};
-pub use setup::{Ballot, Pool, RingId, Setup, Stamp};
+pub use setup::{Ballot, Generation, Pool, RingId, Setup, Stamp};
 pub use space::{
     ALLOCATED_MAX, Container, Counts, GRANT_RUNS_MAX, Hold, NoBlock, Space, SpaceFull, Use, usable,
 };

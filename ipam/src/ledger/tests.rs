@@ -39,7 +39,7 @@ fn runs() -> impl Strategy<Value = Runs> {
 fn setup() -> impl Strategy<Value = Setup> {
     (0..3u32, 1..4u8).prop_map(|(epoch, witness)| Setup {
         stamp: Stamp {
-            generation: 0,
+            generation: crate::setup::Generation::default(),
             epoch,
         },
         witnesses: Bounded::take_from([owner(witness)]),

@@ -180,7 +180,8 @@ impl Node {
             .setup_promised
             .is_some_and(|(target, _)| target > setup.stamp);
         let wish = self.desired();
-        if !self.acts() || !(is_sealed || wish.is_some()) {
+        let may_lead = self.acts() && !self.ledger.has_left_generation();
+        if !may_lead || !(is_sealed || wish.is_some()) {
             self.change.since = None;
             return;
         }
@@ -227,6 +228,9 @@ impl Node {
     }
 
     pub(super) fn on_outvoted(&mut self, target: Stamp, n: u32) {
+        if self.reform_outvoted(target) {
+            return;
+        }
         self.change.highest = self.change.highest.max(n);
         if self
             .change
@@ -238,7 +242,7 @@ impl Node {
         }
     }
 
-    fn abort_change(&mut self) {
+    pub(super) fn abort_change(&mut self) {
         self.change.change = None;
         self.change.next = self.now + YIELD_MIN + self.random.jittered(YIELD_MIN * 4);
     }
@@ -248,6 +252,7 @@ impl Node {
         self.change.change = None;
         self.change.since = None;
         self.change.next = self.now;
+        self.reform = None;
         let pools = self.pools();
         self.change.pools.retain(|range| !pools.contains(range));
         let witnesses: Vec<PeerId> = self

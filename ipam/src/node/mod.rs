@@ -453,6 +453,12 @@ impl Node {
                 self.on_sealed(from, (target, ballot), hash, accepted);
             }
             Body::AskState { id, from: first } => self.on_ask_state(from, id, first),
+            Body::AskReform {
+                id,
+                after,
+                target,
+                from: first,
+            } => self.on_ask_reform(from, (id, first), after, target),
             Body::State {
                 id,
                 from: first,

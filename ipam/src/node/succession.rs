@@ -78,7 +78,9 @@ impl Node {
             return Some(Err(Refusal::Alive(shown)));
         }
         let is_there = |w: &OwnerId| w.peer != peer && self.is_current(*w);
-        let has_majority = setup.is_majority(is_there);
+        // A reform that was answered and did not end leaves no other way than another one.
+        let has_left = self.ledger.has_left_generation();
+        let has_majority = setup.is_majority(is_there) && !has_left;
         if !has_majority && !is_forced {
             let why = self.witnesses_in_words();
             return Some(Err(Refusal::NoMajority { why, peer: shown }));
@@ -196,7 +198,8 @@ impl Node {
     }
 
     fn begin_round(&mut self, stamp: Stamp) {
-        if self.now < self.succession.next || !self.may_use() || self.reform.is_some() {
+        let is_kept = self.reform.is_some() || self.ledger.has_left_generation();
+        if self.now < self.succession.next || !self.may_use() || is_kept {
             return;
         }
         let targets = self
@@ -300,6 +303,9 @@ impl Node {
         };
         let is_expected = round.id == id && round.stamp == stamp && setup.stamp == stamp;
         if !is_expected || round.proposals.is_some() || !setup.has_witness(from) {
+            return;
+        }
+        if self.ledger.has_left_generation() {
             return;
         }
         round.promises.insert(

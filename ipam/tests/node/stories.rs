@@ -10,7 +10,7 @@ use crate::world::{World, allocate, ip, ms, pool, secs};
 const POOL: &str = "10.32.0.0/16";
 
 /// A world whose first `count` hosts run and own something.
-fn settled(count: usize, pools: &[&str]) -> World {
+pub(crate) fn settled(count: usize, pools: &[&str]) -> World {
     let mut world = World::new(count, pools, 7).started();
     let owns =
         move |world: &World| (0..count).all(|at| world.hosts[at].node().report(world.now).free > 0);
