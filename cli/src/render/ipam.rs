@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::short;
 use super::table::{or_dash, table, text};
-use crate::api::{AddressState, AddressView, CheckView, IpamView, PoolView, RemoveReply};
+use crate::api::{
+    AddressState, AddressView, CheckView, ConflictView, HoldView, IpamView, OtherRingView,
+    PendingView, PoolView, RefusedView, RemoveReply, WitnessView,
+};
 use crate::duration;
 
 /// Lines of one kind that are shown; `--json` has them all.
@@ -36,7 +39,7 @@ pub(crate) fn ipam_status(view: &IpamView) -> String {
 }
 
 fn witnesses(view: &IpamView) -> String {
-    let name = |w: &crate::api::WitnessView| match w.reachable {
+    let name = |w: &WitnessView| match w.reachable {
         true => w.name.clone(),
         false => format!("{} (does not answer)", w.name),
     };
@@ -115,84 +118,17 @@ fn owners(pools: &[PoolView]) -> String {
 
 /// What is not well, what is going on, and what helps.
 fn troubles(page: &mut String, view: &IpamView) {
-    let mut items = Vec::new();
-    let pending = view.pending.iter();
-    items.push((
-        "pending",
-        pending
-            .map(|p| {
-                format!(
-                    "{} of {}: its owner has not granted it yet",
-                    p.address, p.container
-                )
-            })
-            .collect::<Vec<_>>(),
-    ));
-    let held = view.held.iter();
-    items.push((
-        "held",
-        held.map(|hold| {
-            let left = duration::age(Duration::from_millis(hold.ends_in_ms));
-            format!(
-                "{} for {} ({}), for {left} yet",
-                hold.addresses,
-                hold.name,
-                short(&hold.peer)
-            )
-        })
-        .collect(),
-    ));
-    let others = view.others.iter();
-    items.push((
-        "other ring",
-        others
-            .map(|other| {
-                format!(
-                    "{} with {}: {} addresses in use there, {} here, {} in both",
-                    other.ring,
-                    other.members.join(", "),
-                    other.live_there,
-                    other.live_here,
-                    other.conflicts.len()
-                )
-            })
-            .collect(),
-    ));
-    items.push((
-        "conflict",
-        view.others
-            .iter()
-            .flat_map(|other| &other.conflicts)
-            .map(|c| {
-                format!(
-                    "{} of {} here, and on {} ({})",
-                    c.address,
-                    c.container,
-                    c.name,
-                    short(&c.peer)
-                )
-            })
-            .collect(),
-    ));
-    items.push(("disputed", view.disputed.clone()));
-    items.push((
-        "refused",
-        view.refused
-            .iter()
-            .map(|refused| {
-                format!(
-                    "{} messages of {} ({}): {}",
-                    refused.count,
-                    refused.name,
-                    short(&refused.peer),
-                    refused.reason
-                )
-            })
-            .collect(),
-    ));
-    items.push(("waiting", view.waiting.clone()));
-    items.push(("ledger", view.aside.iter().cloned().collect()));
-    items.push(("to do", view.advice.clone()));
+    let items = [
+        ("pending", pending(view)),
+        ("held", held(view)),
+        ("other ring", other_rings(view)),
+        ("conflict", conflicts(view)),
+        ("disputed", view.disputed.clone()),
+        ("refused", refused(view)),
+        ("waiting", view.waiting.clone()),
+        ("ledger", view.aside.iter().cloned().collect()),
+        ("to do", view.advice.clone()),
+    ];
     if items.iter().any(|(_, lines)| !lines.is_empty()) {
         page.push('\n');
     }
@@ -204,6 +140,63 @@ fn troubles(page: &mut String, view: &IpamView) {
             let _ = writeln!(page, "{label:<12}and {more} more: see --json");
         }
     }
+}
+
+fn pending(view: &IpamView) -> Vec<String> {
+    let pending = view.pending.iter();
+    let line = |p: &PendingView| {
+        format!(
+            "{} of {}: its owner has not granted it yet",
+            p.address, p.container
+        )
+    };
+    pending.map(line).collect()
+}
+
+fn held(view: &IpamView) -> Vec<String> {
+    let line = |hold: &HoldView| {
+        let left = duration::age(Duration::from_millis(hold.ends_in_ms));
+        let (name, id) = (&hold.name, short(&hold.peer));
+        format!("{} for {name} ({id}), for {left} yet", hold.addresses)
+    };
+    view.held.iter().map(line).collect()
+}
+
+fn other_rings(view: &IpamView) -> Vec<String> {
+    let line = |other: &OtherRingView| {
+        format!(
+            "{} with {}: {} addresses in use there, {} here, {} in both",
+            other.ring,
+            other.members.join(", "),
+            other.live_there,
+            other.live_here,
+            other.conflicts.len()
+        )
+    };
+    view.others.iter().map(line).collect()
+}
+
+fn conflicts(view: &IpamView) -> Vec<String> {
+    let conflicts = view.others.iter().flat_map(|other| &other.conflicts);
+    let line = |c: &ConflictView| {
+        let (name, id) = (&c.name, short(&c.peer));
+        format!(
+            "{} of {} here, and on {name} ({id})",
+            c.address, c.container
+        )
+    };
+    conflicts.map(line).collect()
+}
+
+fn refused(view: &IpamView) -> Vec<String> {
+    let line = |refused: &RefusedView| {
+        let (name, id) = (&refused.name, short(&refused.peer));
+        format!(
+            "{} messages of {name} ({id}): {}",
+            refused.count, refused.reason
+        )
+    };
+    view.refused.iter().map(line).collect()
 }
 
 /// `rmesh ipam ls`.
