@@ -20,7 +20,7 @@ pub mod replay;
 mod topology;
 
 pub use api::{
-    Config, Event, Forwarding, Path, PeerForwarding, Report, SendFailure, SessionKeys, Target,
-    TrafficSample, Transmit,
+    Config, Event, Forwarding, Member, Path, PeerForwarding, Report, SendFailure, SessionKeys,
+    Target, TrafficSample, Transmit,
 };
 pub use mesh::Mesh;
