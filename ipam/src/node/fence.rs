@@ -350,7 +350,8 @@ impl Node {
         )
     }
 
-    pub(super) fn is_fenced(&self) -> bool {
+    /// Whether nothing is handed out before others have confirmed that the ledger is the newest.
+    pub fn is_fenced(&self) -> bool {
         self.fence.0.is_some()
     }
 

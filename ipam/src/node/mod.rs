@@ -34,6 +34,7 @@ mod peer;
 mod proposal;
 mod reform;
 mod release;
+mod removal;
 mod report;
 mod request;
 mod succession;

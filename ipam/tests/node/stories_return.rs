@@ -23,9 +23,15 @@ fn removal_from_the_edge() -> (World, usize, RequestId) {
     let mut world = settled(4, &[POOL]);
     assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
     world.run(secs(1));
-    let setup = world.hosts[0].node().report(world.now).setup.unwrap();
+    let setup = world.hosts[0]
+        .node()
+        .report(world.now)
+        .setup
+        .expect("there is a ring");
     let is_witness = |at: usize| setup.has_witness(world.hosts[at].node().owner());
-    let edge = (1..4).find(|at| !is_witness(*at)).unwrap();
+    let edge = (1..4)
+        .find(|at| !is_witness(*at))
+        .expect("one of four is none");
     world.kill(0);
     world.run(secs(13));
     let request = removal(&world, 0);
@@ -40,11 +46,11 @@ fn removal_from_the_edge() -> (World, usize, RequestId) {
 fn returns_while_removed(found: Found) {
     let (mut world, edge, id) = removal_from_the_edge();
     world.start(0, found);
-    let given = world.attach(0, "web").unwrap();
+    let given = world.attach(0, "web").expect("it is sure");
     world.groups = vec![0; 4];
     assert!(world.wait(secs(31), |world| world.answers.contains_key(&id)));
     let answer = world.answers[&id].clone();
-    let text = answer.unwrap_err().to_string();
+    let text = answer.expect_err("it is back").to_string();
     assert!(
         text.contains("host0") && text.contains("it is back"),
         "{text}"
@@ -53,7 +59,7 @@ fn returns_while_removed(found: Found) {
     assert_eq!(world.hosts[edge].node().owner_of(given), Some(owner));
     assert!(world.wait(secs(15), World::rings_are_equal));
     for n in 0..40 {
-        world.attach(0, &format!("own{n}")).unwrap();
+        world.attach(0, &format!("own{n}")).expect("it has plenty");
         let given = world.ask(edge, allocate(&format!("edge{n}")), secs(5));
         assert!(given.is_ok(), "{given:?}");
     }

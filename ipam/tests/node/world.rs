@@ -237,7 +237,10 @@ impl World {
         let kept = self.dice.below(self.hosts[at].writing.len() + 1);
         let now = self.now;
         let host = &mut self.hosts[at];
-        host.killed = now;
+        // Who was not sure yet is as if it had stayed away.
+        if host.node.as_ref().is_none_or(|node| !node.is_fenced()) {
+            host.killed = now;
+        }
         host.node = None;
         for (_, _, bytes) in host.writing.drain(..).take(kept) {
             host.disk.push(bytes);
