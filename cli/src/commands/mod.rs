@@ -14,6 +14,9 @@ mod status;
 mod stop;
 mod version;
 
+#[cfg(test)]
+pub(crate) use prepare::settle;
+
 use std::io::Write as _;
 
 use serde::Serialize;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
@@ -54,6 +55,8 @@ pub(crate) struct Snapshot {
     pub(crate) report: Report,
     /// Containers of this host.
     pub(crate) attachments: Vec<Attachment>,
+    /// Damaged state files that were moved aside, as found at the start.
+    pub(crate) moved_aside: Vec<PathBuf>,
     /// UDP port.
     pub(crate) port: u16,
     /// Name of the bridge.

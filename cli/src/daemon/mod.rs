@@ -23,6 +23,8 @@ pub(crate) use containers::Containers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use start::Options;
+#[cfg(test)]
+pub(crate) use start::{Remembered, remember};
 pub(crate) use targets::TARGETS_MAX;
 
 use crate::api;

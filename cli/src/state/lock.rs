@@ -51,6 +51,14 @@ impl Lock {
     }
 }
 
+/// What to do about a folder whose lock the system refused.
+pub(crate) fn lock_todo(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run as root",
+        _ => "see to the disk, then launch again",
+    }
+}
+
 /// Process id of the daemon that serves in a run folder, if one does; zero if it is unknown.
 pub(crate) fn holder(run_dir: &Path) -> Option<u32> {
     let mut file = File::open(run_dir.join(RUN_LOCK)).ok()?;
