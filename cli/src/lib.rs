@@ -20,6 +20,8 @@ mod peer_address;
 mod power_cut;
 mod render;
 mod report;
+mod reset;
+mod secret_word;
 mod state;
 
 use std::process::ExitCode;

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rmesh_gossip::crypto::secret;
-use zeroize::Zeroizing;
 
 use crate::args::{LaunchArgs, Verb, parse};
 use crate::commands::settle;
@@ -15,6 +14,7 @@ use crate::disk::Disk as _;
 use crate::disk::sim::{Content, Fault, Image, SimDisk, Tears};
 use crate::failure::Failure;
 use crate::peer_address::PeerAddress;
+use crate::secret_word::SecretWord;
 use crate::state::{File, StateDir};
 
 const FOLDER: &str = "/var/lib/rmesh";
@@ -56,7 +56,11 @@ fn open(disk: &SimDisk) -> Result<StateDir, Failure> {
 /// What `rmesh launch` and the daemon it starts do with the disk until the mesh hears of this peer.
 fn start(disk: &SimDisk, line: &str) -> Result<Remembered, Failure> {
     let args = arguments(line);
-    settle(&open(disk)?, args.secret.clone().map(Zeroizing::new), &args)?;
+    settle(
+        &open(disk)?,
+        args.secret.as_ref().map(SecretWord::text),
+        &args,
+    )?;
     remember(&open(disk)?)
 }
 
@@ -128,7 +132,7 @@ fn a_cut_at_any_write_of_a_first_launch_leaves_a_disk_that_launches() {
                 starts += 1;
                 let joined = line != FOUND;
                 assert_eq!(again.peers.len(), if joined { 2 } else { 0 });
-                assert_eq!(secret::format(&again.secret) == SECRET, joined);
+                assert_eq!(*secret::format(&again.secret) == SECRET, joined);
             }
         }
         println!(
@@ -164,7 +168,7 @@ fn whoever_was_cut_while_joining_founds_no_mesh_later() {
         for image in images {
             let holds = |name: &str| image.contains_key(&Path::new(FOLDER).join(name));
             match start(&SimDisk::with(&image), "") {
-                Ok(started) if secret::format(&started.secret) == SECRET => {
+                Ok(started) if *secret::format(&started.secret) == SECRET => {
                     assert_eq!(started.peers.len(), 2);
                     joined += 1;
                 }

@@ -5,6 +5,7 @@ pub mod failing_disk;
 pub mod fuzz;
 pub mod hostile;
 pub mod idle;
+pub mod model;
 pub mod own_hosts;
 pub mod packets;
 pub mod scrape;

@@ -63,7 +63,7 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
 
 fn given_secret(args: &LaunchArgs) -> Result<Option<Zeroizing<String>>, Failure> {
     match (&args.secret, &args.secret_file) {
-        (Some(text), _) => Ok(Some(Zeroizing::new(text.clone()))),
+        (Some(word), _) => Ok(Some(word.text())),
         (None, Some(path)) => read_secret(path).map(Some),
         (None, None) => Ok(None),
     }
@@ -139,10 +139,8 @@ fn other_secret(state: &StateDir) -> Failure {
     let folder = state.path("");
     let folder = folder.display();
     let why = format!("this host belongs to a mesh with another secret (state in {folder})");
-    let todo = format!(
-        "leave out the secret to go on in that mesh; to leave it for good, remove {folder} and \
-         launch again"
-    );
+    let todo = "leave out the secret to go on in that mesh; to leave it for good: rmesh reset \
+                --force, then launch again";
     Failure::new(FailureKind::Conflict, WHAT, why).todo(todo)
 }
 
@@ -240,11 +238,11 @@ mod tests {
         launch(folder.path(), "").unwrap();
         let kept = state(folder.path()).secret().unwrap();
         let text = secret::format(kept.as_ref().unwrap());
-        launch(folder.path(), &format!("--secret {text}")).unwrap();
+        launch(folder.path(), &format!("--secret {}", *text)).unwrap();
         let other = secret::format(&Key([9; 32]));
-        let failure = launch(folder.path(), &format!("--secret {other}")).unwrap_err();
+        let failure = launch(folder.path(), &format!("--secret {}", *other)).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Conflict);
-        assert!(!failure.to_string().contains(&other), "{failure}");
+        assert!(!failure.to_string().contains(other.as_str()), "{failure}");
         assert!(state(folder.path()).secret().unwrap() == kept);
     }
 

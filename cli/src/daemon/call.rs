@@ -10,6 +10,7 @@ use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
@@ -43,7 +44,7 @@ pub(crate) enum Call {
     /// Containers were detached or have vanished.
     Detached(Vec<Attachment>, oneshot::Sender<Durable>),
     /// The mesh secret, as text.
-    Secret(oneshot::Sender<String>),
+    Secret(oneshot::Sender<Zeroizing<String>>),
     /// End.
     Stop,
 }

@@ -14,6 +14,7 @@ use rmesh_router::{Inbound, Plane, PlaneOptions};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use zeroize::Zeroize as _;
 
 use super::call::{Call, Handle};
 use super::clock::Clock;
@@ -25,7 +26,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::{
     File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, aside_warning,
-    lock_todo, make_folder,
+    lock_todo, make_folder, owner,
 };
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
@@ -70,7 +71,7 @@ pub(super) struct Daemon {
     pub(super) handle: Handle,
     pub(super) containers: Arc<Containers>,
     pub(super) run_dir: PathBuf,
-    pub(super) bridge: String,
+    pub(super) bridge: Bridge,
     pub(super) bind: Vec<IpAddr>,
     pub(super) locks: [Lock; 2],
 }
@@ -105,7 +106,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
     let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
     let (bridge, plane, inbound) = open_plane(&options)?;
-    let ports = KernelPorts(bridge);
+    let ports = KernelPorts(bridge.clone());
     remembered.attachments = still_present(&ports, remembered.attachments);
 
     let addresses = match options.bind.as_slice() {
@@ -156,7 +157,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         handle,
         containers,
         run_dir: options.run_dir,
-        bridge: options.bridge,
+        bridge,
         bind: options.bind,
         locks,
     })
@@ -239,7 +240,9 @@ fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attac
 /// The bridge, and the data plane as its port.
 fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
+    let owner = owner(&options.state_dir);
+    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes, &owner);
+    let bridge = bridge.map_err(|e| cannot(&e))?;
     let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
     let plane = Plane::start(plane_options(options), inbox).map_err(|e| cannot(&e))?;
     if let Some(note) = plane.note() {
@@ -279,6 +282,7 @@ fn make_mesh(
         mtu_bytes: options.mtu_bytes,
         advertise: options.advertise.clone(),
     };
+    seed.zeroize();
     let mesh = Mesh::new(config, Box::new(RealCrypto::new()), clock.now());
     Ok(match options.rekey_after {
         Some(age) => mesh.with_rekey_after(age),

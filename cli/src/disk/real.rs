@@ -7,14 +7,20 @@ use std::path::Path;
 
 use super::{Disk, DiskFile};
 
+/// Room beyond a file's length, in bytes: with less, reading to the end looks on by way of the stack.
+const GROWTH_LEN: usize = 64;
+
 /// The disk that the kernel offers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn read(&self, path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(len_max).read_to_end(&mut bytes)?;
+        let file = File::open(path)?;
+        let len = file.metadata()?.len().min(len_max);
+        // Room enough from the start: growing would leave copies of a secret behind.
+        let mut bytes = Vec::with_capacity(len as usize + GROWTH_LEN);
+        file.take(len_max).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

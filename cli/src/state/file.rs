@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::disk::Disk;
 
@@ -106,6 +107,24 @@ pub(crate) enum StateError {
     TooLong { name: &'static str },
 }
 
+/// Whether a file of this name is a state file, one that was being written, or a damaged one.
+pub(crate) fn is_state_file(name: &str) -> bool {
+    let number = |rest: &str| {
+        rest.parse::<u32>()
+            .is_ok_and(|n| (1..=ASIDE_MAX).contains(&n))
+    };
+    let rest = |file: &File| name.strip_prefix(file.name());
+    File::ALL
+        .iter()
+        .filter_map(rest)
+        .any(|rest| matches!(rest, "" | ".new") || rest.strip_prefix(ASIDE).is_some_and(number))
+}
+
+/// The value in a state file if it is whole; the file stays as it is.
+pub(super) fn peek<T: DeserializeOwned>(disk: &dyn Disk, folder: &Path, file: File) -> Option<T> {
+    decode(file, &read(disk, &folder.join(file.name())).ok()?).ok()
+}
+
 impl StateError {
     /// What to do about it, for one without which the daemon does not start; may be empty.
     pub(crate) fn todo(&self) -> &'static str {
@@ -121,13 +140,25 @@ impl StateError {
 }
 
 /// The bytes of a state file.
-pub(super) fn encode<T: Serialize + ?Sized>(file: File, value: &T) -> Result<Vec<u8>, StateError> {
+pub(super) fn encode<T: Serialize + ?Sized>(
+    file: File,
+    value: &T,
+) -> Result<Zeroizing<Vec<u8>>, StateError> {
     let too_long = || StateError::TooLong { name: file.name() };
-    let body = serde_json::to_string(value).map_err(|_| too_long())?;
-    let sum = checksum(file, &body);
-    let bytes = format!("rmesh {} {VERSION} {sum}\n{body}\n", file.name()).into_bytes();
-    if bytes.len() as u64 > FILE_LEN_MAX {
+    // A key fits the room this begins with, so that no copy of it is left behind by growing.
+    let body = Zeroizing::new(serde_json::to_string(value).map_err(|_| too_long())?);
+    let head = format!(
+        "rmesh {} {VERSION} {}\n",
+        file.name(),
+        checksum(file, &body)
+    );
+    let len = head.len() + body.len() + 1;
+    if len as u64 > FILE_LEN_MAX {
         return Err(too_long());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len));
+    for part in [head.as_bytes(), body.as_bytes(), b"\n"] {
+        bytes.extend_from_slice(part);
     }
     Ok(bytes)
 }
@@ -140,7 +171,7 @@ pub(super) fn load<T: DeserializeOwned>(
     file: File,
 ) -> Result<Option<T>, StateError> {
     let path = folder.join(file.name());
-    let bytes = match disk.read(&path, FILE_LEN_MAX + 1) {
+    let bytes = match read(disk, &path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(StateError::Read { path, cause }),
@@ -153,9 +184,13 @@ pub(super) fn load<T: DeserializeOwned>(
 
 /// What is wrong with a state file, if anything is. The file stays as it is, its content here.
 pub(super) fn flaw(disk: &dyn Disk, folder: &Path, file: File) -> io::Result<Option<&'static str>> {
-    let path = folder.join(file.name());
-    let bytes = zeroize::Zeroizing::new(disk.read(&path, FILE_LEN_MAX + 1)?);
+    let bytes = read(disk, &folder.join(file.name()))?;
     Ok(decode::<serde::de::IgnoredAny>(file, &bytes).err())
+}
+
+/// Into memory that is overwritten afterwards: it may be the secret.
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    disk.read(path, FILE_LEN_MAX + 1).map(Zeroizing::new)
 }
 
 fn decode<T: DeserializeOwned>(file: File, bytes: &[u8]) -> Result<T, &'static str> {

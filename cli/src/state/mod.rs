@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::disk::{self, Disk};
 use crate::peer_address::PeerAddress;
 
-pub(crate) use file::{File, StateError};
+pub(crate) use file::{File, StateError, is_state_file};
 pub(crate) use listing::list;
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder, lock_todo};
 pub(crate) use saver::Saver;
@@ -126,6 +126,11 @@ impl StateDir {
         Ok(self.load(File::Attachments)?.unwrap_or_default())
     }
 
+    /// Attached containers as far as they can be read; a damaged file stays where it is.
+    pub(crate) fn attachments_if_whole(&self) -> Vec<Attachment> {
+        file::peek(self.disk.as_ref(), &self.folder, File::Attachments).unwrap_or_default()
+    }
+
     /// Writes one file whole; it is durable on return.
     pub(crate) fn save<T: Serialize + ?Sized>(
         &self,
@@ -176,6 +181,14 @@ pub(crate) fn aside_warning(path: &Path) -> String {
 /// Makes a folder, and those above it, with mode 0700.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     disk::make_folders(disk::here().as_ref(), folder)
+}
+
+/// What the interfaces of a daemon with this state folder are marked with.
+pub(crate) fn owner(state_dir: &Path) -> String {
+    let whole = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.into());
+    // Without a slash at the end.
+    let whole: PathBuf = whole.components().collect();
+    whole.to_string_lossy().into_owned()
 }
 
 fn hex(bytes: &[u8; 32]) -> zeroize::Zeroizing<String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::{File, StateDir, StateError, file};
 
@@ -15,7 +16,7 @@ const JOBS_MAX: usize = 64;
 /// One file to write.
 struct SaveJob {
     file: File,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     done: Done,
 }
 
