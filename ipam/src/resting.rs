@@ -31,6 +31,11 @@ impl Resting {
         self.since.get(&at).copied()
     }
 
+    /// All of them, the longest freed first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u128> {
+        self.order.iter().map(|(_, at)| *at)
+    }
+
     /// Takes a freed address in; returns the one that had to give way.
     pub(crate) fn insert(&mut self, at: u128, now: Instant) -> Option<u128> {
         self.remove(at);

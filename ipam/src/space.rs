@@ -181,6 +181,32 @@ impl Space {
         Some(container)
     }
 
+    /// The log says that no container has the address any more; it rests from now on.
+    pub(crate) fn rest(&mut self, at: u128, now: Instant) {
+        let was_known = self.release(at, now).is_some();
+        if !was_known && self.owned.get(at).is_some() && !self.is_used(at) {
+            let forgotten = self.resting.insert(at, now);
+            self.settle(Range::one(at));
+            self.settle(Range::one(forgotten.unwrap_or(at)));
+        }
+    }
+
+    /// Addresses that rest or have rested, the longest freed first.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = u128> {
+        self.resting.iter()
+    }
+
+    /// Whether the ring says that an address is this owner's.
+    pub fn is_owned(&self, at: u128) -> bool {
+        self.owned.get(at).is_some()
+    }
+
+    /// Addresses of containers in `range`, ascending.
+    pub fn allocated_in(&self, range: Range) -> impl Iterator<Item = u128> {
+        let allocated = self.allocated.range(range.first()..=range.last());
+        allocated.map(|(at, _)| *at)
+    }
+
     /// Holds addresses for a removed peer.
     pub fn hold(&mut self, range: Range, hold: Hold) {
         self.held.set(range, hold);
@@ -236,6 +262,11 @@ impl Space {
     /// All addresses of containers, ascending.
     pub fn allocated(&self) -> impl Iterator<Item = (u128, &Container)> {
         self.allocated.iter().map(|(at, key)| (*at, key))
+    }
+
+    /// How many addresses containers have.
+    pub fn allocated_count(&self) -> usize {
+        self.allocated.len()
     }
 
     /// The container that has an address.

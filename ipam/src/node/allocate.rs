@@ -1,0 +1,93 @@
+//! A free address for a container.
+
+use alloc::string::String;
+
+use super::Node;
+use super::ask::Subject;
+use super::request::Served;
+use crate::address::{Range, address};
+use crate::api::{Answer, Refusal, RequestId, pools_in_words};
+use crate::entry::Entry;
+use crate::space::ALLOCATED_MAX;
+
+impl Node {
+    pub(super) fn serve_allocate(
+        &mut self,
+        id: RequestId,
+        container: &str,
+        subnet: Option<Range>,
+        wants_v6: bool,
+    ) -> Served {
+        let setup = self.ledger.setup.as_ref()?;
+        let subnet = match subnet {
+            Some(subnet) if setup.covers(&subnet) => subnet,
+            Some(subnet) => return Some(Err(self.no_pool(alloc::format!("{subnet}")))),
+            None => match self.first_pool(wants_v6) {
+                Some(pool) => pool,
+                None => return Some(Err(self.no_pool(family(wants_v6)))),
+            },
+        };
+        let mut known = self.ledger.space.of_container(container);
+        if let Some(at) = known.find(|at| subnet.contains(*at)) {
+            return Some(Ok(Answer::Address(address(at))));
+        }
+        drop(known);
+        if !self.may_use() {
+            self.wait_for(id, None);
+            return None;
+        }
+        if self.ledger.space.allocated_count() >= ALLOCATED_MAX {
+            return Some(Err(Refusal::TooMany(String::from(
+                "the containers of this peer have all the addresses they may have; detach some",
+            ))));
+        }
+        let taken = |at| self.announcers.contains_key(&at) || self.disputes.contains(at);
+        match self.ledger.space.pick(subnet, self.now, taken) {
+            Some(at) => {
+                self.allocate(at, container);
+                Some(Ok(Answer::Address(address(at))))
+            }
+            None => self.wait_for_block(id, subnet),
+        }
+    }
+
+    fn wait_for_block(&mut self, id: RequestId, subnet: Range) -> Served {
+        let subject = Subject::Block(subnet);
+        let rests = self.ledger.space.counts(subnet, self.now).resting > 0;
+        self.wait_for(id, Some(subject));
+        if self.is_hopeless(subject) && !rests {
+            let (why, tried) = (self.explain(subject), self.tried(id));
+            return Some(Err(Refusal::NoFree { why, tried }));
+        }
+        None
+    }
+
+    /// From now on the container has the address.
+    pub(super) fn allocate(&mut self, at: u128, container: &str) {
+        let container = String::from(container);
+        self.log(&Entry::Allocated {
+            address: at,
+            container,
+        });
+        self.follow_pending(Range::one(at));
+        self.is_stale = true;
+    }
+
+    fn first_pool(&self, wants_v6: bool) -> Option<Range> {
+        self.pools()
+            .into_iter()
+            .find(|pool| pool.is_v4() != wants_v6)
+    }
+
+    pub(super) fn no_pool(&self, what: String) -> Refusal {
+        let setup = self.ledger.setup.as_ref();
+        let pools = setup
+            .map(|setup| setup.pools.as_slice())
+            .unwrap_or_default();
+        Refusal::NoPool(what, pools_in_words(pools))
+    }
+}
+
+fn family(wants_v6: bool) -> String {
+    String::from(if wants_v6 { "IPv6" } else { "IPv4" })
+}

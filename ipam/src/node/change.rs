@@ -1,0 +1,347 @@
+//! Changing the setup: who leads when to which witnesses and pools, by majorities of the old and
+//! the new set.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rmesh_wire::codec::Bounded;
+use rmesh_wire::{Instant, PeerId};
+
+use super::Node;
+use super::install::Collected;
+use super::proposal::Retry;
+use super::request::Served;
+use crate::address::Range;
+use crate::api::{Answer, Refusal};
+use crate::cell::OwnerId;
+use crate::limits::{GROWTH_PATIENCE, LEADER_PATIENCE, POOLS_MAX, WITNESSES_MAX, YIELD_MIN};
+use crate::setup::{Ballot, Pool, Setup, Stamp};
+
+/// A change that takes longer begins anew, with a higher ballot.
+const CHANGE_MAX: Duration = Duration::from_secs(6);
+/// How often it is looked whether a change is due.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) change: Option<Change>,
+    /// Since when the setup should be another one.
+    since: Option<Instant>,
+    next: Instant,
+    highest: u32,
+    pools: BTreeSet<Range>,
+}
+
+/// A change this peer leads.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) target: Stamp,
+    pub(super) ballot: Ballot,
+    pub(super) old: Setup,
+    /// What this peer wants; another one's wish that was accepted before goes first.
+    wish: Setup,
+    pub(super) sealed: BTreeMap<OwnerId, Collected>,
+    /// What is proposed, once a majority of the old set is sealed and has told its state.
+    pub(super) setup: Option<Setup>,
+    pub(super) parts: Vec<crate::message::Page>,
+    pub(super) carried: BTreeMap<OwnerId, BTreeSet<u32>>,
+    pub(super) installed: BTreeSet<OwnerId>,
+    pub(super) retry: Retry,
+    since: Instant,
+}
+
+impl Change {
+    /// What to propose: what the highest ballot among the sealed ones accepted, else the wish.
+    pub(super) fn proposal(&self) -> Setup {
+        let accepted = self
+            .sealed
+            .values()
+            .filter_map(|sealed| sealed.accepted.as_ref());
+        let highest = accepted.max_by_key(|(ballot, _)| *ballot);
+        highest.map_or_else(|| self.wish.clone(), |(_, setup)| setup.clone())
+    }
+
+    /// Everybody who has to install the new setup, or may.
+    pub(super) fn members(&self) -> BTreeSet<OwnerId> {
+        let new = self
+            .setup
+            .iter()
+            .flat_map(|setup| setup.witnesses.as_slice());
+        self.old
+            .witnesses
+            .as_slice()
+            .iter()
+            .chain(new)
+            .copied()
+            .collect()
+    }
+
+    /// Majorities of both sets have installed it; of the old one only those count that were sealed
+    /// by this ballot, since others may have forgotten what they promised.
+    pub(super) fn is_chosen(&self) -> bool {
+        let has = |witness: &OwnerId| self.installed.contains(witness);
+        let is_sealed = |witness: &OwnerId| self.sealed.contains_key(witness);
+        self.setup
+            .as_ref()
+            .is_some_and(|setup| setup.is_majority(has))
+            && self
+                .old
+                .is_majority(|witness| has(witness) && is_sealed(witness))
+    }
+}
+
+impl Node {
+    /// The setup as it should be by what is known here; `None`: as it is.
+    fn desired(&self) -> Option<Setup> {
+        let setup = self.ledger.setup.as_ref()?;
+        let is_gone =
+            |owner: &OwnerId| self.is_superseded(*owner) || self.ledger.removed.contains_key(owner);
+        let old = setup.witnesses.as_slice();
+        let mut witnesses: Vec<OwnerId> = old.iter().filter(|w| !is_gone(w)).copied().collect();
+        let mut newcomers: Vec<(Instant, OwnerId)> = self
+            .ring_members()
+            .filter(|(owner, _)| !is_gone(owner) && !witnesses.contains(owner))
+            .filter_map(|(owner, known)| Some((known.reachable_since?, owner)))
+            .filter(|(since, _)| self.now.since(*since) >= GROWTH_PATIENCE)
+            .collect();
+        newcomers.sort();
+        let possible = (witnesses.len() + newcomers.len()).min(WITNESSES_MAX);
+        let size = if possible.is_multiple_of(2) {
+            possible.saturating_sub(1)
+        } else {
+            possible
+        };
+        // Reachable ones stay first if some have to go.
+        witnesses.sort_by_key(|witness| !self.is_current(*witness));
+        witnesses.extend(newcomers.into_iter().map(|(_, owner)| owner));
+        witnesses.truncate(size.max(1));
+        let same: BTreeSet<_> = witnesses.iter().collect();
+        let is_same = same == old.iter().collect();
+        let pools = self.desired_pools(setup);
+        let grows = pools.as_slice().len() > setup.pools.as_slice().len();
+        if (is_same && !grows && !self.has_idle_witness(setup)) || witnesses.is_empty() {
+            return None;
+        }
+        let witnesses = Bounded::take_from(witnesses);
+        Some(Setup {
+            stamp: setup.stamp.next(),
+            witnesses,
+            pools,
+        })
+    }
+
+    fn desired_pools(&self, setup: &Setup) -> Bounded<Pool, POOLS_MAX> {
+        let mut pools = setup.pools.as_slice().to_vec();
+        for range in &self.change.pools {
+            if !pools.iter().any(|pool| pool.range.overlaps(range)) {
+                pools.push(Pool {
+                    range: *range,
+                    founder: self.owner(),
+                });
+            }
+        }
+        Bounded::take_from(pools)
+    }
+
+    /// Whether a reachable witness says that it lacks the state to act.
+    fn has_idle_witness(&self, setup: &Setup) -> bool {
+        let mut members = self.ring_members();
+        members.any(|(owner, known)| {
+            let is_settled = known
+                .reachable_since
+                .is_some_and(|s| self.now.since(s) >= GROWTH_PATIENCE);
+            setup.has_witness(owner) && known.stamp == setup.stamp && !known.acts && is_settled
+        })
+    }
+
+    pub(super) fn drive_change(&mut self) {
+        if let Some(change) = &self.change.change
+            && self.now.since(change.since) > CHANGE_MAX
+        {
+            self.abort_change();
+        }
+        if self.change.change.is_some() {
+            self.repeat_change();
+        } else if self.now >= self.change.next {
+            self.change.next = self.now + LOOK_EVERY;
+            self.consider_change();
+        }
+    }
+
+    /// Leads a change if one is due and it is this peer's turn.
+    fn consider_change(&mut self) {
+        let Some(setup) = self.ledger.setup.clone() else {
+            return;
+        };
+        let is_sealed = self
+            .ledger
+            .setup_promised
+            .is_some_and(|(target, _)| target > setup.stamp);
+        let wish = self.desired();
+        let may_lead = self.acts() && !self.ledger.has_left_generation();
+        if !may_lead || !(is_sealed || wish.is_some()) {
+            self.change.since = None;
+            return;
+        }
+        let since = *self.change.since.get_or_insert(self.now);
+        let others = setup
+            .witnesses
+            .as_slice()
+            .iter()
+            .filter(|w| w.peer < self.me);
+        let rank = others.filter(|witness| self.is_current(**witness)).count();
+        let turns = u32::try_from(rank).unwrap_or(u32::MAX) + u32::from(is_sealed);
+        if self.now.since(since) < LEADER_PATIENCE.saturating_mul(turns) {
+            return;
+        }
+        // Without a majority the seal would only keep others from acting.
+        if setup.is_majority(|witness| self.is_current(*witness)) {
+            let next = setup.stamp.next();
+            let same = || Setup {
+                stamp: next,
+                ..setup.clone()
+            };
+            self.lead(setup.clone(), wish.unwrap_or_else(same));
+        }
+    }
+
+    fn lead(&mut self, old: Setup, wish: Setup) {
+        let promised = self.ledger.setup_promised.map_or(0, |(_, ballot)| ballot.n);
+        let n = self.change.highest.max(promised).saturating_add(1);
+        self.change.highest = n;
+        self.change.change = Some(Change {
+            target: wish.stamp,
+            ballot: Ballot { n, leader: self.me },
+            old,
+            wish,
+            sealed: BTreeMap::new(),
+            setup: None,
+            parts: Vec::new(),
+            carried: BTreeMap::new(),
+            installed: BTreeSet::new(),
+            retry: Retry::new(self.now),
+            since: self.now,
+        });
+        self.repeat_change();
+    }
+
+    pub(super) fn on_outvoted(&mut self, target: Stamp, n: u32) {
+        if self.reform_outvoted(target) {
+            return;
+        }
+        self.change.highest = self.change.highest.max(n);
+        if self
+            .change
+            .change
+            .as_ref()
+            .is_some_and(|change| change.target == target)
+        {
+            self.abort_change();
+        }
+    }
+
+    pub(super) fn abort_change(&mut self) {
+        self.change.change = None;
+        self.change.next = self.now + YIELD_MIN + self.random.jittered(YIELD_MIN * 4);
+    }
+
+    /// Another setup is in force.
+    pub(super) fn setup_changed(&mut self) {
+        self.change.change = None;
+        self.change.since = None;
+        self.change.next = self.now;
+        self.reform = None;
+        let pools = self.pools();
+        self.change.pools.retain(|range| !pools.contains(range));
+        let witnesses: Vec<PeerId> = self
+            .ledger
+            .setup
+            .iter()
+            .flat_map(|setup| setup.witnesses.as_slice())
+            .map(|witness| witness.peer)
+            .collect();
+        for peer in witnesses {
+            if peer != self.me {
+                self.send_digest(peer);
+            }
+        }
+        self.is_stale = true;
+    }
+
+    pub(super) fn begin_pool(&mut self, range: Range) -> Served {
+        let Some(setup) = &self.ledger.setup else {
+            return Some(Err(Refusal::NoRing(self.founding_in_words())));
+        };
+        if let Some(other) = setup
+            .pools
+            .as_slice()
+            .iter()
+            .find(|p| p.range.overlaps(&range))
+        {
+            if other.range == range {
+                return Some(Ok(Answer::PoolAdded));
+            }
+            let why = alloc::format!(
+                "{range} overlaps the pool {}; choose another range",
+                other.range
+            );
+            return Some(Err(Refusal::Invalid(why)));
+        }
+        if setup.pools.as_slice().len() >= POOLS_MAX {
+            let why = alloc::format!("the ring has {POOLS_MAX} pools, the most there can be");
+            return Some(Err(Refusal::TooMany(why)));
+        }
+        self.change.pools.insert(range);
+        self.change.next = self.now;
+        None
+    }
+
+    pub(super) fn serve_pool(&mut self, range: Range) -> Served {
+        self.pools()
+            .contains(&range)
+            .then_some(Ok(Answer::PoolAdded))
+    }
+
+    pub(super) fn change_in_words(&self) -> String {
+        alloc::format!(
+            "the setup of the ring could not be changed in time: {}",
+            self.witnesses_in_words()
+        )
+    }
+
+    /// Who the witnesses are and which of them answer.
+    pub(super) fn witnesses_in_words(&self) -> String {
+        let witnesses = self
+            .ledger
+            .setup
+            .iter()
+            .flat_map(|setup| setup.witnesses.as_slice());
+        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = witnesses
+            .copied()
+            .partition(|witness| self.is_current(*witness));
+        let names = |owners: Vec<OwnerId>| {
+            let names = self.names(owners.into_iter().map(|owner| owner.peer));
+            if names.is_empty() {
+                String::from("none")
+            } else {
+                names
+            }
+        };
+        alloc::format!(
+            "of the ring's witnesses answer: {}; do not answer: {}",
+            names(here),
+            names(gone)
+        )
+    }
+
+    pub(super) fn change_due(&self) -> Option<Instant> {
+        match &self.change.change {
+            Some(change) => Some(change.retry.next),
+            None => self
+                .acts()
+                .then_some(self.change.next.max(self.now + Duration::from_millis(1))),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Whether the own ledger may be trusted: after a start it is compared with what others know.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::Node;
+use super::proposal::Retry;
+use crate::address::Range;
+use crate::api::{Event, Found};
+use crate::cell::OwnerId;
+use crate::entry::Entry;
+use crate::limits::{RUNS_LEN_MAX, START_PATIENCE};
+use crate::message::{Body, Newer};
+use crate::packed::Runs;
+use crate::ring::Run;
+use crate::setup::Setup;
+
+/// What others answered about some cells.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) id: u64,
+    pub(super) cells: Runs,
+    /// How much newer what they know is, and whether they act as witnesses.
+    pub(super) answers: BTreeMap<OwnerId, (Newer, bool)>,
+}
+
+impl Reading {
+    /// Those who know something newer.
+    fn is_outdated(&self) -> bool {
+        self.answers
+            .values()
+            .any(|(newer, _)| *newer > Newer::Nothing)
+    }
+}
+
+/// Nothing is handed out before the ledger is known to be current.
+#[derive(Debug, Default)]
+pub(super) struct Fence(Option<Check>);
+
+#[derive(Debug)]
+struct Check {
+    since: Instant,
+    /// There is no token: others have to confirm, however long that takes.
+    is_unproven: bool,
+    readings: Vec<Reading>,
+    retry: Retry,
+}
+
+impl Node {
+    /// Whether what this owner owns may be used.
+    pub(super) fn may_use(&self) -> bool {
+        self.fence.0.is_none() && self.ledger.ring_id.is_some()
+    }
+
+    pub(super) fn start(&mut self, incarnation: u64, found: Found) {
+        let is_mine = self.ledger.incarnation != 0 && self.ledger.peer == self.me;
+        if !is_mine || matches!(found, Found::Nothing | Found::RolledBack) {
+            let peer = self.me;
+            self.log(&Entry::Began { peer, incarnation });
+        } else if self.ledger.ring_id.is_some() {
+            self.start_check(found == Found::Unproven);
+        }
+        self.follow_pending(Range::ALL);
+        self.resume_grants();
+        self.start_founding();
+        self.drive_fence();
+    }
+
+    fn start_check(&mut self, is_unproven: bool) {
+        let me = self.owner();
+        if self
+            .ledger
+            .ring
+            .iter()
+            .all(|run| run.cell.owner.peer == self.me)
+            && self
+                .ledger
+                .setup
+                .as_ref()
+                .is_some_and(|setup| setup.has_witness(me))
+            && self.confirmers().is_empty()
+        {
+            return;
+        }
+        if is_unproven {
+            self.log(&Entry::Uninstalled);
+        }
+        let own = self.ledger.ring.owned_by(me).flat_map(|run| {
+            let kept = self.ledger.granted.gaps(run.range).collect::<Vec<Range>>();
+            kept.into_iter().map(move |range| Run { range, ..run })
+        });
+        let mut lists = Runs::lists(own.collect::<Vec<Run>>(), RUNS_LEN_MAX);
+        if lists.is_empty() {
+            lists.push(Runs::default());
+        }
+        let readings = lists.into_iter().map(|cells| Reading {
+            id: self.random.number(),
+            cells,
+            answers: BTreeMap::new(),
+        });
+        self.fence.0 = Some(Check {
+            since: self.now,
+            is_unproven,
+            readings: readings.collect(),
+            retry: Retry::new(self.now),
+        });
+    }
+
+    /// Who can say whether this ledger is current: the other witnesses, or all other owners if
+    /// there is no other witness.
+    fn confirmers(&self) -> Vec<OwnerId> {
+        let Some(setup) = &self.ledger.setup else {
+            return Vec::new();
+        };
+        let others = setup
+            .witnesses
+            .as_slice()
+            .iter()
+            .filter(|witness| witness.peer != self.me);
+        let others: Vec<OwnerId> = others.copied().collect();
+        if !others.is_empty() {
+            return others;
+        }
+        let owners = self.ledger.ring.sizes(Range::ALL).into_keys();
+        owners.filter(|owner| owner.peer != self.me).collect()
+    }
+
+    pub(super) fn drive_fence(&mut self) {
+        self.drive_disputes();
+        let confirmers = self.confirmers();
+        let Some(check) = &mut self.fence.0 else {
+            return;
+        };
+        if check.retry.is_due(self.now, &mut self.random) {
+            let mut reads = Vec::new();
+            for reading in &check.readings {
+                let silent = confirmers
+                    .iter()
+                    .filter(|c| !reading.answers.contains_key(c));
+                reads.extend(silent.map(|to| (to.peer, reading.id, reading.cells.clone())));
+            }
+            for (peer, id, cells) in reads {
+                self.send(peer, Body::Read { id, cells });
+            }
+        }
+        self.judge_fence();
+    }
+
+    pub(super) fn on_read_answer(
+        &mut self,
+        from: OwnerId,
+        id: u64,
+        (newer, seen, acts): (Newer, u64, bool),
+    ) {
+        if self.on_dispute_answer(from, id, newer) {
+            return;
+        }
+        let queued = self.gate.queued();
+        let Some(check) = &mut self.fence.0 else {
+            return;
+        };
+        let Some(reading) = check.readings.iter_mut().find(|reading| reading.id == id) else {
+            return;
+        };
+        let newer = if seen > queued { Newer::Chosen } else { newer };
+        reading.answers.insert(from, (newer, acts));
+        self.judge_fence();
+    }
+
+    /// Opens the fence, or gives the incarnation up, if the answers tell.
+    fn judge_fence(&mut self) {
+        let (Some(check), Some(setup)) = (&self.fence.0, &self.ledger.setup) else {
+            return;
+        };
+        let confirmers = self.confirmers();
+        let is_done = check.readings.iter().all(|reading| {
+            let count = confirmers
+                .iter()
+                .filter(|c| reading.answers.contains_key(c))
+                .count();
+            count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
+        });
+        let is_outdated = check.readings.iter().any(Reading::is_outdated);
+        let is_late = self.now.since(check.since) >= START_PATIENCE && !check.is_unproven;
+        if is_outdated && (is_done || is_late) {
+            self.new_incarnation("what it owned was given to others while it was away");
+        } else if (is_done || is_late) && !self.waits_for_witnesses(&confirmers) {
+            self.open_fence();
+        }
+    }
+
+    /// Whether more answers are needed to know if this peer may act as a witness without the
+    /// others carrying their state to it.
+    fn waits_for_witnesses(&self, confirmers: &[OwnerId]) -> bool {
+        let is_witness = self
+            .ledger
+            .setup
+            .as_ref()
+            .is_some_and(|s| s.has_witness(self.owner()));
+        let Some(check) = self.fence.0.as_ref().filter(|check| check.is_unproven) else {
+            return false;
+        };
+        let has_answered = |owner: &OwnerId| {
+            let mut readings = check.readings.iter();
+            self.is_superseded(*owner) || readings.all(|r| r.answers.contains_key(owner))
+        };
+        is_witness && !self.others_carry(check) && !confirmers.iter().all(has_answered)
+    }
+
+    /// Whether the peer has begun anew since, as another owner of this ring.
+    pub(super) fn is_superseded(&self, owner: OwnerId) -> bool {
+        if owner.peer == self.me {
+            return owner != self.owner();
+        }
+        let known = self.peers.get(&owner.peer);
+        let known = known.filter(|known| known.ring == Some(self.ring_short()));
+        let now = known.and_then(|known| known.incarnation);
+        now.is_some_and(|now| now != owner.incarnation)
+    }
+
+    /// Whether a majority of the witnesses acts, so that they install this one anew.
+    fn others_carry(&self, check: &Check) -> bool {
+        let acts = |witness: &OwnerId| {
+            let answers = check.readings.iter().filter_map(|r| r.answers.get(witness));
+            answers.map(|(_, acts)| *acts).max().unwrap_or(false)
+        };
+        self.ledger
+            .setup
+            .as_ref()
+            .is_some_and(|setup| setup.is_majority(acts))
+    }
+
+    /// The ledger is current. Where all witnesses started without a token, after a power cut say,
+    /// nobody is left to install them anew: they go on from what they have.
+    fn open_fence(&mut self) {
+        let check = self.fence.0.take();
+        let resumes = check.is_some_and(|check| check.is_unproven && !self.others_carry(&check));
+        if let Some(setup) = self.ledger.setup.clone()
+            && resumes
+            && setup.has_witness(self.owner())
+        {
+            self.log(&Entry::SetupChosen {
+                setup,
+                installed: true,
+            });
+        }
+        self.is_stale = true;
+        self.reconsider_wants();
+    }
+
+    /// A peer has seen this owner depend on writes that the ledger does not have.
+    pub(super) fn seen_ahead(&mut self, by: PeerId) {
+        if self.fence.0.is_some() {
+            self.new_incarnation("others have seen later writes of this ledger");
+        } else {
+            self.refuse(by, "claims to have seen writes that were never made");
+        }
+    }
+
+    /// From now on this peer is another owner, which owns nothing and is no witness. What the old
+    /// one owned is taken over by the rules of a succession.
+    pub(super) fn new_incarnation(&mut self, why: &str) {
+        let (peer, incarnation) = (self.me, self.random.number());
+        self.log(&Entry::Began { peer, incarnation });
+        self.proposals.clear();
+        self.asks.clear();
+        self.forget_disputes();
+        self.succession_reset();
+        self.setup_changed();
+        self.follow_pending(Range::ALL);
+        let text = alloc::format!("this peer begins anew as an owner of addresses: {why}");
+        self.gate.event(Event::Notice(text));
+        self.open_fence();
+    }
+
+    pub(super) fn fence_in_words(&self) -> String {
+        let Some(check) = &self.fence.0 else {
+            return String::from("the ledger is current");
+        };
+        let confirmers = self.confirmers();
+        let silent = confirmers.iter().filter(|c| {
+            check
+                .readings
+                .iter()
+                .any(|reading| !reading.answers.contains_key(c))
+        });
+        let silent: Vec<PeerId> = silent.map(|owner| owner.peer).collect();
+        alloc::format!(
+            "the ledger may be older than what others know: waiting for {} to answer (since {:?}); \
+             if they are gone, run rmesh rmpeer --force for them",
+            self.names(silent),
+            self.now.since(check.since)
+        )
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fence.0.is_some()
+    }
+
+    pub(super) fn fence_due(&self) -> Option<Instant> {
+        let check = self.fence.0.as_ref().map(|check| {
+            let limit = check.since + START_PATIENCE;
+            let is_limited = !check.is_unproven && limit > self.now;
+            if is_limited {
+                check.retry.next.min(limit)
+            } else {
+                check.retry.next
+            }
+        });
+        check.into_iter().chain(self.disputes_due()).min()
+    }
+}
+
+/// How many of those who can confirm have to.
+fn needed(setup: &Setup, confirmers: &[OwnerId], me: OwnerId, is_unproven: bool) -> usize {
+    let has_others = confirmers.iter().any(|owner| setup.has_witness(*owner));
+    if !has_others {
+        return confirmers.len();
+    }
+    // This peer's own word counts if its disk is the one it had.
+    let own = usize::from(setup.has_witness(me) && !is_unproven);
+    setup.majority().saturating_sub(own)
+}

@@ -1,0 +1,167 @@
+//! Other peers, as far as the ring is concerned.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::Node;
+use crate::address;
+use crate::api::Member;
+use crate::cell::OwnerId;
+use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX};
+
+/// What is known of another peer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) is_reachable: bool,
+    pub(super) is_neighbour: bool,
+    pub(super) is_listed: bool,
+    /// Since when it is reachable without a break.
+    pub(super) reachable_since: Option<Instant>,
+    /// Its incarnation, from its last message.
+    pub(super) incarnation: Option<u64>,
+    /// The ring it is in, in short; 0: none.
+    pub(super) ring: Option<u64>,
+    /// The highest write of that incarnation it was seen to depend on.
+    pub(super) written: u64,
+    /// Whether it acts as a witness of the setup with this stamp, by its last digest.
+    pub(super) acts: bool,
+    pub(super) stamp: crate::setup::Stamp,
+    /// Whether it said that it has free addresses.
+    pub(super) has_free: bool,
+    /// Live addresses of its ring, by its last digest.
+    pub(super) live: u32,
+    /// When it last sent anything.
+    pub(super) heard: Option<Instant>,
+}
+
+impl Node {
+    /// The name of a peer for messages: as the mesh knows it, as it was when it was removed, or
+    /// its id.
+    pub(super) fn name(&self, peer: PeerId) -> String {
+        if let Some(known) = self.peers.get(&peer)
+            && !known.name.is_empty()
+        {
+            return known.name.clone();
+        }
+        let mut removed = self.ledger.removed.iter();
+        match removed.find(|(owner, name)| owner.peer == peer && !name.is_empty()) {
+            Some((_, name)) => name.clone(),
+            None => alloc::format!("{}", peer.short()),
+        }
+    }
+
+    pub(super) fn names(&self, peers: impl IntoIterator<Item = PeerId>) -> String {
+        let names: Vec<String> = peers.into_iter().map(|peer| self.name(peer)).collect();
+        names.join(", ")
+    }
+
+    /// Whether messages to a peer are likely to arrive; true of this peer itself.
+    pub(super) fn is_reachable(&self, peer: PeerId) -> bool {
+        peer == self.me
+            || self
+                .peers
+                .get(&peer)
+                .is_some_and(|known| known.is_reachable)
+    }
+
+    /// Peers that are reachable and in this ring, with the owner each of them is now.
+    pub(super) fn ring_members(&self) -> impl Iterator<Item = (OwnerId, &Peer)> {
+        let ring = self.ring_short();
+        self.peers.iter().filter_map(move |(peer, known)| {
+            let incarnation = known.incarnation?;
+            let is_in = known.is_reachable && ring != 0 && known.ring == Some(ring);
+            is_in.then_some((
+                OwnerId {
+                    peer: *peer,
+                    incarnation,
+                },
+                known,
+            ))
+        })
+    }
+
+    /// Takes over the complete list of members.
+    pub(super) fn follow_members(&mut self, members: Vec<Member>) {
+        let named: BTreeSet<PeerId> = members.iter().map(|member| member.peer).collect();
+        for (peer, known) in &mut self.peers {
+            if !named.contains(peer) {
+                known.is_reachable = false;
+                known.is_neighbour = false;
+                known.reachable_since = None;
+            }
+        }
+        for member in members {
+            if member.peer != self.me {
+                self.follow_member(member);
+            }
+        }
+        self.is_stale = true;
+    }
+
+    fn follow_member(&mut self, member: Member) {
+        let now = self.now;
+        let Some(known) = self.peer_mut(member.peer) else {
+            return;
+        };
+        known.name = member.name;
+        known.is_neighbour = member.neighbour;
+        known.is_listed = member.listed;
+        known.reachable_since = match known.reachable_since {
+            Some(since) if member.reachable => Some(since),
+            _ => member.reachable.then_some(now),
+        };
+        let is_new = member.reachable && !known.is_reachable;
+        known.is_reachable = member.reachable;
+        if is_new {
+            self.send_digest(member.peer);
+        }
+    }
+
+    /// What is known of a peer, made if there is room.
+    pub(super) fn peer_mut(&mut self, peer: PeerId) -> Option<&mut Peer> {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= PEERS_MAX {
+            return None;
+        }
+        Some(self.peers.entry(peer).or_default())
+    }
+
+    /// Takes note of everything a peer announces now.
+    pub(super) fn follow_announced(&mut self, peer: PeerId, addresses: &[IpAddr]) {
+        let is_known = self.announced.contains_key(&peer);
+        if peer == self.me || (!is_known && self.announced.len() >= PEERS_MAX) {
+            return;
+        }
+        let numbers = addresses.iter().map(|address| address::number(*address));
+        let now: BTreeSet<u128> = numbers.take(ANNOUNCED_PER_PEER_MAX).collect();
+        let before = self.announced.remove(&peer).unwrap_or_default();
+        for gone in before.difference(&now) {
+            self.forget_announcer(*gone, peer);
+        }
+        for new in now.difference(&before) {
+            self.announcers.entry(*new).or_default().insert(peer);
+        }
+        self.announced.insert(peer, now);
+        self.announced_changed.insert(peer);
+        self.is_stale = true;
+    }
+
+    fn forget_announcer(&mut self, at: u128, peer: PeerId) {
+        if let Some(peers) = self.announcers.get_mut(&at) {
+            peers.remove(&peer);
+            if peers.is_empty() {
+                self.announcers.remove(&at);
+            }
+        }
+    }
+
+    /// A peer other than `except` that announces an address.
+    pub(super) fn announcer(&self, at: u128, except: PeerId) -> Option<PeerId> {
+        let peers = self.announcers.get(&at)?;
+        peers.iter().copied().find(|peer| *peer != except)
+    }
+}

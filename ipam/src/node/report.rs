@@ -1,0 +1,91 @@
+//! What can be said about the ring from here.
+
+use alloc::string::String;
+use rmesh_wire::Instant;
+
+use super::Node;
+use crate::address::{Range, address};
+use crate::api::Report;
+use crate::cell::OwnerId;
+use crate::ledger::cells;
+
+impl Node {
+    /// The ring as seen from here.
+    pub fn report(&self, _now: Instant) -> Report {
+        let setup = self.ledger.setup.clone();
+        let witnesses = setup.iter().flat_map(|setup| setup.witnesses.as_slice());
+        let reachable = witnesses
+            .filter(|witness| self.is_current(**witness))
+            .count();
+        let majority = setup.as_ref().map_or(0, |setup| setup.majority());
+        let space = &self.ledger.space;
+        let allocated = space.allocated();
+        let allocated = allocated.map(|(at, key)| (address(at), String::from(key.as_ref())));
+        Report {
+            ring: self.ledger.ring_id,
+            owner: Some(self.owner()),
+            spare_witnesses: reachable.saturating_sub(majority),
+            has_majority: setup
+                .as_ref()
+                .is_some_and(|setup| setup.is_majority(|w| self.is_acting(*w))),
+            reachable_witnesses: reachable,
+            setup,
+            is_witness: self.acts(),
+            owners: self.ledger.ring.sizes(Range::ALL),
+            runs: self.ledger.ring.len(),
+            hash: self.ledger.ring.hash(),
+            allocated: allocated.collect(),
+            pending: self.pending.iter().map(|at| address(*at)).collect(),
+            held: space
+                .held()
+                .map(|(range, hold)| (range, hold.peer))
+                .collect(),
+            granted: cells(&self.ledger.granted)
+                .map(|run| (run.range, run.cell.owner))
+                .collect(),
+            free: space.free_count(),
+            fence: self.is_fenced().then(|| self.fence_in_words()),
+            waiting: self.waiting_in_words(),
+            refused: self.refused.clone(),
+            dropped: self.gate.dropped(),
+            halted: self.gate.halted().cloned(),
+        }
+    }
+
+    /// Whether a witness is there and acts, by its last digest.
+    fn is_acting(&self, witness: OwnerId) -> bool {
+        if witness == self.owner() {
+            return self.acts();
+        }
+        let known = self.peers.get(&witness.peer);
+        self.is_current(witness) && known.is_some_and(|known| known.acts)
+    }
+
+    fn waiting_in_words(&self) -> alloc::vec::Vec<String> {
+        let mut words: alloc::vec::Vec<String> = self.succession_in_words().into_iter().collect();
+        if self.ledger.ring_id.is_none() {
+            words.push(self.founding_in_words());
+        }
+        let setup = self.ledger.setup.as_ref();
+        let is_sealed = setup.is_some_and(|setup| {
+            self.ledger
+                .setup_promised
+                .is_some_and(|(target, _)| target > setup.stamp)
+        });
+        if is_sealed {
+            words.push(alloc::format!(
+                "a change of the witnesses: {}",
+                self.witnesses_in_words()
+            ));
+        }
+        words.extend(self.declined_in_words());
+        words.extend(self.adoption_in_words());
+        words
+    }
+
+    /// Who owns an address by the ring as it is known here.
+    pub fn owner_of(&self, ip: core::net::IpAddr) -> Option<OwnerId> {
+        let cell = self.ledger.ring.get(crate::address::number(ip))?;
+        Some(cell.owner)
+    }
+}
