@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 use crate::secret_word::SecretWord;
+use crate::subnet::{parse_cidr, parse_cidr6, parse_subnet};
 
 /// Where the daemon's socket is.
 const RUN_DIR_DEFAULT: &str = "/run/rmesh";
@@ -175,6 +176,20 @@ pub(crate) struct LaunchArgs {
     /// Name of the Linux bridge
     #[arg(long, env = "RMESH_BRIDGE", default_value = "rmesh", value_parser = parse_bridge)]
     pub(crate) bridge: String,
+    /// Addresses for containers, if there is no ring of addresses yet
+    #[arg(long, env = "RMESH_CIDR", default_value = "10.32.0.0/12", value_parser = parse_cidr)]
+    pub(crate) cidr: Ipv4Net,
+    /// The same for IPv6 [default: a unique local prefix made from the mesh secret]
+    #[arg(long, env = "RMESH_CIDR6", value_parser = parse_cidr6)]
+    pub(crate) cidr6: Option<Ipv6Net>,
+    /// Part of them that this host's containers get theirs from; one for IPv4, one for IPv6
+    #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
+          value_parser = parse_subnet)]
+    pub(crate) subnet: Vec<IpNet>,
+    /// How many hosts found a ring of addresses together [default: this one and the peers given]
+    #[arg(long, value_name = "N", env = "RMESH_INIT_PEERS",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) init_peers: Option<u16>,
     /// Threads that carry frames
     #[arg(long, env = "RMESH_WORKERS", default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -264,6 +279,14 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "ADDR/LEN", env = "RMESH_IP", value_delimiter = ',',
           value_parser = parse_ip)]
     pub(crate) ip: Vec<IpNet>,
+    /// Get a free address of this subnet; one for IPv4, one for IPv6
+    #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
+          value_parser = parse_subnet)]
+    pub(crate) subnet: Vec<IpNet>,
+    /// Give it no address: it gets one by DHCP or SLAAC from a container, or configures itself
+    #[arg(long, env = "RMESH_NO_IP", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), conflicts_with_all = ["ip", "subnet"])]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container
     #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface,
           default_value = rmesh_router::attach::INTERFACE_DEFAULT)]
@@ -498,6 +521,14 @@ mod tests {
             "rmesh launch host:0",
             "rmesh launch --mtu 100",
             "rmesh launch --bridge a/b",
+            "rmesh launch --cidr 10.32.0.1/12",
+            "rmesh launch --cidr fd32::/48",
+            "rmesh launch --cidr6 10.32.0.0/12",
+            "rmesh launch --cidr 224.0.0.0/8",
+            "rmesh launch --cidr 10.32.0.0/31",
+            "rmesh launch --init-peers 0",
+            "rmesh attach web --subnet 10.32.0.7/24",
+            "rmesh attach web --no-ip --ip 10.32.0.7/24",
             "rmesh launch --bridge twelve-bytes",
             "rmesh connect",
             "rmesh attach",

@@ -92,7 +92,11 @@ fn api_request(bytes: &[u8]) {
     let runtime = runtime.expect("a runtime");
     runtime.block_on(async {
         let (handle, _) = Handle::new();
-        let containers = Arc::new(Containers::new(handle.clone(), Arc::new(NoPorts)));
+        let containers = Arc::new(Containers::new(
+            handle.clone(),
+            Arc::new(NoPorts),
+            Vec::new(),
+        ));
         let service = Arc::new(Service { handle, containers });
         let (client, server) = duplex(PIPE_LEN);
         let server = tokio::spawn(axum::serve(Once(Some(server)), router(service)).into_future());

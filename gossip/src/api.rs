@@ -237,6 +237,21 @@ pub struct Endpoint {
     pub labels: Vec<(String, String)>,
 }
 
+/// Another peer, as another core sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Whether any path leads to it.
+    pub reachable: bool,
+    /// Whether there is a control link with it.
+    pub neighbour: bool,
+    /// Whether it answers where a configured peer should be.
+    pub listed: bool,
+}
+
 /// Everything `status` shows of the mesh.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {

@@ -3,6 +3,7 @@
 mod body;
 mod convert;
 mod find;
+mod ring;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,7 @@ mod view;
 
 pub(crate) use body::{
     AttachBody, ConnectBody, DetachBody, DetachReply, ErrorReply, ForgetBody, ForgetReply,
-    PeersReply, SecretReply, StopReply,
+    LeaveReply, PeersReply, SecretReply, StopReply,
 };
 #[cfg(test)]
 pub(crate) use convert::samples;

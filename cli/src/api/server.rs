@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     AttachBody, AttachmentView, BODY_LEN_MAX, ConnectBody, DetachBody, DetachReply, EndpointsView,
-    ErrorReply, ForgetBody, ForgetReply, PeerView, PeersReply, SecretReply, StatusView, StopReply,
-    TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find,
+    ErrorReply, ForgetBody, ForgetReply, LeaveReply, PeerView, PeersReply, SecretReply, StatusView,
+    StopReply, TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find,
 };
 use crate::daemon::{Call, Containers, Handle, durable};
 use crate::duration::LIMIT_MAX;
@@ -85,6 +85,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/detach", post(detach))
         .route("/v1/connect", post(connect))
         .route("/v1/forget", post(forget))
+        .route("/v1/leave", post(leave))
         .route("/v1/stop", post(stop))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -226,6 +227,19 @@ async fn forget(State(service): Shared, body: Body) -> Answer<ForgetReply> {
     let (peers, saved) = service.handle.ask(call).await?;
     durable("the remembered peers", saved).await?;
     Ok(Json(ForgetReply { forgotten, peers }))
+}
+
+async fn leave(
+    State(service): Shared,
+    Extension(Deadline(deadline)): Extension<Deadline>,
+) -> Answer<LeaveReply> {
+    let containers = Arc::clone(&service.containers);
+    whole(async move {
+        containers.leave(deadline).await?;
+        Ok(LeaveReply { left: true })
+    })
+    .await
+    .map(Json)
 }
 
 async fn stop(State(service): Shared) -> Answer<StopReply> {

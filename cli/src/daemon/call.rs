@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
+use rmesh_ipam::{Answer, Refusal, Request};
 use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::StateError;
@@ -43,6 +45,15 @@ pub(crate) enum Call {
     Attached(Box<Attachment>, oneshot::Sender<Durable>),
     /// Containers were detached or have vanished.
     Detached(Vec<Attachment>, oneshot::Sender<Durable>),
+    /// Something of the ring.
+    Ring {
+        request: Request,
+        /// How long the answer may take.
+        within: Duration,
+        reply: Reply,
+    },
+    /// What every container of this host carries, by key. Nothing is being attached meanwhile.
+    Running(Vec<(String, Vec<IpAddr>)>),
     /// The mesh secret, as text.
     Secret(oneshot::Sender<Zeroizing<String>>),
     /// End.
@@ -80,6 +91,8 @@ pub(crate) struct Snapshot {
     pub(crate) log_lines_suppressed: u64,
     /// MACs seen and not announced.
     pub(crate) learned: Vec<LearnedMac>,
+    /// What the ring says.
+    pub(crate) ring: RingView,
 }
 
 impl Snapshot {
@@ -119,6 +132,20 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.tell(call(reply)).await?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Asks the ring; its answer or refusal comes within that time if the disk answers.
+    pub(crate) async fn ring(
+        &self,
+        request: Request,
+        within: Duration,
+    ) -> Result<Result<Answer, Refusal>, Failure> {
+        self.ask(|reply| Call::Ring {
+            request,
+            within,
+            reply,
+        })
+        .await
     }
 
     /// Everything there is to show.

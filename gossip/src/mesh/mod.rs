@@ -30,6 +30,7 @@ pub(crate) mod guard;
 mod half_open;
 mod handshake;
 mod liveness;
+mod members;
 mod observed;
 mod path;
 mod peer;
@@ -116,6 +117,7 @@ pub struct Mesh {
     events: VecDeque<Event>,
     counters: Counters,
     dirty: Dirty,
+    news: members::News,
     routes_due: Option<Instant>,
     routes_followed: Instant,
     next_refused_report: Instant,
@@ -173,6 +175,7 @@ impl Mesh {
                 links: true,
                 routes: true,
             },
+            news: members::News::default(),
             routes_due: None,
             routes_followed: Instant::ZERO,
             next_refused_report: Instant::ZERO,
@@ -280,7 +283,7 @@ impl Mesh {
     }
 
     /// Sends opaque bytes to a reachable peer; like any datagram they may be lost. Longer than
-    /// 1,100 bytes, or for a peer without a session, they are dropped.
+    /// 1,100 bytes they are dropped; so they are for a peer without a session, which is then opened.
     pub fn handle_channel_send(&mut self, peer: PeerId, channel: u8, bytes: &[u8], now: Instant) {
         self.send_channel(peer, channel, bytes, now);
         self.settle(now);
@@ -304,6 +307,7 @@ impl Mesh {
             return Some(event);
         }
         let changed = core::mem::replace(&mut self.dirty.forwarding, false);
+        self.news.members |= changed;
         changed.then_some(Event::ForwardingChanged)
     }
 
@@ -479,6 +483,7 @@ impl Mesh {
         // Routes follow links, paths follow routes, links follow paths: two rounds reach the end,
         // and whatever is left is picked up by the timer that is set below.
         for _ in 0..2 {
+            self.news.members |= self.dirty.links || self.dirty.routes;
             if core::mem::replace(&mut self.dirty.links, false) {
                 self.refresh_links(now);
             }

@@ -128,7 +128,7 @@ pub fn is_present(bridge: &Bridge, attachment: &Attachment) -> bool {
 
 /// Name of the host end of the interface `interface` in the namespace with this inode: `vr` and
 /// eleven hexadecimal digits of a hash, so that it is found again without any record.
-fn host_interface(netns_inode: u64, interface: &str) -> String {
+pub fn host_interface(netns_inode: u64, interface: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(netns_inode.to_be_bytes());
     hash.update(interface);
