@@ -17,6 +17,7 @@ pub mod limits;
 mod mesh;
 mod random;
 pub mod replay;
+mod second_way;
 mod topology;
 
 pub use api::{
@@ -24,3 +25,4 @@ pub use api::{
     Target, TrafficSample, Transmit,
 };
 pub use mesh::Mesh;
+pub use second_way::ProbeMarks;

@@ -328,7 +328,8 @@ impl Mesh {
         self.peers.get(&peer).is_some_and(needed)
     }
 
-    fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
+    /// Where a goal is called.
+    pub(crate) fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
         let direct =
             |addresses: &[SocketAddr]| addresses.iter().map(|a| Origin::Direct(*a)).collect();
         match goal {

@@ -27,9 +27,11 @@ use crate::topology::{Graph, Routes, Store};
 
 mod dial;
 pub(crate) mod guard;
+mod half_open;
 mod handshake;
 mod liveness;
 mod members;
+mod observed;
 mod path;
 mod peer;
 mod publish;
@@ -41,13 +43,11 @@ mod view;
 
 use dial::Dialer;
 use guard::Guard;
-use handshake::HalfOpens;
+use half_open::HalfOpens;
+use observed::Observed;
 use peer::Peer;
 use session::Session;
 use twin::Twins;
-
-/// Reflexive addresses kept: what others say they see us at, newest first.
-const OBSERVED_MAX: usize = 4;
 
 /// Where a datagram came from, and so where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub struct Mesh {
     random: Random,
 
     local_addresses: Vec<IpAddr>,
-    observed: VecDeque<SocketAddr>,
+    observed: Observed,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: BTreeMap<PeerId, Peer>,
     sessions: BTreeMap<u32, Session>,
@@ -151,7 +151,7 @@ impl Mesh {
             crypto,
             random,
             local_addresses: Vec::new(),
-            observed: VecDeque::new(),
+            observed: Observed::default(),
             own_addresses_met: BTreeSet::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -444,15 +444,12 @@ impl Mesh {
     }
 
     /// Somebody said where they see us.
-    fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
+    pub(crate) fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
         let Some(address) = observed else { return };
         let own = self.local_addresses.contains(&address.ip()) && address.port() == self.port;
-        if own || self.observed.contains(&address) || address.ip().is_unspecified() {
-            return;
+        if !own && !address.ip().is_unspecified() && self.observed.note(address, now) {
+            self.node_changed(now);
         }
-        self.observed.push_front(address);
-        self.observed.truncate(OBSERVED_MAX);
-        self.node_changed(now);
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {

@@ -223,7 +223,7 @@ impl Mesh {
         };
         let published = node.addresses.as_slice();
         for address in published.iter().filter(|address| !own.contains(*address)) {
-            peer.add_candidate(*address, now);
+            peer.add_published(*address, now);
         }
         peer.retain_candidates(|address| published.contains(address));
     }
