@@ -12,8 +12,10 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::api::{
-    AttachBody, AttachmentView, ConnectBody, DetachBody, DetachReply, EndpointsView, ErrorReply,
-    ForgetBody, ForgetReply, PeerView, PeersReply, Service, StatusView, StopReply, router,
+    AddressView, AdoptBody, AdoptReply, AttachBody, AttachmentView, CheckView, ClaimBody,
+    ClaimReply, ConnectBody, DetachBody, DetachReply, EndpointsView, ErrorReply, ForgetBody,
+    ForgetReply, IpamView, PeerView, PeersReply, ReleaseBody, ReleaseReply, RemoveBody,
+    RemoveReply, Service, StatusView, StopReply, router,
 };
 use crate::args::{parse_interface, parse_name};
 use crate::daemon::{Containers, Handle, Ports};
@@ -138,6 +140,10 @@ fn api_body(bytes: &[u8]) {
     json::<DetachBody>(bytes);
     json::<ConnectBody>(bytes);
     json::<ForgetBody>(bytes);
+    json::<ClaimBody>(bytes);
+    json::<ReleaseBody>(bytes);
+    json::<RemoveBody>(bytes);
+    json::<AdoptBody>(bytes);
 }
 
 /// Bodies of answers, which the commands read.
@@ -150,6 +156,13 @@ fn api_answer(bytes: &[u8]) {
     json::<PeersReply>(bytes);
     json::<ForgetReply>(bytes);
     json::<StopReply>(bytes);
+    json::<IpamView>(bytes);
+    json::<Vec<AddressView>>(bytes);
+    json::<CheckView>(bytes);
+    json::<ClaimReply>(bytes);
+    json::<ReleaseReply>(bytes);
+    json::<RemoveReply>(bytes);
+    json::<AdoptReply>(bytes);
     json::<ErrorReply>(bytes);
 }
 
