@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use ipnet::IpNet;
 use rmesh_router::attach::{AttachError, Attachment, Request, TargetSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +75,10 @@ impl Ports for NoPorts {
 
     fn is_present(&self, _: &Attachment) -> bool {
         false
+    }
+
+    fn carried(&self, _: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+        Ok(None)
     }
 
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod log;
 mod message;
 mod node;
+mod outlook;
 mod packed;
 mod random;
 mod resting;
@@ -38,6 +39,7 @@ pub use book::{
 pub use cell::{Cell, OwnerId, Term};
 pub use ledger::Ledger;
 pub use node::Node;
+pub use outlook::{OtherRing, Outlook, PoolUse};
 pub use packed::{RUNS_MAX, Runs};
 pub use resting::{REST, RESTING_MAX};
 pub use ring::{Ring, Run};

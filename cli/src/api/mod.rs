@@ -3,6 +3,7 @@
 mod body;
 mod convert;
 mod find;
+mod ipam;
 mod ring;
 mod server;
 #[cfg(test)]
@@ -15,6 +16,13 @@ pub(crate) use body::{
 };
 #[cfg(test)]
 pub(crate) use convert::samples;
+pub(crate) use ipam::{
+    AddressState, AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply, Count,
+    Difference, IpamView, PoolView, ReleaseBody, ReleaseReply, RemoveBody, RemoveReply,
+    WitnessView,
+};
+#[cfg(test)]
+pub(crate) use ipam::{ConflictView, HoldView, OtherRingView, OwnerView, PendingView, RefusedView};
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]

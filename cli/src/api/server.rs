@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     AttachBody, AttachmentView, BODY_LEN_MAX, ConnectBody, DetachBody, DetachReply, EndpointsView,
     ErrorReply, ForgetBody, ForgetReply, LeaveReply, PeerView, PeersReply, SecretReply, StatusView,
-    StopReply, TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find,
+    StopReply, TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find, ipam,
 };
 use crate::daemon::{Call, Containers, Handle, durable};
 use crate::duration::LIMIT_MAX;
@@ -46,11 +46,11 @@ pub(crate) struct Service {
 }
 
 #[derive(Clone, Copy)]
-struct Deadline(Instant);
+pub(super) struct Deadline(pub(super) Instant);
 
-type Shared = State<Arc<Service>>;
-type Answer<T> = Result<Json<T>, Failure>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Shared = State<Arc<Service>>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// Path of the socket.
 pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
@@ -87,6 +87,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/forget", post(forget))
         .route("/v1/leave", post(leave))
         .route("/v1/stop", post(stop))
+        .merge(ipam::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
@@ -136,7 +137,7 @@ impl IntoResponse for Failure {
     }
 }
 
-fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let wrong = |why: String| {
         Failure::new(FailureKind::Usage, "cannot read the request", why)
             .todo("see docs/api.md for what each request takes")
@@ -196,7 +197,7 @@ async fn detach(State(service): Shared, body: Body) -> Answer<DetachReply> {
 }
 
 /// Runs work to its end even if the client goes away or its time is up.
-async fn whole<T: Send + Serialize + 'static>(
+pub(super) async fn whole<T: Send + Serialize + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
     let result = tokio::spawn(work).await;

@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rmesh_ipam::{Answer, Refusal, Request as Wanted};
+use rmesh_ipam::{Answer, Outlook, Range, Refusal, Request as Wanted, RingId};
 use rmesh_router::attach::{AttachError, Attachment, Request as AttachRequest, TargetSpec};
 use rmesh_wire::PeerId;
 use serde_json::{Value, json};
@@ -26,9 +26,11 @@ use crate::metrics::parse::parse;
 
 /// A kernel that knows two namespaces and remembers what was made.
 #[derive(Default)]
-struct FakePorts {
+pub(super) struct FakePorts {
     made: Mutex<BTreeSet<String>>,
     refuses: AtomicBool,
+    /// An address that every container has lost.
+    pub(super) lost: Mutex<Option<IpAddr>>,
 }
 
 /// Addresses that containers have, by their keys.
@@ -62,8 +64,52 @@ fn answer(given: &Given, request: Wanted) -> Result<Answer, Refusal> {
         Wanted::Release { container } => Ok(Answer::Released(
             given.remove(&container).unwrap_or_default(),
         )),
+        Wanted::ReleaseAddress { container, address } => {
+            let own = given.entry(container).or_default();
+            own.retain(|known| *known != address);
+            Ok(Answer::Released(vec![address]))
+        }
+        Wanted::ReleaseHeld { address } => Err(Refusal::Invalid(format!(
+            "{address} is not held for a removed peer"
+        ))),
+        Wanted::RemovePeer {
+            peer, is_forced, ..
+        } if peer == samples::B && !is_forced => {
+            let (why, peer) = ("b, c do not answer".into(), "b".into());
+            Err(Refusal::NoMajority { why, peer })
+        }
+        Wanted::RemovePeer { .. } => Ok(Answer::Removed {
+            taken: vec![Range::from(HELD.parse::<IpNet>().unwrap())],
+            held: 1,
+        }),
+        Wanted::Adopt { .. } => Ok(Answer::Adopted(RingId([9; 16]))),
         other => panic!("{other:?}"),
     }
+}
+
+/// What is held for c.
+const HELD: &str = "10.32.9.9/32";
+
+/// A ring in which this peer owns everything.
+fn outlook(addresses: &[IpAddr]) -> Outlook {
+    let me = samples::snapshot().ring.report.unwrap().owner;
+    let day = Duration::from_secs(86_400);
+    Outlook {
+        owners: addresses.iter().map(|_| me).collect(),
+        holds: vec![(Range::from(HELD.parse::<IpNet>().unwrap()), samples::C, day)],
+        ..Outlook::default()
+    }
+}
+
+/// A snapshot with what containers were given.
+fn with_given(snapshot: &Snapshot, given: &Given) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    let given = given.lock().unwrap();
+    let each = given
+        .iter()
+        .flat_map(|(key, ips)| ips.iter().map(|ip| (*ip, key.clone())));
+    snapshot.ring.report.as_mut().unwrap().allocated = each.collect();
+    snapshot
 }
 
 fn host_interface(inode: u64, interface: &str) -> String {
@@ -101,6 +147,17 @@ impl Ports for FakePorts {
             .contains(&attachment.host_interface)
     }
 
+    fn carried(&self, attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+        let lost = *self.lost.lock().unwrap();
+        let carried = attachment
+            .addresses
+            .iter()
+            .filter(|net| Some(net.addr()) != lost);
+        Ok(self
+            .is_present(attachment)
+            .then(|| carried.copied().collect()))
+    }
+
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {
         match target.to_string().as_str() {
             "web" | "pid:1" => Ok(1),
@@ -112,7 +169,7 @@ impl Ports for FakePorts {
 
 /// What the fake owner of the mesh does when a peer is suspected.
 #[derive(Clone, Copy, PartialEq)]
-enum Suspected {
+pub(super) enum Suspected {
     Answers,
     Dies,
 }
@@ -127,7 +184,7 @@ fn own_mesh(mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected, 
         };
         while let Some(call) = calls.recv().await {
             match call {
-                Call::Snapshot(reply) => drop(reply.send(snapshot.clone())),
+                Call::Snapshot(reply) => drop(reply.send(with_given(&snapshot, &given))),
                 Call::Attached(attachment, reply) => {
                     let same = |a: &Attachment| a.host_interface == attachment.host_interface;
                     snapshot.attachments.retain(|a| !same(a));
@@ -145,6 +202,9 @@ fn own_mesh(mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected, 
                 Call::Ring { request, reply, .. } => {
                     drop(reply.send(answer(&given, request)));
                 }
+                Call::Outlook(addresses, reply) => {
+                    drop(reply.send(Some(outlook(&addresses))));
+                }
                 Call::Running(_) => {}
                 // Never answers: the caller's time limit has to help.
                 Call::Secret(reply) => std::mem::forget(reply),
@@ -155,19 +215,24 @@ fn own_mesh(mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected, 
 }
 
 fn die(snapshot: &mut Snapshot, peer: PeerId) {
+    for report in &mut snapshot.report.peers {
+        if report.id == peer {
+            (report.reachable, report.heard_ago) = (false, None);
+        }
+    }
     for endpoint in &mut snapshot.report.endpoints {
         endpoint.reachable &= endpoint.peer != peer;
     }
 }
 
-struct Api {
+pub(super) struct Api {
     folder: tempfile::TempDir,
-    ports: Arc<FakePorts>,
+    pub(super) ports: Arc<FakePorts>,
     given: Given,
 }
 
 impl Api {
-    fn start(suspected: Suspected) -> Self {
+    pub(super) fn start(suspected: Suspected) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports = Arc::new(FakePorts::default());
         let (handle, calls) = Handle::new();
@@ -220,11 +285,11 @@ impl Api {
         sender.send_request(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         self.ask("GET", path, "", Duration::from_secs(5)).await
     }
 
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         self.ask("POST", path, &body.to_string(), Duration::from_secs(5))
             .await
     }

@@ -173,7 +173,18 @@ impl Addresses {
         }
     }
 
-    async fn ask(
+    /// The same for one address.
+    pub(super) async fn release_one(&self, key: &str, address: IpAddr) {
+        let container = key.into();
+        let request = Request::ReleaseAddress { container, address };
+        let asked = self.handle.ring(request, RELEASE_LIMIT).await;
+        if let Ok(Err(refusal)) = asked {
+            tracing::warn!("cannot free {address} of {key} yet: {refusal}");
+        }
+    }
+
+    /// Asks the ring, and leaves time for its answer to travel back.
+    pub(super) async fn ask(
         &self,
         request: Request,
         deadline: Instant,
@@ -190,7 +201,7 @@ fn is_family(net: &IpNet, is_v6: bool) -> bool {
 }
 
 /// Prefix length of the pool an address is in.
-fn pool_len(report: Option<&Report>, address: IpAddr) -> u8 {
+pub(super) fn pool_len(report: Option<&Report>, address: IpAddr) -> u8 {
     let bits_max: u8 = if address.is_ipv4() { 32 } else { 128 };
     let setup = report.and_then(|report| report.setup.as_ref());
     let range = Range::from(IpNet::from(address));

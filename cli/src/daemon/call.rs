@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
-use rmesh_ipam::{Answer, Refusal, Request};
+use rmesh_ipam::{Answer, Outlook, Refusal, Request};
 use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use super::addresses::container_key;
 use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
@@ -52,6 +53,9 @@ pub(crate) enum Call {
         within: Duration,
         reply: Reply,
     },
+    /// What there is to know of the ring beyond a snapshot, and who owns these addresses; nothing
+    /// while the disk does not let there be a ring.
+    Outlook(Vec<IpAddr>, oneshot::Sender<Option<Outlook>>),
     /// What every container of this host carries, by key. Nothing is being attached meanwhile.
     Running(Vec<(String, Vec<IpAddr>)>),
     /// The mesh secret, as text.
@@ -106,6 +110,15 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The container that the ring has under this key, as the operator wrote it.
+    pub(crate) fn target_of(&self, key: &str) -> String {
+        let mut attached = self.attachments.iter();
+        let found = attached.find(|a| container_key(a.netns_inode, &a.interface) == key);
+        found.map_or_else(|| key.into(), |a| a.target.clone())
+    }
+}
+
 /// A way to call the task.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -146,6 +159,11 @@ impl Handle {
             reply,
         })
         .await
+    }
+
+    /// What there is to know of the ring beyond a snapshot, and who owns these addresses.
+    pub(crate) async fn outlook(&self, addresses: Vec<IpAddr>) -> Result<Option<Outlook>, Failure> {
+        self.ask(|reply| Call::Outlook(addresses, reply)).await
     }
 
     /// Everything there is to show.

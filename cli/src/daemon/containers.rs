@@ -1,5 +1,9 @@
 //! Attaching and detaching containers, one at a time.
 
+mod check;
+mod claim;
+mod release;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +57,8 @@ pub(super) struct Wish {
     inode: u64,
     body: AttachBody,
     pub(super) deadline: Instant,
+    /// Whether the prefix lengths are the operator's.
+    is_len_given: bool,
 }
 
 impl Wish {
@@ -106,6 +112,7 @@ impl Containers {
             inode,
             body,
             deadline,
+            is_len_given: true,
         };
         let attached = match self.assign(&wish).await {
             Ok(assigned) => self.attach_assigned(&wish, assigned).await,

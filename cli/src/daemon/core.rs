@@ -237,6 +237,10 @@ impl Core {
                 let ring = &mut self.parts.ring;
                 ring.handle_request(request, now + within, reply, now);
             }
+            Call::Outlook(addresses, reply) => {
+                let now = self.parts.clock.now();
+                drop(reply.send(self.parts.ring.outlook(&addresses, now)));
+            }
             Call::Running(running) => {
                 let now = self.parts.clock.now();
                 self.parts.ring.handle_running(&running, now);

@@ -10,6 +10,7 @@ mod manager;
 mod pools;
 mod ports;
 mod privileges;
+mod removal;
 mod ring;
 mod start;
 mod targets;
@@ -26,6 +27,7 @@ pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
+pub(crate) use removal::{adopt, remove};
 pub(crate) use ring::RingView;
 pub(crate) use start::Options;
 #[cfg(test)]

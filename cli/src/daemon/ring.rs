@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rmesh_gossip::Mesh;
 use rmesh_ipam::{
-    Answer, Event, Found, Founding, Identity, Ledger, Member, Node, Range, Recovered, Refusal,
-    Report, Request, RequestId,
+    Answer, Event, Found, Founding, Identity, Ledger, Member, Node, Outlook, Range, Recovered,
+    Refusal, Report, Request, RequestId,
 };
 use rmesh_wire::payload::RING_CHANNEL;
 use rmesh_wire::{Instant, PeerId};
@@ -183,6 +184,12 @@ impl Ring {
         }
     }
 
+    /// What there is to know beyond that, and who owns these addresses.
+    pub(super) fn outlook(&self, addresses: &[IpAddr], now: Instant) -> Option<Outlook> {
+        let node = self.node.as_ref()?;
+        Some(node.outlook(addresses, now))
+    }
+
     /// When [`Ring::handle_timeout`] is wanted.
     pub(super) fn deadline(&self) -> Option<Instant> {
         Some(self.node.as_ref()?.poll_timeout()?.0)
@@ -224,11 +231,7 @@ impl Ring {
     }
 
     /// What the containers of this host carry, all of them.
-    pub(super) fn handle_running(
-        &mut self,
-        running: &[(String, Vec<std::net::IpAddr>)],
-        now: Instant,
-    ) {
+    pub(super) fn handle_running(&mut self, running: &[(String, Vec<IpAddr>)], now: Instant) {
         if let Some(node) = &mut self.node {
             node.handle_running(running, now);
         }

@@ -30,6 +30,7 @@ mod grant;
 mod hearsay;
 mod install;
 mod learn;
+mod outlook;
 mod peer;
 mod proposal;
 mod reform;

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
-use crate::address;
+use crate::address::{self, Range};
 use crate::api::Member;
 use crate::cell::OwnerId;
 use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX};
@@ -148,6 +148,22 @@ impl Node {
         self.announced.insert(peer, now);
         self.announced_changed.insert(peer);
         self.is_stale = true;
+    }
+
+    /// What a peer announced of a range counts no more, from now on and after a restart.
+    pub(super) fn forget_announced(&mut self, peer: PeerId, range: Range) {
+        let Some(announced) = self.announced.get_mut(&peer) else {
+            return;
+        };
+        let gone = announced.range(range.first()..=range.last());
+        let gone: Vec<u128> = gone.copied().collect();
+        for at in &gone {
+            announced.remove(at);
+        }
+        for at in &gone {
+            self.forget_announcer(*at, peer);
+        }
+        self.log_announced(peer, &gone, true);
     }
 
     fn forget_announcer(&mut self, at: u128, peer: PeerId) {

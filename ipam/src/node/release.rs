@@ -48,12 +48,26 @@ impl Node {
         let at = number(ip);
         match self.ledger.space.state(at, self.now) {
             Use::Held(_) => {
-                self.log(&Entry::HeldEnded(Range::one(at)));
-                self.is_stale = true;
+                self.end_hold(Range::one(at));
                 Ok(Answer::Released(Vec::from([ip])))
             }
             _ => Err(Refusal::Invalid(self.not_held(at))),
         }
+    }
+
+    /// Held addresses are free. What the removed peer announced about them counts no more, unless it is
+    /// back: nobody would ever get them otherwise.
+    pub(super) fn end_hold(&mut self, range: Range) {
+        let held = self.ledger.space.held();
+        let ended = held.filter_map(|(held, hold)| Some((held.intersect(&range)?, hold.peer)));
+        let ended: Vec<(Range, PeerId)> = ended.collect();
+        self.log(&Entry::HeldEnded(range));
+        for (range, peer) in ended {
+            if !self.is_reachable(peer) {
+                self.forget_announced(peer, range);
+            }
+        }
+        self.is_stale = true;
     }
 
     fn not_held(&self, at: u128) -> String {

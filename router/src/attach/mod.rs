@@ -4,6 +4,7 @@
 //! under its final name; the other end is a port of the bridge.
 
 mod announce;
+mod carried;
 mod check;
 mod mac;
 mod target;
@@ -19,6 +20,7 @@ pub use crate::error::AttachError;
 use crate::kernel::Bridge;
 use crate::kernel::netlink::Netlink;
 use crate::sys::netns::Netns;
+pub use carried::carried;
 pub(crate) use mac::locally_administered;
 pub use mac::mac_for;
 pub use target::{TargetSpec, netns_inode};
