@@ -69,8 +69,13 @@ pub(crate) enum Entry {
     },
     /// Handed out again.
     HeldEnded(Range),
-    /// The owner was removed; the name is for messages.
-    Removed { owner: OwnerId, name: String },
+    /// The owner was removed, when terms up to the number `n` had been seen; the name is for
+    /// messages. A later term that the owner took itself says that it is back.
+    Removed {
+        owner: OwnerId,
+        name: String,
+        n: u32,
+    },
     /// No lower ballot of the founding is answered any more.
     FoundingPromised(Ballot),
     /// Accepted by this ballot.

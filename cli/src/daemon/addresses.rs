@@ -220,6 +220,7 @@ pub(crate) fn refused(what: &str, refusal: &Refusal) -> Failure {
         Refusal::Used { .. }
         | Refusal::Held { .. }
         | Refusal::Alive(_)
+        | Refusal::Recent { .. }
         | Refusal::NoMajority { .. } => FailureKind::Conflict,
         Refusal::NoPool(..) | Refusal::Reserved(_) | Refusal::Invalid(_) => FailureKind::Usage,
         Refusal::NoFree { .. }

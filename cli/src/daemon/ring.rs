@@ -16,7 +16,7 @@ use rmesh_wire::{Instant, PeerId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use crate::ledger::{self, Folded, News, Place, Standing, Writer};
+use crate::ledger::{self, Alive, Folded, News, Place, Standing, Writer};
 
 /// Entries under way to the disk; beyond it the node keeps them.
 const WRITES_MAX: u64 = 4_096;
@@ -61,6 +61,8 @@ pub(super) struct Ring {
     options: RingOptions,
     node: Option<Node>,
     writer: Writer,
+    /// When this daemon was last there, for the next one.
+    alive: Alive,
     /// Whether it is sure that the ledger is the newest there is.
     vouched: bool,
     queued: u64,
@@ -98,11 +100,13 @@ impl Ring {
             Ok((file, found)) => (Some(file), Some(found), None),
             Err(error) => (None, None, Some(error.to_string())),
         };
+        let alive = Alive::beside(&place.token);
         let (writer, news) = Writer::start(place, file)?;
         let mut ring = Ring {
             options,
             node: None,
             writer,
+            alive,
             vouched: false,
             queued: 0,
             confirmed: 0,
@@ -142,7 +146,9 @@ impl Ring {
             written: found.written,
             found: match found.standing {
                 Standing::Nothing => Found::Nothing,
-                Standing::Current => Found::Current,
+                Standing::Current => Found::Current {
+                    down_for: self.alive.down_for(),
+                },
                 Standing::Unproven => Found::Unproven,
                 Standing::RolledBack => Found::RolledBack,
             },
@@ -150,6 +156,9 @@ impl Ring {
         self.vouched = found.standing != Standing::Unproven;
         (self.queued, self.confirmed) = (found.written, found.written);
         let node = Node::new(identity(self.options.me)?, recovered, self.founding(), now);
+        if !node.is_fenced() {
+            self.alive.note();
+        }
         self.node = Some(node);
         self.view.refused = None;
         self.is_new = true;
@@ -245,6 +254,10 @@ impl Ring {
     /// Once a second: is the ledger proven to be the newest by now, is there a ring?
     pub(super) fn handle_second(&mut self, now: Instant) {
         let Some(node) = &self.node else { return };
+        // Before a daemon that was away for long has proven its ledger, it is as if it were still away.
+        if !node.is_fenced() {
+            self.alive.note();
+        }
         if self.vouched && self.had_ring {
             return;
         }

@@ -10,6 +10,7 @@
 //! * **The token lies on another disk.** It is in the run folder, so that a state folder restored from a
 //!   backup, which is older than what this peer has told others, is noticed.
 
+mod alive;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 
+pub use alive::Alive;
 pub use file::LedgerFile;
 pub use token::Token;
 pub use writer::{News, Writer};
@@ -30,6 +32,8 @@ pub use writer::{News, Writer};
 pub const LEDGER: &str = "ledger";
 /// Name in the run folder of the note how far it was written.
 pub const LEDGER_TOKEN: &str = "ledger-token";
+/// Name in the run folder of the note when the daemon was last there.
+pub const LEDGER_ALIVE: &str = "ledger-alive";
 /// What follows the name while a new file is written.
 const NEW: &str = ".new";
 /// Longest file that is read, in bytes: many times the state of a thousand peers. A longer one was not

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Done;
 use crate::api::SOCKET;
-use crate::ledger::LEDGER_TOKEN;
+use crate::ledger::{LEDGER_ALIVE, LEDGER_TOKEN};
 use crate::state::{self, LOG_FILE, RUN_LOCK, STATE_LOCK};
 
 /// Files looked at in one folder; a state folder has about ten.
@@ -63,7 +63,7 @@ fn is_own(name: &str) -> bool {
         name.strip_prefix(SOCKET)
             .is_some_and(|rest| ["", ".new"].contains(&rest))
     };
-    let named = [RUN_LOCK, STATE_LOCK, LEDGER_TOKEN].contains(&name);
+    let named = [RUN_LOCK, STATE_LOCK, LEDGER_TOKEN, LEDGER_ALIVE].contains(&name);
     named || log() || socket() || state::is_state_file(name)
 }
 

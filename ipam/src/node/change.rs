@@ -96,8 +96,12 @@ impl Node {
     /// The setup as it should be by what is known here; `None`: as it is.
     fn desired(&self) -> Option<Setup> {
         let setup = self.ledger.setup.as_ref()?;
-        let is_gone =
-            |owner: &OwnerId| self.is_superseded(*owner) || self.ledger.removed.contains_key(owner);
+        let is_gone = |owner: &OwnerId| {
+            // Who is back after all is a member like others.
+            let is_back = self.is_current(*owner) && !self.is_asked_to_remove(*owner);
+            let is_removed = self.ledger.removed.contains_key(owner) && !is_back;
+            is_removed || self.is_superseded(*owner)
+        };
         let old = setup.witnesses.as_slice();
         let mut witnesses: Vec<OwnerId> = old.iter().filter(|w| !is_gone(w)).copied().collect();
         let mut newcomers: Vec<(Instant, OwnerId)> = self

@@ -35,6 +35,7 @@ mod peer;
 mod proposal;
 mod reform;
 mod release;
+mod removal;
 mod report;
 mod request;
 mod succession;
@@ -58,6 +59,8 @@ pub struct Node {
     random: Random,
     /// The last instant given.
     now: Instant,
+    /// The first one.
+    started: Instant,
     ledger: Ledger,
     gate: Gate,
     /// Messages of this peer to itself.
@@ -106,6 +109,7 @@ impl Node {
             me: identity.me,
             random,
             now,
+            started: now,
             announced: ledger.announced.clone(),
             announcers: BTreeMap::new(),
             announced_changed: BTreeSet::new(),
@@ -287,6 +291,7 @@ impl Node {
     }
 
     fn tick(&mut self) {
+        self.wake_requests();
         self.drive_fence();
         self.drive_founding();
         self.drive_proposals();

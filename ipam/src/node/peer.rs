@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) is_listed: bool,
     /// Since when it is reachable without a break.
     pub(super) reachable_since: Option<Instant>,
+    /// When it was last said to be reachable.
+    pub(super) last_reachable: Option<Instant>,
     /// Its incarnation, from its last message.
     pub(super) incarnation: Option<u64>,
     /// The ring it is in, in short; 0: none.
@@ -39,7 +41,24 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
 }
 
+impl Peer {
+    fn note_reach(&mut self, is_reachable: bool, now: Instant) {
+        if self.is_reachable || is_reachable {
+            self.last_reachable = Some(now);
+        }
+        self.is_reachable = is_reachable;
+    }
+}
+
 impl Node {
+    /// When a peer gave its last sign of life, at the latest: before this node's start nobody knows.
+    pub(super) fn last_sign(&self, peer: PeerId) -> Instant {
+        let known = self.peers.get(&peer);
+        let signs = known.map(|known| [known.heard, known.last_reachable]);
+        let signs = signs.into_iter().flatten().flatten();
+        signs.chain([self.started]).max().unwrap_or(self.started)
+    }
+
     /// The name of a peer for messages: as the mesh knows it, as it was when it was removed, or
     /// its id.
     pub(super) fn name(&self, peer: PeerId) -> String {
@@ -49,8 +68,8 @@ impl Node {
             return known.name.clone();
         }
         let mut removed = self.ledger.removed.iter();
-        match removed.find(|(owner, name)| owner.peer == peer && !name.is_empty()) {
-            Some((_, name)) => name.clone(),
+        match removed.find(|(owner, (name, _))| owner.peer == peer && !name.is_empty()) {
+            Some((_, (name, _))) => name.clone(),
             None => alloc::format!("{}", peer.short()),
         }
     }
@@ -90,7 +109,7 @@ impl Node {
         let named: BTreeSet<PeerId> = members.iter().map(|member| member.peer).collect();
         for (peer, known) in &mut self.peers {
             if !named.contains(peer) {
-                known.is_reachable = false;
+                known.note_reach(false, self.now);
                 known.is_neighbour = false;
                 known.reachable_since = None;
             }
@@ -116,7 +135,7 @@ impl Node {
             _ => member.reachable.then_some(now),
         };
         let is_new = member.reachable && !known.is_reachable;
-        known.is_reachable = member.reachable;
+        known.note_reach(member.reachable, now);
         if is_new {
             self.send_digest(member.peer);
         }

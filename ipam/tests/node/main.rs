@@ -3,4 +3,5 @@
 mod random;
 mod stories;
 mod stories_reform;
+mod stories_return;
 mod world;

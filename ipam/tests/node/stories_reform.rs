@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rmesh_ipam::{Answer, Found, Request};
+use rmesh_ipam::{Answer, Request};
 
 use crate::stories::settled;
-use crate::world::{World, ip, ms, secs};
+use crate::world::{CURRENT, World, ip, ms, secs};
 
 const POOL: &str = "10.32.0.0/16";
 
@@ -39,7 +39,7 @@ fn who_answered_a_reform_acknowledges_and_counts_nothing_before_it() {
     world.run(ms(600));
     world.groups[*reformer] = 1;
     for at in dead {
-        world.start(*at, Found::Current);
+        world.start(*at, CURRENT);
     }
     let reformed = |world: &World| world.witnesses(*reformer) == 1;
     assert!(world.wait(secs(3), reformed));

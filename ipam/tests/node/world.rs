@@ -16,6 +16,11 @@ const MESH_EVERY: Duration = Duration::from_millis(50);
 /// Steps without time going on that are too many.
 const TURNS_MAX: u32 = 100_000;
 
+/// The disk is the one the token speaks of; [`World::start`] says for how long the daemon was away.
+pub(crate) const CURRENT: Found = Found::Current {
+    down_for: Duration::ZERO,
+};
+
 pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
@@ -63,6 +68,7 @@ pub(crate) struct Host {
     pub(crate) claimed: Vec<IpAddr>,
     clock: Duration,
     lives: u64,
+    killed: Instant,
 }
 
 impl Host {
@@ -135,6 +141,7 @@ impl World {
             claimed: Vec::new(),
             clock: Duration::from_secs(dice.roll(1_000_000)),
             lives: 0,
+            killed: Instant::ZERO,
         };
         let hosts = (0..count).map(host).collect();
         World {
@@ -177,6 +184,11 @@ impl World {
 
     /// Starts a daemon from what is on its disk.
     pub(crate) fn start(&mut self, at: usize, found: Found) {
+        let down_for = self.now.since(self.hosts[at].killed);
+        let found = match found {
+            Found::Current { .. } => Found::Current { down_for },
+            other => other,
+        };
         self.trace(|| {
             format!(
                 "host{at} starts {found:?}, {} entries",
@@ -223,7 +235,12 @@ impl World {
     pub(crate) fn kill(&mut self, at: usize) {
         self.trace(|| format!("host{at} is killed"));
         let kept = self.dice.below(self.hosts[at].writing.len() + 1);
+        let now = self.now;
         let host = &mut self.hosts[at];
+        // Who was not sure yet is as if it had stayed away.
+        if host.node.as_ref().is_none_or(|node| !node.is_fenced()) {
+            host.killed = now;
+        }
         host.node = None;
         for (_, _, bytes) in host.writing.drain(..).take(kept) {
             host.disk.push(bytes);
