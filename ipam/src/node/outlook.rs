@@ -27,7 +27,7 @@ impl Node {
             pools: pools.map(|pool| self.pool_use(pool, now)).collect(),
             holds: holds.collect(),
             removed: removed
-                .map(|(owner, name)| (owner.peer, name.clone()))
+                .map(|(owner, (name, _))| (owner.peer, name.clone()))
                 .collect(),
             others: others.map(|ring| self.other_ring(ring)).collect(),
             disputed: self.disputes.ranges().collect(),
