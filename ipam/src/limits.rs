@@ -60,8 +60,8 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 pub const YIELD_MIN: Duration = Duration::from_millis(100);
 /// One digest to one random neighbour in about this time.
 pub const DIGEST_EVERY: Duration = Duration::from_secs(5);
-/// A daemon that was away for less than this cannot have been removed meanwhile, and goes on at
-/// once.
+/// A daemon that was away for less than this, and was not cut off before, cannot have been removed
+/// meanwhile but by force: it goes on at once.
 pub const REMOVAL_SILENCE: Duration = Duration::from_secs(10);
 /// How much longer than that a peer has to be silent before it is removed: what its last sign of
 /// life and the news of its return may take.
