@@ -14,7 +14,8 @@ pub(crate) use view::{
     AddressState, AddressView, CheckView, Count, Difference, IpamView, PoolView, WitnessView,
 };
 #[cfg(test)]
-pub(crate) use view::{ConflictView, HoldView, OtherRingView, OwnerView, PendingView, RefusedView};
+pub(crate) use view::{ConflictView, OwnerView};
+pub(crate) use view::{HoldView, OtherRingView, PendingView, RefusedView};
 
 use std::sync::Arc;
 

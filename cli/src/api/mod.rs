@@ -22,7 +22,8 @@ pub(crate) use ipam::{
     WitnessView,
 };
 #[cfg(test)]
-pub(crate) use ipam::{ConflictView, HoldView, OtherRingView, OwnerView, PendingView, RefusedView};
+pub(crate) use ipam::{ConflictView, OwnerView};
+pub(crate) use ipam::{HoldView, OtherRingView, PendingView, RefusedView};
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]

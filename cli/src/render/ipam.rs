@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::short;
 use super::table::{or_dash, table, text};
-use crate::api::{AddressState, AddressView, CheckView, IpamView, PoolView, RemoveReply};
+use crate::api::{
+    AddressState, AddressView, CheckView, HoldView, IpamView, OtherRingView, PendingView, PoolView,
+    RefusedView, RemoveReply,
+};
 use crate::duration;
 
 /// Lines of one kind that are shown; `--json` has them all.
@@ -115,84 +118,17 @@ fn owners(pools: &[PoolView]) -> String {
 
 /// What is not well, what is going on, and what helps.
 fn troubles(page: &mut String, view: &IpamView) {
-    let mut items = Vec::new();
-    let pending = view.pending.iter();
-    items.push((
-        "pending",
-        pending
-            .map(|p| {
-                format!(
-                    "{} of {}: its owner has not granted it yet",
-                    p.address, p.container
-                )
-            })
-            .collect::<Vec<_>>(),
-    ));
-    let held = view.held.iter();
-    items.push((
-        "held",
-        held.map(|hold| {
-            let left = duration::age(Duration::from_millis(hold.ends_in_ms));
-            format!(
-                "{} for {} ({}), for {left} yet",
-                hold.addresses,
-                hold.name,
-                short(&hold.peer)
-            )
-        })
-        .collect(),
-    ));
-    let others = view.others.iter();
-    items.push((
-        "other ring",
-        others
-            .map(|other| {
-                format!(
-                    "{} with {}: {} addresses in use there, {} here, {} in both",
-                    other.ring,
-                    other.members.join(", "),
-                    other.live_there,
-                    other.live_here,
-                    other.conflicts.len()
-                )
-            })
-            .collect(),
-    ));
-    items.push((
-        "conflict",
-        view.others
-            .iter()
-            .flat_map(|other| &other.conflicts)
-            .map(|c| {
-                format!(
-                    "{} of {} here, and on {} ({})",
-                    c.address,
-                    c.container,
-                    c.name,
-                    short(&c.peer)
-                )
-            })
-            .collect(),
-    ));
-    items.push(("disputed", view.disputed.clone()));
-    items.push((
-        "refused",
-        view.refused
-            .iter()
-            .map(|refused| {
-                format!(
-                    "{} messages of {} ({}): {}",
-                    refused.count,
-                    refused.name,
-                    short(&refused.peer),
-                    refused.reason
-                )
-            })
-            .collect(),
-    ));
-    items.push(("waiting", view.waiting.clone()));
-    items.push(("ledger", view.aside.iter().cloned().collect()));
-    items.push(("to do", view.advice.clone()));
+    let items = [
+        ("pending", view.pending.iter().map(pending).collect()),
+        ("held", view.held.iter().map(held).collect()),
+        ("other ring", view.others.iter().map(other_ring).collect()),
+        ("conflict", view.others.iter().flat_map(conflicts).collect()),
+        ("disputed", view.disputed.clone()),
+        ("refused", view.refused.iter().map(refused).collect()),
+        ("waiting", view.waiting.clone()),
+        ("ledger", view.aside.iter().cloned().collect::<Vec<_>>()),
+        ("to do", view.advice.clone()),
+    ];
     if items.iter().any(|(_, lines)| !lines.is_empty()) {
         page.push('\n');
     }
@@ -204,6 +140,51 @@ fn troubles(page: &mut String, view: &IpamView) {
             let _ = writeln!(page, "{label:<12}and {more} more: see --json");
         }
     }
+}
+
+fn pending(pending: &PendingView) -> String {
+    format!(
+        "{} of {}: its owner has not granted it yet",
+        pending.address, pending.container
+    )
+}
+
+fn held(hold: &HoldView) -> String {
+    let left = duration::age(Duration::from_millis(hold.ends_in_ms));
+    let peer = short(&hold.peer);
+    format!(
+        "{} for {} ({peer}), for {left} yet",
+        hold.addresses, hold.name
+    )
+}
+
+fn other_ring(other: &OtherRingView) -> String {
+    format!(
+        "{} with {}: {} addresses in use there, {} here, {} in both",
+        other.ring,
+        other.members.join(", "),
+        other.live_there,
+        other.live_here,
+        other.conflicts.len()
+    )
+}
+
+fn conflicts(other: &OtherRingView) -> impl Iterator<Item = String> {
+    other.conflicts.iter().map(|conflict| {
+        let peer = short(&conflict.peer);
+        format!(
+            "{} of {} here, and on {} ({peer})",
+            conflict.address, conflict.container, conflict.name
+        )
+    })
+}
+
+fn refused(refused: &RefusedView) -> String {
+    let peer = short(&refused.peer);
+    format!(
+        "{} messages of {} ({peer}): {}",
+        refused.count, refused.name, refused.reason
+    )
 }
 
 /// `rmesh ipam ls`.

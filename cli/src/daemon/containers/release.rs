@@ -108,8 +108,8 @@ impl Containers {
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
         for (address, key) in &wanted.allocated {
-            let attached = snapshot.attachments.iter();
-            let attached = attached.filter(|a| Self::key(a) == *key).cloned().next();
+            let mut attached = snapshot.attachments.iter();
+            let attached = attached.find(|a| Self::key(a) == *key).cloned();
             self.refuse_if_carried(&wanted.what, *address, key, attached)
                 .await?;
         }
