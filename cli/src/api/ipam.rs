@@ -10,12 +10,12 @@ pub(crate) use body::{
     AdoptBody, AdoptReply, ClaimBody, ClaimReply, ReleaseBody, ReleaseReply, RemoveBody,
     RemoveReply,
 };
-pub(crate) use view::{
-    AddressState, AddressView, CheckView, Count, Difference, IpamView, PoolView, WitnessView,
-};
 #[cfg(test)]
-pub(crate) use view::{ConflictView, OwnerView};
-pub(crate) use view::{HoldView, OtherRingView, PendingView, RefusedView};
+pub(crate) use view::OwnerView;
+pub(crate) use view::{
+    AddressState, AddressView, CheckView, ConflictView, Count, Difference, HoldView, IpamView,
+    OtherRingView, PendingView, PoolView, RefusedView, WitnessView,
+};
 
 use std::sync::Arc;
 

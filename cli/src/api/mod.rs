@@ -16,14 +16,13 @@ pub(crate) use body::{
 };
 #[cfg(test)]
 pub(crate) use convert::samples;
-pub(crate) use ipam::{
-    AddressState, AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply, Count,
-    Difference, IpamView, PoolView, ReleaseBody, ReleaseReply, RemoveBody, RemoveReply,
-    WitnessView,
-};
 #[cfg(test)]
-pub(crate) use ipam::{ConflictView, OwnerView};
-pub(crate) use ipam::{HoldView, OtherRingView, PendingView, RefusedView};
+pub(crate) use ipam::OwnerView;
+pub(crate) use ipam::{
+    AddressState, AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply,
+    ConflictView, Count, Difference, HoldView, IpamView, OtherRingView, PendingView, PoolView,
+    RefusedView, ReleaseBody, ReleaseReply, RemoveBody, RemoveReply, WitnessView,
+};
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::short;
 use super::table::{or_dash, table, text};
 use crate::api::{
-    AddressState, AddressView, CheckView, HoldView, IpamView, OtherRingView, PendingView, PoolView,
-    RefusedView, RemoveReply,
+    AddressState, AddressView, CheckView, ConflictView, HoldView, IpamView, OtherRingView,
+    PendingView, PoolView, RefusedView, RemoveReply, WitnessView,
 };
 use crate::duration;
 
@@ -39,7 +39,7 @@ pub(crate) fn ipam_status(view: &IpamView) -> String {
 }
 
 fn witnesses(view: &IpamView) -> String {
-    let name = |w: &crate::api::WitnessView| match w.reachable {
+    let name = |w: &WitnessView| match w.reachable {
         true => w.name.clone(),
         false => format!("{} (does not answer)", w.name),
     };
@@ -119,14 +119,14 @@ fn owners(pools: &[PoolView]) -> String {
 /// What is not well, what is going on, and what helps.
 fn troubles(page: &mut String, view: &IpamView) {
     let items = [
-        ("pending", view.pending.iter().map(pending).collect()),
-        ("held", view.held.iter().map(held).collect()),
-        ("other ring", view.others.iter().map(other_ring).collect()),
-        ("conflict", view.others.iter().flat_map(conflicts).collect()),
+        ("pending", pending(view)),
+        ("held", held(view)),
+        ("other ring", other_rings(view)),
+        ("conflict", conflicts(view)),
         ("disputed", view.disputed.clone()),
-        ("refused", view.refused.iter().map(refused).collect()),
+        ("refused", refused(view)),
         ("waiting", view.waiting.clone()),
-        ("ledger", view.aside.iter().cloned().collect::<Vec<_>>()),
+        ("ledger", view.aside.iter().cloned().collect()),
         ("to do", view.advice.clone()),
     ];
     if items.iter().any(|(_, lines)| !lines.is_empty()) {
@@ -142,49 +142,61 @@ fn troubles(page: &mut String, view: &IpamView) {
     }
 }
 
-fn pending(pending: &PendingView) -> String {
-    format!(
-        "{} of {}: its owner has not granted it yet",
-        pending.address, pending.container
-    )
-}
-
-fn held(hold: &HoldView) -> String {
-    let left = duration::age(Duration::from_millis(hold.ends_in_ms));
-    let peer = short(&hold.peer);
-    format!(
-        "{} for {} ({peer}), for {left} yet",
-        hold.addresses, hold.name
-    )
-}
-
-fn other_ring(other: &OtherRingView) -> String {
-    format!(
-        "{} with {}: {} addresses in use there, {} here, {} in both",
-        other.ring,
-        other.members.join(", "),
-        other.live_there,
-        other.live_here,
-        other.conflicts.len()
-    )
-}
-
-fn conflicts(other: &OtherRingView) -> impl Iterator<Item = String> {
-    other.conflicts.iter().map(|conflict| {
-        let peer = short(&conflict.peer);
+fn pending(view: &IpamView) -> Vec<String> {
+    let pending = view.pending.iter();
+    let line = |p: &PendingView| {
         format!(
-            "{} of {} here, and on {} ({peer})",
-            conflict.address, conflict.container, conflict.name
+            "{} of {}: its owner has not granted it yet",
+            p.address, p.container
         )
-    })
+    };
+    pending.map(line).collect()
 }
 
-fn refused(refused: &RefusedView) -> String {
-    let peer = short(&refused.peer);
-    format!(
-        "{} messages of {} ({peer}): {}",
-        refused.count, refused.name, refused.reason
-    )
+fn held(view: &IpamView) -> Vec<String> {
+    let line = |hold: &HoldView| {
+        let left = duration::age(Duration::from_millis(hold.ends_in_ms));
+        let (name, id) = (&hold.name, short(&hold.peer));
+        format!("{} for {name} ({id}), for {left} yet", hold.addresses)
+    };
+    view.held.iter().map(line).collect()
+}
+
+fn other_rings(view: &IpamView) -> Vec<String> {
+    let line = |other: &OtherRingView| {
+        format!(
+            "{} with {}: {} addresses in use there, {} here, {} in both",
+            other.ring,
+            other.members.join(", "),
+            other.live_there,
+            other.live_here,
+            other.conflicts.len()
+        )
+    };
+    view.others.iter().map(line).collect()
+}
+
+fn conflicts(view: &IpamView) -> Vec<String> {
+    let conflicts = view.others.iter().flat_map(|other| &other.conflicts);
+    let line = |c: &ConflictView| {
+        let (name, id) = (&c.name, short(&c.peer));
+        format!(
+            "{} of {} here, and on {name} ({id})",
+            c.address, c.container
+        )
+    };
+    conflicts.map(line).collect()
+}
+
+fn refused(view: &IpamView) -> Vec<String> {
+    let line = |refused: &RefusedView| {
+        let (name, id) = (&refused.name, short(&refused.peer));
+        format!(
+            "{} messages of {name} ({id}): {}",
+            refused.count, refused.reason
+        )
+    };
+    view.refused.iter().map(line).collect()
 }
 
 /// `rmesh ipam ls`.

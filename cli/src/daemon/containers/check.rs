@@ -192,7 +192,8 @@ fn of_container(evidence: &Evidence, one: &Looked, found: &mut Vec<Difference>) 
 }
 
 fn of_ledger(evidence: &Evidence, address: IpAddr, key: &str, found: &mut Vec<Difference>) {
-    let mut attached = evidence.looked.iter().map(|one| &one.attachment);
+    let attached = evidence.looked.iter();
+    let mut attached = attached.map(|one| &one.attachment);
     let attached = attached.find(|a| Containers::key(a) == key);
     let mut say = |what: String, todo: String| {
         found.push(Difference {

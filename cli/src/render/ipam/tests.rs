@@ -1,8 +1,5 @@
 use super::*;
-use crate::api::{
-    ConflictView, Count, Difference, HoldView, OtherRingView, OwnerView, PendingView, RefusedView,
-    WitnessView,
-};
+use crate::api::{Count, Difference, OwnerView};
 
 fn owner(name: &str, reachable: bool, addresses: u128, share_per_mille: u16) -> OwnerView {
     OwnerView {
