@@ -10,7 +10,8 @@ use rmesh_ipam::{Answer, Found, Founding, Request, RequestId, usable};
 
 use rmesh_wire::Instant;
 
-use crate::world::{CURRENT, Dice, World, allocate, ms, pool, secs};
+use crate::dice::Dice;
+use crate::world::{CURRENT, World, allocate, ms, pool, secs};
 
 const POOL: &str = "10.32.0.0/25";
 const HOSTS: usize = 5;

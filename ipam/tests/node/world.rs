@@ -11,6 +11,8 @@ use rmesh_ipam::{
 };
 use rmesh_wire::{Instant, PeerId};
 
+use crate::dice::Dice;
+
 /// Members and announcements are told this often.
 const MESH_EVERY: Duration = Duration::from_millis(50);
 /// Steps without time going on that are too many.
@@ -27,28 +29,6 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 
 pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// SplitMix64.
-#[derive(Clone)]
-pub(crate) struct Dice(pub u64);
-
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides.max(1)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.roll(bound as u64) as usize
-    }
-
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.roll(100) < chance
-    }
 }
 
 /// One host: its disk, its containers, and the node while the daemon runs.
