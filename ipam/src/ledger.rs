@@ -239,10 +239,29 @@ impl Ledger {
             self.space.own(news.range);
         } else {
             self.space.disown(news.range);
+            self.end_holds_for(news.cell.owner, news.range);
         }
         let done: Vec<Range> = self.granted.gaps(news.range).collect();
         for range in done {
             self.space.end_grant(range);
+        }
+    }
+
+    /// A removed peer that came back as a new owner has its addresses again: whoever held them, as two
+    /// that removed it at once both did, holds them no longer.
+    fn end_holds_for(&mut self, owner: OwnerId, range: Range) {
+        if self.removed.contains_key(&owner) {
+            return;
+        }
+        let held = self
+            .space
+            .held()
+            .filter(|(_, hold)| hold.peer == owner.peer);
+        let ended: Vec<Range> = held
+            .filter_map(|(held, _)| held.intersect(&range))
+            .collect();
+        for range in ended {
+            self.space.end_hold(range);
         }
     }
 
