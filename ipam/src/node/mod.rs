@@ -27,6 +27,7 @@ mod founding;
 mod gate;
 mod gossip;
 mod grant;
+mod inspect;
 mod install;
 mod learn;
 mod peer;
@@ -37,6 +38,8 @@ mod report;
 mod request;
 mod succession;
 mod witness;
+
+pub use inspect::describe;
 
 use gate::Gate;
 use peer::Peer;
