@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
+use crate::secret_word::SecretWord;
 
 /// Where the daemon's socket is.
 const RUN_DIR_DEFAULT: &str = "/run/rmesh";
@@ -76,6 +77,7 @@ pub(crate) enum Verb {
     /// Stop the router; containers keep their interfaces and local traffic
     #[command(after_help = "Example:\n  sudo rmesh stop && sudo rmesh launch    # restart")]
     Stop,
+    Reset(ResetArgs),
     /// Connect to further peers, now and after every restart
     Connect(ConnectArgs),
     Forget(ForgetArgs),
@@ -152,7 +154,7 @@ pub(crate) struct LaunchArgs {
         hide_env_values = true,
         conflicts_with = "secret_file"
     )]
-    pub(crate) secret: Option<String>,
+    pub(crate) secret: Option<SecretWord>,
     /// File with the mesh secret that only its owner can read; `-` reads standard input
     #[arg(long, env = "RMESH_SECRET_FILE")]
     pub(crate) secret_file: Option<PathBuf>,
@@ -216,6 +218,28 @@ pub(crate) struct ForgetArgs {
     /// As given to `launch` or `connect`, or a peer's name or at least 6 digits of its id
     #[arg(value_name = "PEER", required = true)]
     pub(crate) peers: Vec<String>,
+}
+
+/// `rmesh reset`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Remove every trace of rmesh from this host",
+    long_about = "Removes every trace of rmesh from this host: ends the daemon, takes the \
+        containers' interfaces and the bridge away, and removes identity, secret, all other state \
+        and the log. What lies in the folders and is not rmesh's stays and is named.\n\n\
+        Refuses while the daemon runs or containers are attached, and names what would be lost, \
+        unless --force is given. Doing it again, after a crash, or with damaged files is fine.\n\n\
+        The secret goes too: if this is the last host of its mesh, keep what `rmesh secret` prints.",
+    after_help = "Examples:\n  \
+        sudo rmesh stop && sudo rmesh reset    # refused if containers are still attached\n  \
+        sudo rmesh reset --force\n  \
+        sudo systemctl disable --now rmesh && sudo rmesh reset --force"
+)]
+pub(crate) struct ResetArgs {
+    /// Also while the daemon runs or containers are attached
+    #[arg(long, env = "RMESH_FORCE", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) force: bool,
 }
 
 /// `rmesh attach`.

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod daemon;
 mod demo;
+pub mod disk;
 mod duration;
 mod failure;
 #[cfg(feature = "fuzzing")]
@@ -15,8 +16,12 @@ pub mod fuzz;
 mod logging;
 mod metrics;
 mod peer_address;
+#[cfg(test)]
+mod power_cut;
 mod render;
 mod report;
+mod reset;
+mod secret_word;
 mod state;
 
 use std::process::ExitCode;

@@ -208,7 +208,7 @@ pub enum Refusal {
     Reserved(IpAddr),
     /// Nothing free could be had in time.
     #[error(
-        "no free address: {why} (tried {tried:?}); add a pool, or run rmesh rmpeer if they are gone"
+        "no free address: {why} (tried {:.1} s); add a pool, or run rmesh rmpeer if they are gone", tried.as_secs_f64()
     )]
     NoFree {
         /// Who was asked and what they answered.
@@ -218,7 +218,7 @@ pub enum Refusal {
     },
     /// The owner of an exact address could not be won over in time.
     #[error(
-        "{address} cannot be had: {why} (tried {tried:?}); choose another address, or run rmesh rmpeer if the owner is gone"
+        "{address} cannot be had: {why} (tried {:.1} s); choose another address, or run rmesh rmpeer if the owner is gone", tried.as_secs_f64()
     )]
     NotGranted {
         /// The address.
@@ -298,7 +298,7 @@ pub struct Report {
     pub setup: Option<Setup>,
     /// Witnesses that may be lost before the majority is.
     pub spare_witnesses: usize,
-    /// Whether a majority of the witnesses is reachable.
+    /// Whether a majority of the witnesses is there and acts, as far as they have said.
     pub has_majority: bool,
     /// Witnesses that are reachable, this peer included.
     pub reachable_witnesses: usize,

@@ -17,7 +17,7 @@ use crate::runs::RunMap;
 use crate::setup::{Ballot, RingId, Setup, Stamp};
 use crate::space::{Hold, Space};
 
-/// What this peer has written to its disk, as state. Fields change by [`Ledger::apply`] only.
+/// What this peer has written to its disk, as state.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Whose it is.
@@ -169,11 +169,12 @@ impl Ledger {
     }
 
     fn begin(&mut self, incarnation: u64) {
-        if self.incarnation != incarnation {
-            self.space.disown(Range::ALL);
-        }
-        self.space.end_grant(Range::ALL);
         self.incarnation = incarnation;
+        self.space.disown(Range::ALL);
+        self.space.end_grant(Range::ALL);
+        for run in self.ring.owned_by(self.owner()) {
+            self.space.own(run.range);
+        }
         self.installed = false;
         self.setup_promised = None;
         self.setup_accepted = None;
@@ -234,7 +235,9 @@ impl Ledger {
     fn grant(&mut self, runs: &[Run]) {
         raise(&mut self.granted, &self.ring, runs);
         for run in runs {
-            self.space.begin_grant(run.range);
+            for (range, _) in self.granted.within(run.range) {
+                self.space.begin_grant(range);
+            }
         }
     }
 
@@ -366,3 +369,6 @@ pub(crate) fn cells(map: &RunMap<Cell>) -> impl Iterator<Item = Run> {
 fn lists(runs: impl Iterator<Item = Run>) -> impl Iterator<Item = Runs> {
     Runs::lists(runs, usize::MAX).into_iter()
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ pub const RANGES_MAX: usize = 16;
 pub const PROMISES_MAX: usize = 8;
 /// Addresses of a removed peer that travel in one message.
 pub const ADDRESSES_MAX: usize = 16;
+/// How long everybody has to tell what a removed peer announced.
+pub const HEARSAY_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest key of a container, in bytes.
 pub const CONTAINER_LEN_MAX: usize = 255;
 /// Longest name of a peer that is kept, in bytes.

@@ -186,6 +186,17 @@ pub(crate) enum Body {
         /// What the removed peer last announced there; `None`: it is not known.
         announced: Option<Bounded<u128, ADDRESSES_MAX>>,
     },
+    /// What did that peer last announce, from that address on?
+    AskAnnounced {
+        peer: PeerId,
+        from: u128,
+    },
+    /// It announced these, and more from `next` on.
+    Announced {
+        peer: PeerId,
+        addresses: Bounded<u128, ADDRESSES_MAX>,
+        next: Option<u128>,
+    },
     Read {
         id: u64,
         cells: Runs,

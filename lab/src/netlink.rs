@@ -18,6 +18,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
@@ -175,6 +176,47 @@ pub(crate) fn addresses(interface: &str) -> io::Result<Vec<IpNet>> {
         _ => None,
     };
     Ok(answers.into_iter().filter_map(of_interface).collect())
+}
+
+/// Links, addresses and routes, one a line, without counters and ages.
+pub(crate) fn describe() -> io::Result<Vec<String>> {
+    let mut lines: Vec<String> = links()?.map(describe_link).collect();
+    let every = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    for answer in request(every, NLM_F_DUMP)? {
+        if let RouteNetlinkMessage::NewAddress(message) = answer {
+            let index = message.header.index;
+            lines.push(format!(
+                "address {:?} of link {index}",
+                address_of(&message)
+            ));
+        }
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let routes = request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+        lines.extend(routes.into_iter().filter_map(describe_route));
+    }
+    Ok(lines)
+}
+
+fn describe_link(link: LinkMessage) -> String {
+    let tells = |attribute: &&LinkAttribute| {
+        use LinkAttribute::{Address, Controller, IfName, Mtu};
+        matches!(attribute, Address(_) | Controller(_) | IfName(_) | Mtu(_))
+    };
+    let told: Vec<_> = link.attributes.iter().filter(tells).collect();
+    let (index, flags) = (link.header.index, link.header.flags);
+    format!("link {index} {flags:?} {told:?}")
+}
+
+fn describe_route(answer: RouteNetlinkMessage) -> Option<String> {
+    let RouteNetlinkMessage::NewRoute(mut route) = answer else {
+        return None;
+    };
+    let ages = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::CacheInfo(_));
+    route.attributes.retain(|attribute| !ages(attribute));
+    Some(format!("route {:?} {:?}", route.header, route.attributes))
 }
 
 /// The index of an interface.

@@ -49,6 +49,15 @@ pub enum KernelError {
         /// The name.
         name: String,
     },
+    /// A bridge that rmesh did not make.
+    #[error(
+        "bridge {name} exists and was not made by rmesh; choose another name with --bridge, or \
+         remove it (`ip link delete {name}`)"
+    )]
+    NotOurBridge {
+        /// The name.
+        name: String,
+    },
     /// No kernel takes such an interface name.
     #[error(
         "{name:?} cannot name an interface: it takes 1 to 15 bytes without '/', ':', '%' or blanks"

@@ -1,9 +1,13 @@
 //! The proof: a simulator for the mesh core, and the words end-to-end tests are told in.
 
+pub mod bench;
+pub mod failing_disk;
 pub mod fuzz;
 pub mod hostile;
 pub mod idle;
+pub mod model;
 pub mod own_hosts;
+pub mod packets;
 pub mod scrape;
 pub mod sim;
 pub mod story;

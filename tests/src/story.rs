@@ -116,10 +116,15 @@ impl Story {
             .unwrap_or_else(|error| panic!("emulated link: {error}"))
     }
 
+    /// Where [`Story::file`] puts a file of that name.
+    pub fn file_path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
     /// A file only this test reads and writes.
     pub fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         use std::io::Write as _;
-        let path = self.scratch.path().join(name);
+        let path = self.file_path(name);
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(mode);
         let mut file = options.open(&path).expect("a writable temporary folder");

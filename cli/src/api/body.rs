@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::AttachmentView;
 use crate::failure::Failure;
@@ -85,7 +86,7 @@ pub(crate) struct ForgetReply {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SecretReply {
     /// The mesh secret in its `rmesh1-` form.
-    pub(crate) secret: String,
+    pub(crate) secret: Zeroizing<String>,
 }
 
 /// Answer to `POST /v1/stop`.

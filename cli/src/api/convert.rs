@@ -10,6 +10,7 @@ use super::view::{
 };
 use crate::daemon::Snapshot;
 use crate::duration::{micros, millis};
+use crate::state::aside_warning;
 
 /// The first page.
 pub(super) fn status(snapshot: &Snapshot) -> StatusView {
@@ -82,6 +83,8 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
             "the bridges of this host and of {name} are also connected outside the mesh; {done}"
         ));
     }
+    let moved = snapshot.moved_aside.iter();
+    warnings.extend(moved.map(|path| aside_warning(path)));
     let refused = report.counters.handshakes_refused;
     if refused > 0 {
         warnings.push(format!(
@@ -283,6 +286,7 @@ pub(crate) mod samples {
         Snapshot {
             report,
             attachments: vec![],
+            moved_aside: vec![],
             port: 6783,
             bridge: "rmesh".into(),
             mtu_bytes: 1328,

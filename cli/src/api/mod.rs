@@ -14,7 +14,7 @@ pub(crate) use body::{
 };
 #[cfg(test)]
 pub(crate) use convert::samples;
-pub(crate) use server::{Service, bind, router, socket_path};
+pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]
 pub(crate) use view::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};

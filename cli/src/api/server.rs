@@ -32,6 +32,8 @@ use crate::duration::LIMIT_MAX;
 use crate::failure::{Failure, FailureKind};
 use crate::metrics;
 
+/// Name of the socket in the run folder.
+pub(crate) const SOCKET: &str = "rmesh.sock";
 /// Requests answered at a time; beyond it they are refused.
 const REQUESTS_MAX: usize = 64;
 
@@ -52,7 +54,7 @@ type Body = Result<Bytes, BytesRejection>;
 
 /// Path of the socket.
 pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("rmesh.sock")
+    run_dir.join(SOCKET)
 }
 
 /// Opens the socket; only its owner can use it from the first moment.

@@ -25,6 +25,8 @@ const WHAT: &str = "cannot launch";
 const BACKGROUND_VARIABLE: &str = "RMESH_IN_BACKGROUND";
 /// Variables a daemon does not need and must not show in its environment.
 const SECRET_VARIABLES: [&str; 2] = ["RMESH_SECRET", "RMESH_SECRET_FILE"];
+const RENEWED: &str = "the identity of this host was missing, so it is a new peer of its mesh; the \
+                       old one, if it still shows, goes by itself";
 /// How often it is looked whether the daemon serves.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// A log longer than this, in bytes, is put aside at the next launch; one such is kept.
@@ -53,6 +55,9 @@ fn launch(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         return Err(Failure::failed(WHAT, why).todo("use sudo"));
     }
     let prepared = prepare(global, &args)?;
+    if prepared.renewed {
+        say(args.foreground, RENEWED);
+    }
     if !args.foreground {
         return in_background(global, &args, prepared);
     }
@@ -62,6 +67,14 @@ fn launch(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         return Err(Failure::failed(WHAT, cause));
     }
     in_foreground(global, args)
+}
+
+/// For the terminal of a launch, or the log of a daemon.
+pub(super) fn say(foreground: bool, warning: &str) {
+    match foreground {
+        true => tracing::warn!("{warning}"),
+        false => eprintln!("warning: {warning}"),
+    }
 }
 
 fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {

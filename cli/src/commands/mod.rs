@@ -14,6 +14,9 @@ mod status;
 mod stop;
 mod version;
 
+#[cfg(test)]
+pub(crate) use prepare::settle;
+
 use std::io::Write as _;
 
 use serde::Serialize;
@@ -22,6 +25,7 @@ use crate::args::{Arguments, Verb};
 use crate::demo;
 use crate::failure::Failure;
 use crate::report;
+use crate::reset;
 
 /// Runs one command.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -29,6 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match verb {
         Verb::Launch(args) => launch::run(&global, args),
         Verb::Stop => stop::run(&global),
+        Verb::Reset(args) => reset::run(&global, &args),
         Verb::Connect(args) => connect::run(&global, args),
         Verb::Forget(args) => forget::run(&global, args),
         Verb::Attach(args) => attach::run(&global, args),

@@ -5,23 +5,27 @@ use std::path::Path;
 use rmesh_gossip::crypto::{Key, secret};
 use zeroize::Zeroizing;
 
+use super::launch::say;
 use crate::args::{Global, LaunchArgs};
 use crate::daemon::TARGETS_MAX;
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, Lock, LockError, RUN_LOCK, STATE_LOCK, StateDir, StateError, make_folder, read_secret,
+    File, Lock, LockError, RUN_LOCK, STATE_LOCK, StateDir, StateError, lock_todo, make_folder,
+    read_secret,
 };
 
 const WHAT: &str = "cannot launch";
 
 /// What there is to say about it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     /// A new mesh was founded.
-    pub(super) founded: bool,
+    pub(crate) founded: bool,
+    /// A daemon has run here, but its identity is gone: this is a new peer.
+    pub(crate) renewed: bool,
     /// The secret was given as a passphrase.
-    pub(super) passphrase: bool,
+    pub(crate) passphrase: bool,
 }
 
 /// Settles the state in the folders; refuses while a daemon uses them.
@@ -31,12 +35,14 @@ pub(super) fn prepare(global: &Global, args: &LaunchArgs) -> Result<Prepared, Fa
     let state = StateDir::open(&global.state_dir).map_err(cannot)?;
     let _run = lock(&global.run_dir, RUN_LOCK)?;
     let _state = lock(&global.state_dir, STATE_LOCK)?;
+    state.recover().map_err(cannot)?;
     let given = given_secret(args)?;
     settle(&state, given, args)
 }
 
 fn cannot(error: StateError) -> Failure {
-    Failure::failed(WHAT, error)
+    let todo = error.todo();
+    Failure::failed(WHAT, error).todo(todo)
 }
 
 fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
@@ -48,29 +54,37 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
                  a second mesh use another --run-dir, --state-dir, --bridge and --port",
             )
         }
-        LockError::Refused { .. } => Failure::failed(WHAT, error).todo("use sudo"),
+        LockError::Refused { ref cause, .. } => {
+            let todo = lock_todo(cause);
+            Failure::failed(WHAT, error).todo(todo)
+        }
     })
 }
 
 fn given_secret(args: &LaunchArgs) -> Result<Option<Zeroizing<String>>, Failure> {
     match (&args.secret, &args.secret_file) {
-        (Some(text), _) => Ok(Some(Zeroizing::new(text.clone()))),
+        (Some(word), _) => Ok(Some(word.text())),
         (None, Some(path)) => read_secret(path).map(Some),
         (None, None) => Ok(None),
     }
 }
 
 /// Writes what is missing; changes nothing if it refuses.
-fn settle(
+///
+/// The order is what a power cut leaves in a sound state: who knows of peers joins them and founds
+/// nothing, and the identity, which makes a member, comes last.
+pub(crate) fn settle(
     state: &StateDir,
     given: Option<Zeroizing<String>>,
     args: &LaunchArgs,
 ) -> Result<Prepared, Failure> {
     let kept = state.secret().map_err(cannot)?;
     let identity = state.identity().map_err(cannot)?;
-    let fresh = kept.is_none() && identity.is_none();
+    let has_run = state.has(File::Boot).map_err(cannot)?;
+    let (peers, new_peers) = join_peers(state, args)?;
     let mut prepared = Prepared {
-        founded: fresh && args.peers.is_empty(),
+        founded: !has_run && peers.is_empty(),
+        renewed: has_run && identity.is_none(),
         passphrase: false,
     };
     let key = match (given, &kept) {
@@ -82,12 +96,16 @@ fn settle(
             parsed.into_key()
         }
         (None, Some(kept)) => kept.clone(),
-        (None, None) => without_secret(state, fresh, args)?,
+        (None, None) if !peers.is_empty() => return Err(no_secret()),
+        (None, None) if has_run || identity.is_some() => return Err(lost_secret(state)),
+        (None, None) => random_key()?,
     };
     if kept.as_ref().is_some_and(|kept| *kept != key) {
         return Err(other_secret(state));
     }
-    let peers = join_peers(state, args)?;
+    if new_peers {
+        state.save(File::Peers, &peers).map_err(cannot)?;
+    }
     if kept.is_none() {
         state.save_key(File::Secret, &key).map_err(cannot)?;
     }
@@ -96,51 +114,42 @@ fn settle(
             .save_key(File::Identity, &random_key()?)
             .map_err(cannot)?;
     }
-    if let Some(peers) = peers {
-        state.save(File::Peers, &peers).map_err(cannot)?;
-    }
     Ok(prepared)
 }
 
-/// No secret given, none kept: found a mesh, or refuse.
-fn without_secret(state: &StateDir, fresh: bool, args: &LaunchArgs) -> Result<Key, Failure> {
-    let todo = "on a member, `rmesh secret` prints it; copy it into a file of mode 0600 here and \
-                add --secret-file FILE";
-    if !args.peers.is_empty() {
-        let why = "a mesh with peers is joined with its secret, and none was given";
-        return Err(Failure::failed(WHAT, why).todo(todo));
-    }
-    if !fresh {
-        let why = format!(
-            "this host has been in a mesh, but its secret, {}, is missing; a new mesh is not \
-             founded where state exists",
-            state.path("secret").display()
-        );
-        return Err(Failure::failed(WHAT, why).todo(todo));
-    }
-    random_key()
+/// How to get the secret of a mesh.
+const FETCH_SECRET: &str = "on a member, `rmesh secret` prints it; copy it into a file of mode 0600 \
+                            here and add --secret-file FILE";
+
+fn no_secret() -> Failure {
+    let why = "a mesh with peers is joined with its secret, and none was given";
+    Failure::failed(WHAT, why).todo(FETCH_SECRET)
+}
+
+fn lost_secret(state: &StateDir) -> Failure {
+    let why = format!(
+        "this host has been in a mesh, but its secret, {}, is missing; a new mesh is not founded \
+         where state exists",
+        state.path("secret").display()
+    );
+    Failure::failed(WHAT, why).todo(FETCH_SECRET)
 }
 
 fn other_secret(state: &StateDir) -> Failure {
     let folder = state.path("");
     let folder = folder.display();
     let why = format!("this host belongs to a mesh with another secret (state in {folder})");
-    let todo = format!(
-        "leave out the secret to go on in that mesh; to leave it for good, remove {folder} and \
-         launch again"
-    );
+    let todo = "leave out the secret to go on in that mesh; to leave it for good: rmesh reset \
+                --force, then launch again";
     Failure::new(FailureKind::Conflict, WHAT, why).todo(todo)
 }
 
-/// The list to be remembered, if it is another than before.
-fn join_peers(state: &StateDir, args: &LaunchArgs) -> Result<Option<Vec<PeerAddress>>, Failure> {
+/// The list to be remembered, and whether it is another than before.
+fn join_peers(state: &StateDir, args: &LaunchArgs) -> Result<(Vec<PeerAddress>, bool), Failure> {
     let mut peers = match state.peers() {
         Ok(peers) => peers,
         Err(error @ StateError::MovedAside { .. }) => {
-            match args.foreground {
-                true => tracing::warn!("{error}; name the peers again"),
-                false => eprintln!("warning: {error}; name the peers again"),
-            }
+            say(args.foreground, &format!("{error}; name the peers again"));
             Vec::new()
         }
         Err(error) => return Err(cannot(error)),
@@ -156,7 +165,8 @@ fn join_peers(state: &StateDir, args: &LaunchArgs) -> Result<Option<Vec<PeerAddr
         let todo = "name a few: the others are found through them";
         return Err(Failure::new(FailureKind::Usage, WHAT, why).todo(todo));
     }
-    Ok((peers.len() > before).then_some(peers))
+    let changed = peers.len() > before;
+    Ok((peers, changed))
 }
 
 fn random_key() -> Result<Key, Failure> {
@@ -193,6 +203,9 @@ mod tests {
         let state = state(folder.path());
         let (secret, identity) = (state.secret().unwrap(), state.identity().unwrap());
         assert!(secret.is_some() && identity.is_some());
+        // Until a daemon has run, it is the same founding, perhaps after a power cut.
+        assert!(launch(folder.path(), "").unwrap().founded);
+        state.save(File::Boot, &1u64).unwrap();
         assert!(!launch(folder.path(), "").unwrap().founded);
         assert!(state.secret().unwrap() == secret && state.identity().unwrap() == identity);
     }
@@ -225,11 +238,11 @@ mod tests {
         launch(folder.path(), "").unwrap();
         let kept = state(folder.path()).secret().unwrap();
         let text = secret::format(kept.as_ref().unwrap());
-        launch(folder.path(), &format!("--secret {text}")).unwrap();
+        launch(folder.path(), &format!("--secret {}", *text)).unwrap();
         let other = secret::format(&Key([9; 32]));
-        let failure = launch(folder.path(), &format!("--secret {other}")).unwrap_err();
+        let failure = launch(folder.path(), &format!("--secret {}", *other)).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Conflict);
-        assert!(!failure.to_string().contains(&other), "{failure}");
+        assert!(!failure.to_string().contains(other.as_str()), "{failure}");
         assert!(state(folder.path()).secret().unwrap() == kept);
     }
 
@@ -240,6 +253,17 @@ mod tests {
         std::fs::remove_file(folder.path().join("state/secret")).unwrap();
         let failure = launch(folder.path(), "").unwrap_err();
         assert!(failure.why.contains("missing"), "{failure}");
+    }
+
+    #[test]
+    fn a_lost_identity_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        launch(folder.path(), "").unwrap();
+        let state = state(folder.path());
+        state.save(File::Boot, &1u64).unwrap();
+        assert!(!launch(folder.path(), "").unwrap().renewed);
+        std::fs::remove_file(folder.path().join("state/identity")).unwrap();
+        assert!(launch(folder.path(), "").unwrap().renewed);
     }
 
     #[test]

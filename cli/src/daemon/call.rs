@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
@@ -9,6 +10,7 @@ use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
@@ -42,7 +44,7 @@ pub(crate) enum Call {
     /// Containers were detached or have vanished.
     Detached(Vec<Attachment>, oneshot::Sender<Durable>),
     /// The mesh secret, as text.
-    Secret(oneshot::Sender<String>),
+    Secret(oneshot::Sender<Zeroizing<String>>),
     /// End.
     Stop,
 }
@@ -54,6 +56,8 @@ pub(crate) struct Snapshot {
     pub(crate) report: Report,
     /// Containers of this host.
     pub(crate) attachments: Vec<Attachment>,
+    /// Damaged state files that were moved aside, as found at the start.
+    pub(crate) moved_aside: Vec<PathBuf>,
     /// UDP port.
     pub(crate) port: u16,
     /// Name of the bridge.

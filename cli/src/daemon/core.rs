@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::api::Endpoint;
@@ -23,6 +24,8 @@ use crate::state::{File, Saver};
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
 /// Known addresses are saved at most this often.
 const HINTS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the mesh may wait for a raised boot counter to be durable; a peer is given up later.
+const BOOT_SAVE_LIMIT: Duration = Duration::from_millis(500);
 /// Addresses kept for the next life.
 const HINTS_MAX: usize = 64;
 /// A second way round counts for this long after it was last seen (three of its probes).
@@ -38,6 +41,7 @@ pub(super) struct Parts {
     pub(super) saver: Saver,
     pub(super) targets: Targets,
     pub(super) attachments: Vec<Attachment>,
+    pub(super) moved_aside: Vec<PathBuf>,
     pub(super) secret: Key,
     pub(super) bridge: String,
     pub(super) mtu_bytes: u16,
@@ -258,6 +262,7 @@ impl Core {
             joining,
             report,
             attachments: self.parts.attachments.clone(),
+            moved_aside: self.parts.moved_aside.clone(),
             port: self.parts.plane.port(),
             bridge: self.parts.bridge.clone(),
             mtu_bytes: self.parts.mtu_bytes,
@@ -289,7 +294,11 @@ impl Core {
             changed |= event == Event::ForwardingChanged;
             self.journal.log(&event, now);
             if let Event::BootRaised { counter } = event {
-                drop(self.parts.saver.save(File::Boot, &counter));
+                // Before anybody hears of it, or the next start might use it again.
+                let saver = &self.parts.saver;
+                if !saver.save_within(File::Boot, &counter, BOOT_SAVE_LIMIT) {
+                    tracing::error!("boot {counter} is not on disk after {BOOT_SAVE_LIMIT:?}");
+                }
             }
         }
         if changed {

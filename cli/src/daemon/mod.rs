@@ -7,6 +7,7 @@ mod core;
 mod journal;
 mod manager;
 mod ports;
+mod privileges;
 mod start;
 mod targets;
 mod turn;
@@ -23,6 +24,8 @@ pub(crate) use containers::Containers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use start::Options;
+#[cfg(test)]
+pub(crate) use start::{Remembered, remember};
 pub(crate) use targets::TARGETS_MAX;
 
 use crate::api;
@@ -35,6 +38,7 @@ const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Runs a daemon in this process until it is asked to stop.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    privileges::give_up(options.port)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

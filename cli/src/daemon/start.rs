@@ -14,6 +14,7 @@ use rmesh_router::{Inbound, Plane, PlaneOptions};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use zeroize::Zeroize as _;
 
 use super::call::{Call, Handle};
 use super::clock::Clock;
@@ -24,7 +25,8 @@ use super::targets::{Resolved, Targets};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, make_folder,
+    File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, aside_warning,
+    lock_todo, make_folder, owner,
 };
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
@@ -69,19 +71,21 @@ pub(super) struct Daemon {
     pub(super) handle: Handle,
     pub(super) containers: Arc<Containers>,
     pub(super) run_dir: PathBuf,
-    pub(super) bridge: String,
+    pub(super) bridge: Bridge,
     pub(super) bind: Vec<IpAddr>,
     pub(super) locks: [Lock; 2],
 }
 
 /// What was on disk.
-struct Remembered {
-    identity: Key,
-    secret: Key,
-    boot: Boot,
-    peers: Vec<PeerAddress>,
+pub(crate) struct Remembered {
+    pub(crate) identity: Key,
+    pub(crate) secret: Key,
+    pub(crate) boot: Boot,
+    pub(crate) peers: Vec<PeerAddress>,
     hints: Vec<SocketAddr>,
     attachments: Vec<Attachment>,
+    /// Damaged files that earlier starts or this one moved aside.
+    pub(crate) moved_aside: Vec<PathBuf>,
 }
 
 /// Opens everything.
@@ -90,18 +94,19 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     make_folder(&options.run_dir).map_err(|cause| {
         Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
     })?;
-    let state = StateDir::open(&options.state_dir).map_err(|e| cannot(&e))?;
+    let state = StateDir::open(&options.state_dir).map_err(refused)?;
     let locks = [
         lock(&options.run_dir, RUN_LOCK)?,
         lock(&options.state_dir, STATE_LOCK)?,
     ];
+    state.recover().map_err(refused)?;
     let mut remembered = remember(&state)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
     let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
     let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
     let (bridge, plane, inbound) = open_plane(&options)?;
-    let ports = KernelPorts(bridge);
+    let ports = KernelPorts(bridge.clone());
     remembered.attachments = still_present(&ports, remembered.attachments);
 
     let addresses = match options.bind.as_slice() {
@@ -114,6 +119,10 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let secret = remembered.secret.clone();
     let hints = std::mem::take(&mut remembered.hints);
     let attachments = std::mem::take(&mut remembered.attachments);
+    let moved_aside = std::mem::take(&mut remembered.moved_aside);
+    for path in &moved_aside {
+        tracing::warn!("{}", aside_warning(path));
+    }
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
     tracing::info!(
         "rmesh {} is {} ({}), UDP port {}",
@@ -129,6 +138,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         saver,
         targets,
         attachments,
+        moved_aside,
         secret,
         bridge: options.bridge.clone(),
         mtu_bytes: options.mtu_bytes,
@@ -147,7 +157,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         handle,
         containers,
         run_dir: options.run_dir,
-        bridge: options.bridge,
+        bridge,
         bind: options.bind,
         locks,
     })
@@ -160,36 +170,45 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
                 "rmesh connect PEER adds peers to it, rmesh stop ends it; or use another --run-dir \
                  and --state-dir"
             }
-            LockError::Refused { .. } => "run as root",
+            LockError::Refused { cause, .. } => lock_todo(cause),
         };
         Failure::new(FailureKind::Conflict, WHAT, error).todo(todo)
     })
 }
 
 /// Reads the state and makes this start's boot counter durable.
-fn remember(state: &StateDir) -> Result<Remembered, Failure> {
-    let cannot = |cause: StateError| Failure::failed(WHAT, cause);
+pub(crate) fn remember(state: &StateDir) -> Result<Remembered, Failure> {
     let missing = |name: &str| {
         Failure::failed(WHAT, format!("{} is missing", state.path(name).display()))
             .todo("launch again without --foreground to see what to do")
     };
-    let identity = state.identity().map_err(cannot)?;
-    let secret = state.secret().map_err(cannot)?;
+    let identity = state.identity().map_err(refused)?;
+    let identity = identity.ok_or_else(|| missing("identity"))?;
+    let secret = state.secret().map_err(refused)?;
+    let secret = secret.ok_or_else(|| missing("secret"))?;
     let counter = forgiven(state.boot())?.saturating_add(1);
-    state.save(File::Boot, &counter).map_err(cannot)?;
+    let (peers, hints) = (forgiven(state.peers())?, forgiven(state.hints())?);
+    let attachments = forgiven(state.attachments())?;
+    state.save(File::Boot, &counter).map_err(refused)?;
     let mut random = [0; 8];
     fill(&mut random)?;
     Ok(Remembered {
-        identity: identity.ok_or_else(|| missing("identity"))?,
-        secret: secret.ok_or_else(|| missing("secret"))?,
+        identity,
+        secret,
         boot: Boot {
             counter,
             random: u64::from_be_bytes(random),
         },
-        peers: forgiven(state.peers())?,
-        hints: forgiven(state.hints())?,
-        attachments: forgiven(state.attachments())?,
+        peers,
+        hints,
+        attachments,
+        moved_aside: state.aside().map_err(refused)?,
     })
+}
+
+fn refused(cause: StateError) -> Failure {
+    let todo = cause.todo();
+    Failure::failed(WHAT, cause).todo(todo)
 }
 
 /// Goes on without a damaged file that has been moved aside.
@@ -200,7 +219,7 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
             tracing::error!("{error}; going on without it");
             Ok(T::default())
         }
-        Err(error) => Err(Failure::failed(WHAT, error)),
+        Err(error) => Err(refused(error)),
     }
 }
 
@@ -221,7 +240,9 @@ fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attac
 /// The bridge, and the data plane as its port.
 fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes).map_err(|e| cannot(&e))?;
+    let owner = owner(&options.state_dir);
+    let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes, &owner);
+    let bridge = bridge.map_err(|e| cannot(&e))?;
     let (inbox, inbound) = mpsc::channel(INBOUND_MAX);
     let plane = Plane::start(plane_options(options), inbox).map_err(|e| cannot(&e))?;
     if let Some(note) = plane.note() {
@@ -261,6 +282,7 @@ fn make_mesh(
         mtu_bytes: options.mtu_bytes,
         advertise: options.advertise.clone(),
     };
+    seed.zeroize();
     let mesh = Mesh::new(config, Box::new(RealCrypto::new()), clock.now());
     Ok(match options.rekey_after {
         Some(age) => mesh.with_rekey_after(age),

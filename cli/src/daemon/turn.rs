@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmesh_router::kernel::local_addresses;
+use rmesh_router::kernel::{Bridge, local_addresses};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::manager::Manager;
@@ -20,12 +20,18 @@ const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether containers are kept from the host's ports: who loads a ruleset of
+/// nftables usually removes all others first.
+const GUARD_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Serves until a call asks to stop.
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
     let mut sample = interval(SAMPLE_INTERVAL);
     sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut guard = interval(GUARD_INTERVAL);
+    guard.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut look_again: Option<Instant> = None;
     while !daemon.core.is_stopping() {
         let wait = daemon.core.time_left().unwrap_or(SLEEP_MAX);
@@ -47,6 +53,7 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
                 daemon.core.handle_second();
                 manager.alive();
             }
+            _ = guard.tick() => see_to_guard(&daemon.bridge),
             Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
@@ -66,6 +73,20 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
     }
 }
 
+/// Keeps containers from the host's ports, outside this thread.
+fn see_to_guard(bridge: &Bridge) {
+    let bridge = bridge.clone();
+    tokio::task::spawn_blocking(move || match bridge.guard() {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!(
+            "somebody removed the nftables table that keeps containers from this host's ports; it \
+             is there again"
+        ),
+        // It was said at the start.
+        Err(error) => tracing::debug!("{error}"),
+    });
+}
+
 /// Looks at this host's addresses and containers, outside this thread.
 fn look(daemon: &Daemon) {
     let containers = Arc::clone(&daemon.containers);
@@ -79,7 +100,7 @@ fn look(daemon: &Daemon) {
         return;
     }
     let (bridge, found) = (daemon.bridge.clone(), daemon.addresses.0.clone());
-    tokio::task::spawn_blocking(move || match local_addresses(&bridge) {
+    tokio::task::spawn_blocking(move || match local_addresses(bridge.name()) {
         // If the last look has not been taken in yet, the next one comes with the next change.
         Ok(addresses) => drop(found.blocking_send(addresses)),
         Err(error) => tracing::warn!("{error}"),

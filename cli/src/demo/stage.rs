@@ -264,7 +264,7 @@ fn write_secret(folder: &Path) -> Result<PathBuf, Failure> {
             .create_new(true)
             .mode(0o600)
             .open(&path)?;
-        writeln!(file, "{}", secret::generate(&random))
+        writeln!(file, "{}", *secret::generate(&random))
     };
     write().map_err(|cause| Failure::failed("cannot write the demo's secret", cause))?;
     Ok(path)

@@ -31,7 +31,7 @@ impl Redactor {
             let _ = write!(hex, "{byte:02x}");
         }
         self.add_text(&hex);
-        let text = Zeroizing::new(secret::format(key));
+        let text = secret::format(key);
         let base32 = text.strip_prefix(SECRET_PREFIX).unwrap_or(&text);
         self.add_text(base32);
         let base64 = base64(&key.0);

@@ -4,14 +4,15 @@
 //! 16 bytes of the SHA-256 hash of name, version and JSON, so that a torn or damaged file, or one
 //! under another's name, is noticed.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::disk::Disk;
 
 /// Version of the form.
 const VERSION: u32 = 1;
@@ -19,6 +20,8 @@ const VERSION: u32 = 1;
 const FILE_LEN_MAX: u64 = 4 << 20;
 /// Damaged files kept aside under one name; beyond it the last is overwritten.
 const ASIDE_MAX: u32 = 100;
+/// What follows a file's name when it was moved aside, before the number.
+const ASIDE: &str = ".corrupt-";
 
 /// The files of the state folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +84,8 @@ pub(crate) enum StateError {
     /// The system refused to read.
     #[error("cannot read {}: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
-    /// The system refused to write; the old content is still there.
+    /// The system refused to write. The old content is there, or, if only the folder could not be
+    /// brought to disk, the new one for now.
     #[error("cannot write {}: {cause}", path.display())]
     Write { path: PathBuf, cause: io::Error },
     /// A damaged file without which the daemon does not start; it was left alone.
@@ -103,14 +107,58 @@ pub(crate) enum StateError {
     TooLong { name: &'static str },
 }
 
+/// Whether a file of this name is a state file, one that was being written, or a damaged one.
+pub(crate) fn is_state_file(name: &str) -> bool {
+    let number = |rest: &str| {
+        rest.parse::<u32>()
+            .is_ok_and(|n| (1..=ASIDE_MAX).contains(&n))
+    };
+    let rest = |file: &File| name.strip_prefix(file.name());
+    File::ALL
+        .iter()
+        .filter_map(rest)
+        .any(|rest| matches!(rest, "" | ".new") || rest.strip_prefix(ASIDE).is_some_and(number))
+}
+
+/// The value in a state file if it is whole; the file stays as it is.
+pub(super) fn peek<T: DeserializeOwned>(disk: &dyn Disk, folder: &Path, file: File) -> Option<T> {
+    decode(file, &read(disk, &folder.join(file.name())).ok()?).ok()
+}
+
+impl StateError {
+    /// What to do about it, for one without which the daemon does not start; may be empty.
+    pub(crate) fn todo(&self) -> &'static str {
+        match self {
+            StateError::Read { .. } | StateError::Write { .. } => {
+                "see to the disk and its permissions, then launch again: what was there is kept"
+            }
+            // Its own words say it.
+            StateError::Corrupt { .. } | StateError::MovedAside { .. } => "",
+            StateError::TooLong { .. } => "",
+        }
+    }
+}
+
 /// The bytes of a state file.
-pub(super) fn encode<T: Serialize + ?Sized>(file: File, value: &T) -> Result<Vec<u8>, StateError> {
+pub(super) fn encode<T: Serialize + ?Sized>(
+    file: File,
+    value: &T,
+) -> Result<Zeroizing<Vec<u8>>, StateError> {
     let too_long = || StateError::TooLong { name: file.name() };
-    let body = serde_json::to_string(value).map_err(|_| too_long())?;
-    let sum = checksum(file, &body);
-    let bytes = format!("rmesh {} {VERSION} {sum}\n{body}\n", file.name()).into_bytes();
-    if bytes.len() as u64 > FILE_LEN_MAX {
+    // A key fits the room this begins with, so that no copy of it is left behind by growing.
+    let body = Zeroizing::new(serde_json::to_string(value).map_err(|_| too_long())?);
+    let head = format!(
+        "rmesh {} {VERSION} {}\n",
+        file.name(),
+        checksum(file, &body)
+    );
+    let len = head.len() + body.len() + 1;
+    if len as u64 > FILE_LEN_MAX {
         return Err(too_long());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len));
+    for part in [head.as_bytes(), body.as_bytes(), b"\n"] {
+        bytes.extend_from_slice(part);
     }
     Ok(bytes)
 }
@@ -118,33 +166,31 @@ pub(super) fn encode<T: Serialize + ?Sized>(file: File, value: &T) -> Result<Vec
 /// The value in a state file, `None` if there is no such file. A damaged file is moved aside,
 /// unless the daemon cannot do without it.
 pub(super) fn load<T: DeserializeOwned>(
+    disk: &dyn Disk,
     folder: &Path,
     file: File,
 ) -> Result<Option<T>, StateError> {
     let path = folder.join(file.name());
-    let bytes = match read(&path) {
+    let bytes = match read(disk, &path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(StateError::Read { path, cause }),
     };
     match decode(file, &bytes) {
         Ok(value) => Ok(Some(value)),
-        Err(reason) => Err(damaged(folder, file, reason)),
+        Err(reason) => Err(damaged(disk, folder, file, reason)),
     }
 }
 
 /// What is wrong with a state file, if anything is. The file stays as it is, its content here.
-pub(super) fn flaw(folder: &Path, file: File) -> io::Result<Option<&'static str>> {
-    let bytes = zeroize::Zeroizing::new(read(&folder.join(file.name()))?);
+pub(super) fn flaw(disk: &dyn Disk, folder: &Path, file: File) -> io::Result<Option<&'static str>> {
+    let bytes = read(disk, &folder.join(file.name()))?;
     Ok(decode::<serde::de::IgnoredAny>(file, &bytes).err())
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(FILE_LEN_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Into memory that is overwritten afterwards: it may be the secret.
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    disk.read(path, FILE_LEN_MAX + 1).map(Zeroizing::new)
 }
 
 fn decode<T: DeserializeOwned>(file: File, bytes: &[u8]) -> Result<T, &'static str> {
@@ -176,16 +222,17 @@ fn checksum(file: File, body: &str) -> String {
         .collect()
 }
 
-fn damaged(folder: &Path, file: File, reason: &'static str) -> StateError {
+fn damaged(disk: &dyn Disk, folder: &Path, file: File, reason: &'static str) -> StateError {
     let path = folder.join(file.name());
     let todo = file.todo();
     if !todo.is_empty() {
         return StateError::Corrupt { path, reason, todo };
     }
-    let numbered = |n: u32| folder.join(format!("{}.corrupt-{n}", file.name()));
-    let free = (1..ASIDE_MAX).find(|n| !numbered(*n).exists());
+    let numbered = |n: u32| folder.join(format!("{}{ASIDE}{n}", file.name()));
+    let free = (1..ASIDE_MAX).find(|n| disk.exists(&numbered(*n)).is_ok_and(|there| !there));
     let aside = numbered(free.unwrap_or(ASIDE_MAX));
-    match fs::rename(&path, &aside) {
+    let moved = disk.rename(&path, &aside);
+    match moved.and_then(|()| disk.sync_folder(folder)) {
         Ok(()) => StateError::MovedAside {
             path,
             reason,
@@ -195,30 +242,72 @@ fn damaged(folder: &Path, file: File, reason: &'static str) -> StateError {
     }
 }
 
+/// Damaged files that were moved aside.
+pub(super) fn aside(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut names = disk.list(folder)?;
+    names.retain(|name| {
+        let kept = |file: &File| name.strip_prefix(file.name());
+        let mut kept = File::ALL.iter().filter_map(kept);
+        kept.any(|rest| rest.starts_with(ASIDE))
+    });
+    names.sort();
+    Ok(names.iter().map(|name| folder.join(name)).collect())
+}
+
 /// Writes a file whole: beside it, to disk, then over it, and the folder to disk.
-pub(super) fn write(folder: &Path, file: File, bytes: &[u8]) -> Result<(), StateError> {
+pub(super) fn write(
+    disk: &dyn Disk,
+    folder: &Path,
+    file: File,
+    bytes: &[u8],
+) -> Result<(), StateError> {
     let path = folder.join(file.name());
-    let temporary = folder.join(format!("{}.new", file.name()));
-    let result = replace(folder, &path, &temporary, bytes);
+    let result = replace(disk, folder, &path, &temporary(folder, file), bytes);
     result.map_err(|cause| StateError::Write { path, cause })
 }
 
-fn replace(folder: &Path, path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
-    // One left by a crash may have another mode, which opening would keep.
-    match fs::remove_file(temporary) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
+/// Removes what a write left that did not come to its end. Nobody else may be writing.
+pub(super) fn sweep(disk: &dyn Disk, folder: &Path) -> Result<(), StateError> {
+    for file in File::ALL {
+        let path = temporary(folder, file);
+        remove(disk, &path).map_err(|cause| StateError::Write { path, cause })?;
     }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    fs::File::open(folder)?.sync_all()
+    Ok(())
+}
+
+fn temporary(folder: &Path, file: File) -> PathBuf {
+    folder.join(format!("{}.new", file.name()))
+}
+
+fn replace(
+    disk: &dyn Disk,
+    folder: &Path,
+    path: &Path,
+    temporary: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
+    // One left by a crash may have another mode, which opening would keep.
+    remove(disk, temporary)?;
+    let filled = fill(disk, temporary, bytes);
+    if let Err(cause) = filled.and_then(|()| disk.rename(temporary, path)) {
+        // A full disk needs the room; and the first error is the one to tell.
+        let _ = disk.remove(temporary);
+        return Err(cause);
+    }
+    disk.sync_folder(folder)
+}
+
+fn fill(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = disk.create(path)?;
+    file.append(bytes)?;
+    file.sync()
+}
+
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
 }
 
 /// What a fuzzer drives: a state file as it was found, and a whole one with that content.

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::{self, File};
+use crate::disk;
 
 /// Files listed; a state folder has about ten.
 const ENTRIES_MAX: usize = 256;
@@ -98,7 +99,7 @@ fn kind(about: &Metadata) -> &'static str {
 
 fn checksum(folder: &Path, name: &str) -> Option<String> {
     let file = File::ALL.into_iter().find(|file| file.name() == name)?;
-    Some(match file::flaw(folder, file) {
+    Some(match file::flaw(disk::here().as_ref(), folder, file) {
         Ok(None) => "ok".into(),
         Ok(Some(flaw)) => flaw.into(),
         Err(cause) => format!("cannot be read: {cause}"),

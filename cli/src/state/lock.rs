@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 pub(crate) const RUN_LOCK: &str = "rmesh.pid";
 /// Lock file of a state folder; another name, because both may be one folder.
 pub(crate) const STATE_LOCK: &str = "lock";
+/// Times a lock file that was removed meanwhile is made again.
+const ATTEMPTS: usize = 5;
 /// Longest content of a lock file that is looked at, in bytes.
 const CONTENT_LEN_MAX: u64 = 32;
 
@@ -39,15 +41,31 @@ impl Lock {
             folder: folder.into(),
             cause,
         };
-        let mut file = open(&folder.join(name)).map_err(refused)?;
-        if !lock(&file) {
-            return Err(LockError::Held {
-                folder: folder.into(),
-                pid: read_pid(&mut file),
-            });
+        for _ in 0..ATTEMPTS {
+            let mut file = open(&folder.join(name)).map_err(refused)?;
+            if !lock(&file) {
+                return Err(LockError::Held {
+                    folder: folder.into(),
+                    pid: read_pid(&mut file),
+                });
+            }
+            // `reset` removes lock files: one without a name locks nothing.
+            if file.metadata().map_err(refused)?.nlink() > 0 {
+                write_pid(&mut file).map_err(refused)?;
+                return Ok(Lock { _file: file });
+            }
         }
-        write_pid(&mut file).map_err(refused)?;
-        Ok(Lock { _file: file })
+        Err(refused(io::Error::other(
+            "somebody keeps removing the lock",
+        )))
+    }
+}
+
+/// What to do about a folder whose lock the system refused.
+pub(crate) fn lock_todo(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run as root",
+        _ => "see to the disk, then launch again",
     }
 }
 

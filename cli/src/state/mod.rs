@@ -6,22 +6,22 @@ mod lock;
 mod saver;
 mod secret_file;
 
-use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rmesh_gossip::crypto::Key;
 use rmesh_router::attach::Attachment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::disk::{self, Disk};
 use crate::peer_address::PeerAddress;
 
-pub(crate) use file::{File, StateError};
+pub(crate) use file::{File, StateError, is_state_file};
 pub(crate) use listing::list;
-pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder};
+pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder, lock_todo};
 pub(crate) use saver::Saver;
 #[cfg(feature = "fuzzing")]
 pub(crate) use secret_file::fuzz as fuzz_secret_file;
@@ -34,25 +34,61 @@ pub(crate) const LOG_FILE: &str = "rmesh.log";
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
     folder: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl StateDir {
     /// The folder, made with mode 0700 if it does not exist.
     pub(crate) fn open(folder: &Path) -> Result<Self, StateError> {
-        make_folder(folder).map_err(|cause| StateError::Write {
+        Self::open_on(disk::here(), folder)
+    }
+
+    /// The folder on that disk, made with mode 0700 if it does not exist.
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, folder: &Path) -> Result<Self, StateError> {
+        disk::make_folders(disk.as_ref(), folder).map_err(|cause| StateError::Write {
             path: folder.into(),
             cause,
         })?;
-        Ok(StateDir {
-            folder: folder.into(),
-        })
+        let folder = folder.into();
+        Ok(StateDir { folder, disk })
     }
 
     /// The folder as it is, or is not: for a look that changes nothing.
     pub(crate) fn existing(folder: &Path) -> Self {
         StateDir {
             folder: folder.into(),
+            disk: disk::here(),
         }
+    }
+
+    /// Clears away what an earlier process could not bring to its end; for the holder of the lock.
+    pub(crate) fn recover(&self) -> Result<(), StateError> {
+        let disk = self.disk.as_ref();
+        file::sweep(disk, &self.folder)?;
+        if self.has(File::Boot)? {
+            return Ok(());
+        }
+        // Before the first boot counter nobody has made sure that the folder itself will be found.
+        disk::sync_above(disk, &self.folder).map_err(|cause| StateError::Write {
+            path: self.folder.clone(),
+            cause,
+        })
+    }
+
+    /// Whether there is such a file, damaged or not.
+    pub(crate) fn has(&self, file: File) -> Result<bool, StateError> {
+        let path = self.path(file.name());
+        let there = self.disk.exists(&path);
+        there.map_err(|cause| StateError::Read { path, cause })
+    }
+
+    /// Damaged files that were moved aside and are still there.
+    pub(crate) fn aside(&self) -> Result<Vec<PathBuf>, StateError> {
+        let found = file::aside(self.disk.as_ref(), &self.folder);
+        found.map_err(|cause| StateError::Read {
+            path: self.folder.clone(),
+            cause,
+        })
     }
 
     /// Seed of the peer's Ed25519 key.
@@ -90,6 +126,11 @@ impl StateDir {
         Ok(self.load(File::Attachments)?.unwrap_or_default())
     }
 
+    /// Attached containers as far as they can be read; a damaged file stays where it is.
+    pub(crate) fn attachments_if_whole(&self) -> Vec<Attachment> {
+        file::peek(self.disk.as_ref(), &self.folder, File::Attachments).unwrap_or_default()
+    }
+
     /// Writes one file whole; it is durable on return.
     pub(crate) fn save<T: Serialize + ?Sized>(
         &self,
@@ -97,12 +138,12 @@ impl StateDir {
         value: &T,
     ) -> Result<(), StateError> {
         let bytes = file::encode(file, value)?;
-        file::write(&self.folder, file, &bytes)
+        self.write(file, &bytes)
     }
 
     /// Writes bytes made by [`file::encode`].
     fn write(&self, file: File, bytes: &[u8]) -> Result<(), StateError> {
-        file::write(&self.folder, file, bytes)
+        file::write(self.disk.as_ref(), &self.folder, file, bytes)
     }
 
     /// Path of a file in the folder.
@@ -111,7 +152,7 @@ impl StateDir {
     }
 
     fn load<T: DeserializeOwned>(&self, file: File) -> Result<Option<T>, StateError> {
-        file::load(&self.folder, file)
+        file::load(self.disk.as_ref(), &self.folder, file)
     }
 
     fn secret_bytes(&self, file: File) -> Result<Option<Key>, StateError> {
@@ -128,9 +169,26 @@ impl StateDir {
     }
 }
 
+/// What an operator has to know of a damaged file that was moved aside.
+pub(crate) fn aside_warning(path: &Path) -> String {
+    format!(
+        "a state file was damaged and has been moved to {}: do again what is missing (peers, \
+         containers), and remove it before the next start",
+        path.display()
+    )
+}
+
 /// Makes a folder, and those above it, with mode 0700.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    disk::make_folders(disk::here().as_ref(), folder)
+}
+
+/// What the interfaces of a daemon with this state folder are marked with.
+pub(crate) fn owner(state_dir: &Path) -> String {
+    let whole = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.into());
+    // Without a slash at the end.
+    let whole: PathBuf = whole.components().collect();
+    whole.to_string_lossy().into_owned()
 }
 
 fn hex(bytes: &[u8; 32]) -> zeroize::Zeroizing<String> {

@@ -1,9 +1,12 @@
 //! Writes state files off the control thread: a slow disk must not stop keepalives.
 
+use std::sync::mpsc::sync_channel;
 use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::{File, StateDir, StateError, file};
 
@@ -13,9 +16,12 @@ const JOBS_MAX: usize = 64;
 /// One file to write.
 struct SaveJob {
     file: File,
-    bytes: Vec<u8>,
-    done: oneshot::Sender<Result<(), StateError>>,
+    bytes: Zeroizing<Vec<u8>>,
+    done: Done,
 }
+
+/// Learns how a write ended.
+type Done = Box<dyn FnOnce(Result<(), StateError>) + Send>;
 
 /// Hands files to the thread that writes them, in order.
 pub(crate) struct Saver {
@@ -35,8 +41,7 @@ impl Saver {
                     if let Err(error) = &result {
                         tracing::error!("{error}");
                     }
-                    // Nobody waits for files that are only worth having.
-                    let _ = job.done.send(result);
+                    (job.done)(result);
                 }
             })?;
         Ok(Saver { jobs, thread })
@@ -49,6 +54,25 @@ impl Saver {
         value: &T,
     ) -> oneshot::Receiver<Result<(), StateError>> {
         let (done, durable) = oneshot::channel();
+        // Nobody waits for files that are only worth having.
+        self.hand_over(file, value, Box::new(|result| drop(done.send(result))));
+        durable
+    }
+
+    /// Writes a file and waits until it is durable, at most that long; tells whether it is. The rest
+    /// is in the log.
+    pub(crate) fn save_within<T: Serialize + ?Sized>(
+        &self,
+        file: File,
+        value: &T,
+        limit: Duration,
+    ) -> bool {
+        let (done, durable) = sync_channel(1);
+        self.hand_over(file, value, Box::new(move |result| drop(done.send(result))));
+        matches!(durable.recv_timeout(limit), Ok(Ok(())))
+    }
+
+    fn hand_over<T: Serialize + ?Sized>(&self, file: File, value: &T, done: Done) {
         match file::encode(file, value) {
             Ok(bytes) => {
                 let job = SaveJob { file, bytes, done };
@@ -56,11 +80,8 @@ impl Saver {
                     tracing::error!("cannot write {}: the disk is too slow", file.name());
                 }
             }
-            Err(error) => {
-                let _ = done.send(Err(error));
-            }
+            Err(error) => done(Err(error)),
         }
-        durable
     }
 
     /// Waits until everything is written.
@@ -86,6 +107,7 @@ mod tests {
         }
         let durable = saver.save(File::Boot, &10u64);
         assert!(durable.blocking_recv().unwrap().is_ok());
+        assert!(saver.save_within(File::Hints, &["192.0.2.1:1"], Duration::from_secs(60)));
         saver.finish();
         assert_eq!(state.boot().unwrap(), 10);
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ const OTHERS: u32 = 0o077;
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let what = || format!("cannot use the secret file {}", path.display());
     if path == Path::new("-") {
-        return read(io::stdin().lock()).map_err(|cause| Failure::failed(what(), cause));
+        return read_stdin().map_err(|cause| Failure::failed(what(), cause));
     }
     let file = File::open(path).map_err(|cause| Failure::failed(what(), cause))?;
     let about = file
@@ -33,8 +34,14 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     read(file).map_err(|cause| Failure::failed(what(), cause))
 }
 
+/// Past the standard library's buffer, which would keep a copy as long as the process lives.
+fn read_stdin() -> io::Result<Zeroizing<String>> {
+    read(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
 fn read(source: impl Read) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
+    // Growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_FILE_LEN_MAX as usize));
     source.take(SECRET_FILE_LEN_MAX).read_to_string(&mut text)?;
     Ok(text)
 }

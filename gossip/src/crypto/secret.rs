@@ -168,17 +168,17 @@ fn stretch(passphrase: &[u8]) -> Key {
 }
 
 /// The text of a new secret made of 32 bytes of the best randomness there is.
-pub fn generate(random: &[u8; 32]) -> String {
+pub fn generate(random: &[u8; 32]) -> Zeroizing<String> {
     encode(random)
 }
 
 /// The text that stands for `key`, wherever it came from.
-pub fn format(key: &Key) -> String {
+pub fn format(key: &Key) -> Zeroizing<String> {
     encode(&key.0)
 }
 
-fn encode(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(SECRET_PREFIX.len() + BASE32_LEN);
+fn encode(bytes: &[u8; 32]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(SECRET_PREFIX.len() + BASE32_LEN));
     text.push_str(SECRET_PREFIX);
     for index in 0..BASE32_LEN {
         let value = (0..5).fold(0, |value, bit| value << 1 | bit_at(bytes, index * 5 + bit));

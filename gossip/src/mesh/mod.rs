@@ -13,6 +13,7 @@ use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::handshake::BINDING_CONTEXT;
 use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
 use rmesh_wire::{Boot, Instant, PeerId, ShortId};
+use zeroize::Zeroize as _;
 
 use crate::api::{
     Config, Counters, Endpoint, Event, FloodTree, Forwarding, Report, SendFailure, Target,
@@ -124,8 +125,9 @@ pub struct Mesh {
 
 impl Mesh {
     /// A mesh of one peer, which knows nobody yet.
-    pub fn new(config: Config, crypto: Box<dyn Crypto>, now: Instant) -> Self {
+    pub fn new(mut config: Config, crypto: Box<dyn Crypto>, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
+        config.seed.zeroize();
         let static_key = random.secret_key();
         let identity_public = crypto.identity_public(&config.identity);
         let guard = Guard::new(&config.secret, crypto.as_ref(), &mut random, now);

@@ -54,11 +54,11 @@ impl Node {
     fn wait_for_block(&mut self, id: RequestId, subnet: Range) -> Served {
         let subject = Subject::Block(subnet);
         let rests = self.ledger.space.counts(subnet, self.now).resting > 0;
+        self.wait_for(id, Some(subject));
         if self.is_hopeless(subject) && !rests {
             let (why, tried) = (self.explain(subject), self.tried(id));
             return Some(Err(Refusal::NoFree { why, tried }));
         }
-        self.wait_for(id, Some(subject));
         None
     }
 

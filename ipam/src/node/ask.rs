@@ -48,7 +48,8 @@ pub(super) struct Ask {
     /// When the current one has had its time, or the pause is over.
     next: Instant,
     pause: Duration,
-    rounds: u32,
+    /// Rounds in which somebody waited for an answer.
+    urgent_rounds: u32,
     pub(super) outcomes: BTreeMap<PeerId, Outcome>,
 }
 
@@ -71,6 +72,9 @@ impl Node {
             self.asks.clear();
             return;
         }
+        if self.has_left {
+            self.want.ranges.clear();
+        }
         let waiting = self.requests.values().filter_map(|waiting| waiting.subject);
         let ranges = self.want.ranges.iter().map(|range| Subject::Block(*range));
         let pending = self.pending.iter().map(|at| Subject::Exact(*at));
@@ -91,7 +95,7 @@ impl Node {
             .fresh
             .saturating_add(counts.rested)
             .saturating_add(counts.resting);
-        self.may_use() && free < block_size(pool, counts.allocated) / 4
+        self.may_use() && !self.has_left && free < block_size(pool, counts.allocated) / 4
     }
 
     fn start_ask(&mut self, subject: Subject) {
@@ -101,7 +105,7 @@ impl Node {
             current: None,
             next: self.now,
             pause: ASK_PAUSE,
-            rounds: 0,
+            urgent_rounds: 0,
             outcomes: BTreeMap::new(),
         };
         self.asks.insert(subject, ask);
@@ -139,7 +143,7 @@ impl Node {
         };
         if begins {
             ask.id = id;
-            ask.rounds += 1;
+            ask.urgent_rounds = if is_urgent { ask.urgent_rounds + 1 } else { 0 };
             ask.outcomes.clear();
             for (peer, is_reachable) in targets {
                 if is_reachable {
@@ -234,7 +238,7 @@ impl Node {
         };
         let is_round_over = ask.current.is_none() && ask.queue.is_empty();
         let is_no = |outcome: &Outcome| matches!(outcome, Outcome::Denied(Denial::NoFree));
-        ask.rounds >= ROUNDS_ENOUGH && is_round_over && ask.outcomes.values().all(is_no)
+        ask.urgent_rounds >= ROUNDS_ENOUGH && is_round_over && ask.outcomes.values().all(is_no)
     }
 
     /// Who was asked and what they answered.
@@ -284,6 +288,19 @@ impl Node {
             Denial::Fenced => String::from("is not sure that its ledger is up to date"),
             Denial::NotMine => String::from("does not own it any more"),
             Denial::Busy => String::from("waits for the witnesses with other grants"),
+        }
+    }
+
+    /// Somebody begins to wait for an answer: the pause is over, and old answers do not count.
+    pub(super) fn hurry(&mut self, subject: Subject) {
+        let now = self.now;
+        if let Some(ask) = self.asks.get_mut(&subject) {
+            ask.urgent_rounds = 0;
+            if ask.current.is_none() {
+                ask.queue.clear();
+                ask.outcomes.clear();
+                ask.next = now;
+            }
         }
     }
 

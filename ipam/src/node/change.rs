@@ -96,16 +96,8 @@ impl Node {
     /// The setup as it should be by what is known here; `None`: as it is.
     fn desired(&self) -> Option<Setup> {
         let setup = self.ledger.setup.as_ref()?;
-        let is_gone = |owner: &OwnerId| {
-            let known = self
-                .peers
-                .get(&owner.peer)
-                .filter(|known| known.ring == Some(self.ring_short()));
-            let now = known.and_then(|known| known.incarnation);
-            let is_older = owner.peer != self.me && now.is_some_and(|now| now != owner.incarnation);
-            let is_mine = owner.peer == self.me && *owner != self.owner();
-            is_older || is_mine || self.ledger.removed.contains_key(owner)
-        };
+        let is_gone =
+            |owner: &OwnerId| self.is_superseded(*owner) || self.ledger.removed.contains_key(owner);
         let old = setup.witnesses.as_slice();
         let mut witnesses: Vec<OwnerId> = old.iter().filter(|w| !is_gone(w)).copied().collect();
         let mut newcomers: Vec<(Instant, OwnerId)> = self
@@ -116,7 +108,7 @@ impl Node {
             .collect();
         newcomers.sort();
         let possible = (witnesses.len() + newcomers.len()).min(WITNESSES_MAX);
-        let size = if possible % 2 == 0 {
+        let size = if possible.is_multiple_of(2) {
             possible.saturating_sub(1)
         } else {
             possible

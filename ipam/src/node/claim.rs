@@ -82,6 +82,10 @@ impl Node {
         for at in gone {
             self.free(at);
         }
+        if self.ledger.ring_id.is_none() {
+            self.running = containers.to_vec();
+            return;
+        }
         let pools = self.pools();
         for (at, key) in running {
             if !pools.iter().any(|pool| pool.contains(at)) {

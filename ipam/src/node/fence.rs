@@ -203,9 +203,22 @@ impl Node {
         let Some(check) = self.fence.0.as_ref().filter(|check| check.is_unproven) else {
             return false;
         };
-        let answered =
-            |owner: &OwnerId| check.readings.iter().all(|r| r.answers.contains_key(owner));
-        is_witness && !self.others_carry(check) && !confirmers.iter().all(answered)
+        let has_answered = |owner: &OwnerId| {
+            let mut readings = check.readings.iter();
+            self.is_superseded(*owner) || readings.all(|r| r.answers.contains_key(owner))
+        };
+        is_witness && !self.others_carry(check) && !confirmers.iter().all(has_answered)
+    }
+
+    /// Whether the peer has begun anew since, as another owner of this ring.
+    pub(super) fn is_superseded(&self, owner: OwnerId) -> bool {
+        if owner.peer == self.me {
+            return owner != self.owner();
+        }
+        let known = self.peers.get(&owner.peer);
+        let known = known.filter(|known| known.ring == Some(self.ring_short()));
+        let now = known.and_then(|known| known.incarnation);
+        now.is_some_and(|now| now != owner.incarnation)
     }
 
     /// Whether a majority of the witnesses acts, so that they install this one anew.

@@ -123,6 +123,10 @@ impl Node {
         });
         self.founding.attempt = None;
         self.follow_pending(Range::ALL);
+        let running = core::mem::take(&mut self.running);
+        if !running.is_empty() {
+            self.follow_running(&running);
+        }
         self.setup_changed();
         self.reconsider_wants();
         self.is_stale = true;

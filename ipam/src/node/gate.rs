@@ -56,7 +56,13 @@ impl Gate {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        self.events.push_back((self.queued, event));
+        // Once halted, all that is said is that it is halted: that depends on no write.
+        let number = if self.halted.is_some() {
+            0
+        } else {
+            self.queued
+        };
+        self.events.push_back((number, event));
     }
 
     pub(crate) fn transmit(&mut self, to: PeerId, bytes: Vec<u8>) {

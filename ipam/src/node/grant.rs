@@ -102,6 +102,7 @@ impl Node {
         let picked = self.ledger.space.pick_block(within, bits, self.now, runs);
         picked.map_err(|why| match why {
             NoBlock::Resting => Denial::Resting,
+            NoBlock::NoFree if self.ledger.granted.within(within).next().is_some() => Denial::Busy,
             NoBlock::NoFree => Denial::NoFree,
         })
     }

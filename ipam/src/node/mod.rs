@@ -28,6 +28,7 @@ mod gate;
 mod gossip;
 mod grant;
 mod inspect;
+mod hearsay;
 mod install;
 mod learn;
 mod peer;
@@ -72,16 +73,21 @@ pub struct Node {
     want: ask::Want,
     asks: BTreeMap<ask::Subject, ask::Ask>,
     requests: BTreeMap<RequestId, request::Waiting>,
+    /// What containers carry, until a ring is known.
+    running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
     pending: BTreeSet<u128>,
     fence: fence::Fence,
     disputes: dispute::Disputes,
     succession: succession::State,
+    hearsay: BTreeMap<PeerId, hearsay::Hearsay>,
     change: change::State,
     reform: Option<reform::Reform>,
     adoption: adopt::State,
     refused: BTreeMap<(PeerId, &'static str), u64>,
     next_digest: Instant,
+    /// Everything was handed over: nothing is asked for but what clients need.
+    has_left: bool,
     /// Something changed that requests may wait for.
     is_stale: bool,
 }
@@ -113,15 +119,18 @@ impl Node {
             want: ask::Want::default(),
             asks: BTreeMap::new(),
             requests: BTreeMap::new(),
+            running: Vec::new(),
             pending: BTreeSet::new(),
             fence: fence::Fence::default(),
             disputes: dispute::Disputes::default(),
             succession: succession::State::default(),
+            hearsay: BTreeMap::new(),
             change: change::State::default(),
             reform: None,
             adoption: adopt::State::default(),
             refused: BTreeMap::new(),
             next_digest,
+            has_left: false,
             is_stale: true,
         };
         for (peer, addresses) in &node.announced {
@@ -247,6 +256,7 @@ impl Node {
             (self.requests_due(), "request"),
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
+            (self.hearsay_due(), "hearsay"),
             (self.change_due(), "setup change"),
             (self.reform_due(), "reform"),
             (self.founding_due(), "founding"),
@@ -280,6 +290,7 @@ impl Node {
         self.drive_fence();
         self.drive_founding();
         self.drive_proposals();
+        self.drive_hearsay();
         self.drive_succession();
         self.drive_change();
         self.drive_reform();
@@ -417,6 +428,14 @@ impl Node {
                 ..
             } => {
                 self.on_read_answer(from, id, (newer, seen, acts));
+            }
+            Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
+            Body::Announced {
+                peer,
+                addresses,
+                next,
+            } => {
+                self.on_announced(from, peer, addresses.as_slice(), next);
             }
             other => self.on_setup_body(from, other),
         }

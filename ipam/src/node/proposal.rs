@@ -1,6 +1,7 @@
 //! Cells on their way to a majority of the witnesses.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -61,6 +62,8 @@ pub(super) struct Proposal {
     /// The setup whose witnesses are counted.
     stamp: Stamp,
     accepted: BTreeSet<OwnerId>,
+    /// Who did not accept lately, and why.
+    declined: BTreeMap<PeerId, Decline>,
     retry: Retry,
 }
 
@@ -90,6 +93,7 @@ impl Node {
             purpose,
             stamp: Stamp::default(),
             accepted: BTreeSet::new(),
+            declined: BTreeMap::new(),
             retry: Retry::new(self.now),
         };
         self.proposals.insert(id, proposal);
@@ -190,11 +194,16 @@ impl Node {
             self.prepare_declined(id, why);
             return;
         };
+        proposal.declined.insert(from.peer, why);
         match (why, proposal.purpose) {
             (Decline::Behind, _) => {
                 let runs = proposal.runs.clone();
                 proposal.retry = Retry::new(self.now + RETRY_FIRST / 4);
                 self.tell_before(from.peer, &runs);
+            }
+            (Decline::Promised(n), Purpose::Grant) => {
+                let runs = proposal.runs.clone();
+                self.contest(&runs, n);
             }
             (Decline::Promised(_) | Decline::Newer, Purpose::Takeover) => {
                 self.proposals.remove(&id);
@@ -213,6 +222,28 @@ impl Node {
         for list in Runs::lists(known.collect::<Vec<Run>>(), RUNS_LEN_MAX) {
             self.send(peer, Body::Push(list));
         }
+    }
+
+    /// What keeps grants from being chosen.
+    pub(super) fn declined_in_words(&self) -> Vec<String> {
+        let declined = self
+            .proposals
+            .values()
+            .filter(|proposal| !proposal.declined.is_empty());
+        let words = declined.map(|proposal| {
+            let runs = proposal.runs.as_slice().iter();
+            let ranges: Vec<String> = runs.map(|run| alloc::format!("{}", run.range)).collect();
+            let by = proposal.declined.iter();
+            let by: Vec<String> = by
+                .map(|(peer, why)| alloc::format!("{}: {why:?}", self.name(*peer)))
+                .collect();
+            alloc::format!(
+                "{} waits for witnesses; {}",
+                ranges.join(", "),
+                by.join(", ")
+            )
+        });
+        words.collect()
     }
 
     pub(super) fn proposals_due(&self) -> Option<Instant> {

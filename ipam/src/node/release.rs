@@ -16,6 +16,7 @@ use crate::space::Use;
 
 impl Node {
     pub(super) fn release_container(&mut self, container: &str) -> Result<Answer, Refusal> {
+        self.running.retain(|(key, _)| key != container);
         let addresses: Vec<u128> = self.ledger.space.of_container(container).collect();
         for at in &addresses {
             self.free(*at);
@@ -31,6 +32,9 @@ impl Node {
         container: &str,
         ip: IpAddr,
     ) -> Result<Answer, Refusal> {
+        for (_, ips) in self.running.iter_mut().filter(|(key, _)| key == container) {
+            ips.retain(|known| number(*known) != number(ip));
+        }
         let at = number(ip);
         let holder = self.ledger.space.container_of(at);
         if holder.is_none_or(|holder| holder.as_ref() != container) {
@@ -68,6 +72,7 @@ impl Node {
     pub(super) fn serve_leave(&mut self) -> Served {
         let owned: Vec<Range> = self.ledger.space.owned().collect();
         if owned.is_empty() {
+            self.has_left = true;
             return Some(Ok(Answer::Left));
         }
         let heirs: Vec<OwnerId> = self.ring_members().map(|(owner, _)| owner).collect();

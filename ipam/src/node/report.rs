@@ -25,7 +25,9 @@ impl Node {
             ring: self.ledger.ring_id,
             owner: Some(self.owner()),
             spare_witnesses: reachable.saturating_sub(majority),
-            has_majority: setup.is_some() && reachable >= majority,
+            has_majority: setup
+                .as_ref()
+                .is_some_and(|setup| setup.is_majority(|w| self.is_acting(*w))),
             reachable_witnesses: reachable,
             setup,
             is_witness: self.acts(),
@@ -50,6 +52,15 @@ impl Node {
         }
     }
 
+    /// Whether a witness is there and acts, by its last digest.
+    fn is_acting(&self, witness: OwnerId) -> bool {
+        if witness == self.owner() {
+            return self.acts();
+        }
+        let known = self.peers.get(&witness.peer);
+        self.is_current(witness) && known.is_some_and(|known| known.acts)
+    }
+
     fn waiting_in_words(&self) -> alloc::vec::Vec<String> {
         let mut words: alloc::vec::Vec<String> = self.succession_in_words().into_iter().collect();
         if self.ledger.ring_id.is_none() {
@@ -67,6 +78,7 @@ impl Node {
                 self.witnesses_in_words()
             ));
         }
+        words.extend(self.declined_in_words());
         words.extend(self.adoption_in_words());
         words
     }

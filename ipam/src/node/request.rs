@@ -112,8 +112,13 @@ impl Node {
 
     /// Sets what is asked for on behalf of a request.
     pub(super) fn wait_for(&mut self, id: RequestId, subject: Option<Subject>) {
-        if let Some(waiting) = self.requests.get_mut(&id) {
-            waiting.subject = subject;
+        let Some(waiting) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let is_new = waiting.subject != subject;
+        waiting.subject = subject;
+        if let Some(subject) = subject.filter(|_| is_new) {
+            self.hurry(subject);
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct State {
     next: Instant,
     /// The highest number of a term that was heard of.
     highest: u32,
+    /// Own space that somebody had a term promised for: this owner takes a higher one.
+    contested: RunMap<()>,
     taken: BTreeMap<PeerId, Vec<Range>>,
     held: BTreeMap<PeerId, u128>,
 }
@@ -113,6 +115,7 @@ impl Node {
         }
         self.succession.taken.remove(&peer);
         self.succession.held.remove(&peer);
+        self.begin_hearsay(peer);
         let members: Vec<PeerId> = self.ring_members().map(|(owner, _)| owner.peer).collect();
         for member in members.into_iter().take(RANGES_MAX) {
             self.start_sync(member);
@@ -121,7 +124,11 @@ impl Node {
 
     pub(super) fn serve_removal(&mut self, peer: PeerId) -> Served {
         let owned = |run: &Run| self.is_target(run.cell.owner) && run.cell.owner.peer == peer;
-        if self.reform.is_some() || self.ledger.ring.owned_by_peer(peer).any(|run| owned(&run)) {
+        let is_asking = self.hearsay.contains_key(&peer);
+        if self.reform.is_some()
+            || is_asking
+            || self.ledger.ring.owned_by_peer(peer).any(|run| owned(&run))
+        {
             return None;
         }
         let taken = self.succession.taken.remove(&peer).unwrap_or_default();
@@ -197,6 +204,8 @@ impl Node {
             .ring
             .iter()
             .filter(|run| self.is_target(run.cell.owner));
+        let contested = self.contested();
+        let targets = targets.chain(contested);
         let targets: Vec<Run> = targets.take(RANGES_MAX).collect();
         let Some(removed) = targets.first().map(|run| run.cell.owner.peer) else {
             return;
@@ -229,6 +238,27 @@ impl Node {
             retry: Retry::new(self.now),
             since: self.now,
         });
+    }
+
+    /// Grants of this owner were declined since a higher term was promised: a succession began there
+    /// and did not end, because the taker knew less or was cut off. The owner ends it.
+    pub(super) fn contest(&mut self, runs: &Runs, n: u32) {
+        self.succession.highest = self.succession.highest.max(n);
+        for run in runs.as_slice() {
+            let own = self.ledger.ring.within(run.range);
+            let me = self.owner();
+            let own: Vec<Run> = own.filter(|own| own.cell.owner == me).collect();
+            for own in own {
+                self.succession.contested.set(own.range, ());
+            }
+        }
+    }
+
+    /// Contested pieces that are this owner's still.
+    fn contested(&self) -> impl Iterator<Item = Run> {
+        let contested = self.succession.contested.iter();
+        let own = contested.flat_map(|(range, ())| self.ledger.ring.within(range));
+        own.filter(|run| run.cell.owner == self.owner())
     }
 
     fn repeat_prepare(&mut self) {
@@ -397,10 +427,23 @@ impl Node {
         let proposals = round.proposals.get_or_insert_default();
         proposals.remove(&id);
         if proposals.is_empty() {
+            let ranges = core::mem::take(&mut round.ranges);
+            let term = round.term;
             self.succession.round = None;
             self.succession.next = self.now;
+            self.end_contest(&ranges, term);
         }
         self.is_stale = true;
+    }
+
+    fn end_contest(&mut self, ranges: &[Range], term: Term) {
+        let settled = ranges
+            .iter()
+            .flat_map(|range| self.ledger.ring.within(*range));
+        let settled = settled.filter(|run| run.cell.term >= term);
+        for range in settled.map(|run| run.range).collect::<Vec<Range>>() {
+            self.succession.contested.remove(range);
+        }
     }
 
     pub(super) fn takeover_declined(&mut self, id: u64, why: Decline) {
@@ -442,12 +485,15 @@ impl Node {
 
     pub(super) fn succession_reset(&mut self) {
         self.abort_round();
+        self.succession.contested = RunMap::new();
     }
 
     pub(super) fn succession_in_words(&self) -> Option<String> {
         let round = self.succession.round.as_ref()?;
         let what = if round.removed == self.me {
-            String::from("what this peer owned before it began anew")
+            String::from(
+                "what this peer owned before it began anew, or what of its own was contested",
+            )
         } else {
             self.name(round.removed)
         };
@@ -466,7 +512,8 @@ impl Node {
                     .ledger
                     .ring
                     .iter()
-                    .any(|run| self.is_target(run.cell.owner));
+                    .any(|run| self.is_target(run.cell.owner))
+                    || self.contested().next().is_some();
                 let soon = self.now + Duration::from_millis(50);
                 is_wanted.then_some(self.succession.next.max(soon))
             }

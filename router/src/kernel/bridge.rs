@@ -9,13 +9,14 @@ use crate::attach::locally_administered;
 
 use super::link::{Link, address};
 use super::netlink::{Netlink, failure};
-use super::{KernelError, sysctl};
+use super::{KernelError, guard, owned, sysctl};
 
 /// The bridge of this host. The kernel keeps it when the program ends, so that containers go on
 /// talking to each other.
 #[derive(Debug, Clone)]
 pub struct Bridge {
     name: String,
+    owner: String,
     index: u32,
     mac: Mac,
 }
@@ -26,29 +27,59 @@ impl Bridge {
     /// Its MAC is its own, locally administered, chosen at random when it is made and kept when it
     /// is adopted (a bridge left alone takes a MAC of its ports and changes with them). The host
     /// has no address on it: no IPv6, no router advertisements, no answers to ARP for the host's
-    /// other addresses. It runs no spanning tree, forwards at once, and floods multicast to every
-    /// container.
-    pub fn ensure(name: &str, mtu_bytes: u16) -> Result<Bridge, KernelError> {
+    /// other addresses; and nothing that comes in by it reaches the host's ports, see
+    /// [`Bridge::guard`]. It runs no spanning tree, forwards at once, and floods multicast to every
+    /// container. It and its ports of containers are marked as `owner`'s, see [`owned_links`]; one
+    /// that rmesh did not make is refused, so that settings of nobody else's are ever changed.
+    ///
+    /// [`owned_links`]: super::owned_links
+    pub fn ensure(name: &str, mtu_bytes: u16, owner: &str) -> Result<Bridge, KernelError> {
         let mut netlink = Netlink::open()?;
-        let found = match netlink.link(name)? {
-            Some(found) => found,
-            None => create(&mut netlink, name, mtu_bytes)?,
+        let (found, made) = match netlink.link(name)? {
+            Some(found) => (found, false),
+            None => (create(&mut netlink, name, mtu_bytes)?, true),
         };
         if found.kind != Some(InfoKind::Bridge) {
             return Err(KernelError::NotABridge { name: name.into() });
         }
+        // One that is down is what a crash left between the two steps of making it.
+        if !made && found.is_up && !owned::is_marked(&found) {
+            return Err(KernelError::NotOurBridge { name: name.into() });
+        }
         sysctl::keep_ipv6_off(name)?;
         // The bridge has no address, but would answer ARP for all others of the host.
         sysctl::set("ipv4", name, "arp_ignore", "1")?;
-        let mut attributes = vec![LinkAttribute::Mtu(mtu_bytes.into()), options()];
+        let mut attributes = vec![
+            LinkAttribute::Mtu(mtu_bytes.into()),
+            options(),
+            owned::mark(owner),
+        ];
         // Setting the address it has pins it.
         attributes.extend(address(found.mac));
-        netlink.set_link_up(&found, attributes)?;
-        Ok(Bridge {
+        let bridge = Bridge {
             name: name.into(),
+            owner: owner.into(),
             index: found.index,
             mac: found.mac.unwrap_or_default(),
-        })
+        };
+        // Before it is up: no frame gets through meanwhile.
+        if let Err(error) = bridge.guard() {
+            tracing::warn!(
+                "{error}; containers can reach this host's ports through {name} if they guess"
+            );
+        }
+        netlink.set_link_up(&found, attributes)?;
+        Ok(bridge)
+    }
+
+    /// Drops whatever comes in by the bridge itself, so that containers reach no port of the host
+    /// and nothing beyond it; true if that was not so before, for instance because somebody loaded
+    /// another ruleset of nftables.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or has no nftables.
+    pub fn guard(&self) -> Result<bool, KernelError> {
+        guard::ensure(&self.name)
     }
 
     /// Its name.
@@ -79,6 +110,9 @@ impl Bridge {
         if link.controller != Some(self.index) {
             attributes.push(LinkAttribute::Controller(self.index));
         }
+        if link.kind == Some(InfoKind::Veth) {
+            attributes.push(owned::mark(&self.owner));
+        }
         netlink.set_link_up(&link, attributes)
     }
 
@@ -89,14 +123,24 @@ impl Bridge {
         Ok(ports.map(|link| link.name).collect())
     }
 
-    /// Removes a bridge; success too if there is none. Its ports stay, but are cut off.
+    /// Removes a bridge and what keeps containers from the host's ports; success too if there is
+    /// none. Its ports stay, but are cut off.
     pub fn remove(name: &str) -> Result<(), KernelError> {
         let mut netlink = Netlink::open()?;
         match netlink.link(name)? {
-            None => Ok(()),
-            Some(link) if link.kind == Some(InfoKind::Bridge) => netlink.delete_link(name),
-            Some(_) => Err(KernelError::NotABridge { name: name.into() }),
+            Some(link) if link.kind == Some(InfoKind::Bridge) => netlink.delete_link(name)?,
+            Some(_) => return Err(KernelError::NotABridge { name: name.into() }),
+            None => {}
         }
+        Bridge::unguard(name)
+    }
+
+    /// Undoes [`Bridge::guard`] for the bridge of this name, there or not.
+    pub fn unguard(name: &str) -> Result<(), KernelError> {
+        if guard::guarded()?.iter().any(|guarded| guarded == name) {
+            guard::remove(name)?;
+        }
+        Ok(())
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     /// Its name.
     pub(crate) name: String,
+    /// What somebody noted about it.
+    pub(crate) alias: String,
     /// Its MAC, if it is of Ethernet's kind.
     pub(crate) mac: Option<Mac>,
     /// Its MTU in bytes.
@@ -180,6 +182,7 @@ impl From<LinkMessage> for Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = alias,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
                 LinkAttribute::Mtu(mtu_bytes) => link.mtu_bytes = mtu_bytes,
                 LinkAttribute::Controller(index) => link.controller = Some(index),

@@ -3,8 +3,11 @@
 mod addresses;
 mod bridge;
 mod facts;
+mod guard;
 pub(crate) mod link;
 pub(crate) mod netlink;
+mod nftables;
+pub(crate) mod owned;
 mod route;
 pub(crate) mod sysctl;
 mod watch;
@@ -15,4 +18,5 @@ pub use bridge::Bridge;
 pub use facts::{
     HostAddress, HostLink, HostNextHop, HostRoute, host_addresses, host_links, host_routes,
 };
+pub use owned::{OwnedLinks, owned_links, remove_port};
 pub use watch::AddressWatch;

@@ -174,7 +174,7 @@ enum Item {
 }
 
 /// Takes the first message off `rest`; `None` at its end.
-fn next_message<'a>(
+pub(super) fn next_message<'a>(
     doing: &str,
     rest: &mut &'a [u8],
 ) -> Result<Option<NetlinkBuffer<&'a [u8]>>, KernelError> {
@@ -217,7 +217,7 @@ fn read(doing: &str, message: NetlinkBuffer<&[u8]>) -> Result<Item, KernelError>
 }
 
 /// The error that the kernel names by a negative number.
-fn cause(code: i32) -> io::Error {
+pub(super) fn cause(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code.saturating_neg())
 }
 

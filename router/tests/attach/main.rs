@@ -20,6 +20,8 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::net::netdevice::name_to_index;
 
 const MTU_BYTES: u16 = 1328;
+/// Whose interfaces they are.
+const OWNER: &str = "/test";
 const BRIDGE: &str = "rmesh";
 
 fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -52,7 +54,7 @@ impl Host {
     fn new() -> Self {
         let namespace = Namespace::new();
         let bridge = namespace
-            .enter(|| Bridge::ensure(BRIDGE, MTU_BYTES))
+            .enter(|| Bridge::ensure(BRIDGE, MTU_BYTES, OWNER))
             .unwrap();
         Host { namespace, bridge }
     }
@@ -101,7 +103,7 @@ fn a_bridge_is_made_once_and_adopted_after() {
     let host = Host::new();
     let again = host
         .namespace
-        .enter(|| Bridge::ensure(BRIDGE, 1400))
+        .enter(|| Bridge::ensure(BRIDGE, 1400, OWNER))
         .unwrap();
     assert_eq!(again.index(), host.bridge.index());
     assert_eq!(again.name(), BRIDGE);
@@ -109,7 +111,7 @@ fn a_bridge_is_made_once_and_adopted_after() {
     let port = host.attach(&container, &[]).unwrap();
     let third = host
         .namespace
-        .enter(|| Bridge::ensure(BRIDGE, MTU_BYTES))
+        .enter(|| Bridge::ensure(BRIDGE, MTU_BYTES, OWNER))
         .unwrap();
     // A bridge left alone would have taken the MAC of its port.
     assert_eq!((third.mac(), third.mac().0[0] & 3), (host.bridge.mac(), 2));
@@ -123,7 +125,9 @@ fn a_bridge_is_made_once_and_adopted_after() {
     }
     assert_eq!(host.ports(), Vec::<String>::new());
 
-    let loopback = host.namespace.enter(|| Bridge::ensure("lo", MTU_BYTES));
+    let loopback = host
+        .namespace
+        .enter(|| Bridge::ensure("lo", MTU_BYTES, OWNER));
     assert!(matches!(loopback, Err(KernelError::NotABridge { .. })));
     let missing = host
         .namespace
@@ -218,7 +222,7 @@ fn a_bridge_that_was_made_anew_takes_its_containers_back() {
     let first = host.attach(&container, &["10.32.0.1/16"]).unwrap();
     host.bridge = host.namespace.enter(|| {
         Bridge::remove(BRIDGE).unwrap();
-        Bridge::ensure(BRIDGE, MTU_BYTES).unwrap()
+        Bridge::ensure(BRIDGE, MTU_BYTES, OWNER).unwrap()
     });
     assert!(!host.is_present(&first));
     assert_eq!(host.attach(&container, &["10.32.0.1/16"]).unwrap(), first);

@@ -14,7 +14,7 @@ fn counting() -> [u8; 32] {
 
 #[test]
 fn generated_secret_is_its_32_bytes() {
-    assert_eq!(generate(&counting()), GENERATED);
+    assert_eq!(*generate(&counting()), GENERATED);
     for ending in ["", "\n", "\r\n"] {
         let secret = parse(&text!("{GENERATED}{ending}")).unwrap();
         assert!(!secret.is_passphrase());
@@ -75,6 +75,37 @@ fn no_secret_is_shown() {
     }
 }
 
+#[test]
+fn nothing_that_holds_a_secret_shows_it() {
+    use crate::api::SessionKeys;
+    use crate::crypto::{HandshakeSetup, Role};
+    use rmesh_wire::PeerId;
+    use rmesh_wire::handshake::Cipher;
+
+    let key = Key([0xa7; 32]);
+    let session = SessionKeys {
+        peer: PeerId([0; 16]),
+        local_index: 1,
+        remote_index: 2,
+        cipher: Cipher::ChaCha20Poly1305,
+        seal_key: key.clone(),
+        open_key: key.clone(),
+    };
+    let setup = HandshakeSetup {
+        role: Role::Initiator,
+        static_key: &key,
+        psk: &key,
+        prologue: &[],
+        randomness: key.clone(),
+    };
+    let generated = parse(&format(&key)).unwrap();
+    let passphrase = parse("a7a7a7a7a7a7a7a7").unwrap();
+    let shown = text!("{key:?} {session:?} {setup:?} {generated:?} {passphrase:?}");
+    for form in ["a7", "167", "0xa7"] {
+        assert!(!shown.contains(form), "{form}: {shown}");
+    }
+}
+
 proptest! {
     #[test]
     fn every_key_has_one_text(bytes: [u8; 32]) {
@@ -89,7 +120,7 @@ proptest! {
         let _ = parse(&typed);
         if let Ok(secret) = parse(&text!("rmesh1-{encoded}")) {
             let key = secret.into_key();
-            prop_assert_eq!(format(&key), text!("rmesh1-{}", encoded));
+            prop_assert_eq!(&*format(&key), &text!("rmesh1-{}", encoded));
         }
     }
 }

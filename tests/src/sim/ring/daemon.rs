@@ -41,7 +41,6 @@ impl World {
         let founding = self.founding(index);
         let host = &mut self.hosts[index];
         host.life += 1;
-        host.was_launched = true;
         host.is_doomed = false;
         let clock = host.clock(self.now);
         let (entries, written) = host.disk.recover().unwrap_or_default();
@@ -88,15 +87,16 @@ impl World {
         self.settle(index);
     }
 
-    fn founding(&mut self, index: usize) -> Founding {
+    /// How the host is launched. Who lost its ledger is launched again by somebody who knows that
+    /// there is a ring, and says how many peers there are. Over the mesh all say so, since the
+    /// launch lists are what the mesh needs, and differ.
+    fn founding(&self, index: usize) -> Founding {
         let pools = self.pools.clone();
         let host = &self.hosts[index];
-        if !host.was_launched && self.is_founded_alone && index == 0 {
+        if !host.was_in_ring && self.is_founded_alone && index == 0 {
             return Founding::Found { pools };
         }
-        // Who lost its ledger is launched again by somebody who knows that there is a ring. Over
-        // the mesh the launch lists are what the mesh needs, and differ.
-        let counts = host.was_launched || self.options.wires == Wires::Gossip;
+        let counts = host.was_in_ring || self.options.wires == Wires::Gossip;
         let init_peers = counts.then_some(self.hosts.len());
         let targets = self.core.iter().filter(|&&other| other != index).count();
         Founding::Join {
@@ -194,6 +194,7 @@ impl World {
         else {
             return;
         };
+        host.was_in_ring |= daemon.seen_in.is_some() && !host.disk.is_due();
         host.token = Some(Token {
             incarnation: daemon.node.owner().incarnation,
             written: number,

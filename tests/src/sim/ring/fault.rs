@@ -7,7 +7,7 @@ use rmesh_wire::Instant;
 
 use super::check::report_of;
 use super::disk::{Disk, Remains};
-use super::host::Job;
+use super::host::{Host, Job};
 use super::world::{Action, World};
 
 /// Time between two faults of an 8-peer mesh, on average; more peers, more faults.
@@ -197,7 +197,7 @@ impl World {
     }
 
     fn lose_disk(&mut self, host: usize, with_host: bool, only_a_bit: bool) {
-        if self.hosts[host].is_removed || !self.spares_a_ledger() {
+        if self.hosts[host].is_removed || !self.spares_ledger(host) {
             return;
         }
         let down = self.random.log_between(LASTS.0, LASTS.1);
@@ -210,13 +210,14 @@ impl World {
         }
     }
 
-    /// Whether one more peer may lose its ledger: those who did must never be so many that they
-    /// take themselves for all there are.
-    fn spares_a_ledger(&self) -> bool {
-        let in_ring = |daemon: &super::host::Daemon| daemon.node.ring_id().is_some();
-        let hosts = self.hosts.iter();
-        let count = hosts.filter(|host| host.daemon.as_ref().is_some_and(in_ring)).count();
-        count > self.hosts.len() / 2 + 1
+    /// Whether this peer may lose its ledger: those who did must never be so many that they take
+    /// themselves for all there are, and who was named at launch must not meet a peer of that time
+    /// that has no ring yet.
+    fn spares_ledger(&self, host: usize) -> bool {
+        let in_ring = |host: &&Host| host.daemon.as_ref().is_some_and(|d| d.seen_in.is_some());
+        let count = self.hosts.iter().filter(in_ring).count();
+        let all_joined = self.hosts.iter().all(|host| host.was_in_ring);
+        count > self.hosts.len() / 2 + 1 && (all_joined || !self.core.contains(&host))
     }
 
     fn roll_back(&mut self, host: usize, with_host: bool) {
@@ -284,7 +285,7 @@ impl World {
 
     /// `rmesh reset`: the containers are stopped first.
     fn leave(&mut self, host: usize) {
-        if !self.hosts[host].runs() || !self.spares_a_ledger() {
+        if !self.hosts[host].runs() || !self.spares_ledger(host) {
             return;
         }
         while !self.hosts[host].containers.is_empty() {

@@ -68,8 +68,8 @@ pub(super) struct Host {
     pub(super) removals: usize,
     /// Its daemon is to crash at the next write.
     pub(super) is_doomed: bool,
-    /// It was launched before: an empty ledger does not mean that there is no ring.
-    pub(super) was_launched: bool,
+    /// Its ledger knew a ring once: an empty one does not mean that there is none.
+    pub(super) was_in_ring: bool,
     /// When the earliest wake-up on the calendar fires.
     pub(super) wake: Option<Instant>,
     pub(super) requests: u64,
@@ -91,7 +91,7 @@ impl Host {
             is_removed: false,
             removals: 0,
             is_doomed: false,
-            was_launched: false,
+            was_in_ring: false,
             wake: None,
             requests: 0,
             container_count: 0,

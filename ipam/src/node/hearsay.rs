@@ -1,0 +1,110 @@
+//! What a removed peer last announced, as everybody who answers knows it: those addresses are held.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use rmesh_wire::codec::Bounded;
+use rmesh_wire::{Instant, PeerId};
+
+use super::Node;
+use super::proposal::Retry;
+use crate::cell::OwnerId;
+use crate::limits::{ADDRESSES_MAX, ANNOUNCED_PER_PEER_MAX, HEARSAY_PATIENCE};
+use crate::message::Body;
+
+/// Who has yet to tell what a peer announced.
+#[derive(Debug)]
+pub(super) struct Hearsay {
+    asked: BTreeSet<PeerId>,
+    until: Instant,
+    retry: Retry,
+}
+
+impl Node {
+    /// Asks all members what a peer announced.
+    pub(super) fn begin_hearsay(&mut self, peer: PeerId) {
+        let asked: BTreeSet<PeerId> = self.ring_members().map(|(owner, _)| owner.peer).collect();
+        let until = self.now + HEARSAY_PATIENCE;
+        let retry = Retry::new(self.now);
+        let hearsay = Hearsay {
+            asked,
+            until,
+            retry,
+        };
+        self.hearsay.insert(peer, hearsay);
+        self.drive_hearsay();
+    }
+
+    pub(super) fn drive_hearsay(&mut self) {
+        let now = self.now;
+        self.hearsay
+            .retain(|_, hearsay| now < hearsay.until && !hearsay.asked.is_empty());
+        let mut asks: Vec<(PeerId, PeerId)> = Vec::new();
+        for (peer, hearsay) in &mut self.hearsay {
+            if hearsay.retry.is_due(now, &mut self.random) {
+                asks.extend(hearsay.asked.iter().map(|member| (*member, *peer)));
+            }
+        }
+        for (member, peer) in asks {
+            self.send(member, Body::AskAnnounced { peer, from: 0 });
+        }
+    }
+
+    pub(super) fn on_ask_announced(&mut self, from: OwnerId, peer: PeerId, first: u128) {
+        let announced = self.announced.get(&peer);
+        let mut rest = announced
+            .into_iter()
+            .flat_map(|known| known.range(first..))
+            .copied();
+        let addresses: Vec<u128> = rest.by_ref().take(ADDRESSES_MAX).collect();
+        let next = rest.next();
+        let addresses = Bounded::take_from(addresses);
+        self.send(
+            from.peer,
+            Body::Announced {
+                peer,
+                addresses,
+                next,
+            },
+        );
+    }
+
+    pub(super) fn on_announced(
+        &mut self,
+        from: OwnerId,
+        peer: PeerId,
+        addresses: &[u128],
+        next: Option<u128>,
+    ) {
+        // Only what was asked for: nobody speaks for a peer that is there.
+        let Some(hearsay) = self.hearsay.get_mut(&peer) else {
+            return;
+        };
+        if !hearsay.asked.contains(&from.peer) {
+            return;
+        }
+        if next.is_none() {
+            hearsay.asked.remove(&from.peer);
+        }
+        let known = self.announced.entry(peer).or_default();
+        for at in addresses {
+            if known.len() < ANNOUNCED_PER_PEER_MAX {
+                known.insert(*at);
+                self.announcers.entry(*at).or_default().insert(peer);
+            }
+        }
+        self.announced_changed.insert(peer);
+        match next {
+            Some(next) => self.send(from.peer, Body::AskAnnounced { peer, from: next }),
+            None => self.drive_hearsay(),
+        }
+    }
+
+    pub(super) fn hearsay_due(&self) -> Option<Instant> {
+        let due = self
+            .hearsay
+            .values()
+            .map(|hearsay| hearsay.until.min(hearsay.retry.next));
+        due.min()
+    }
+}
