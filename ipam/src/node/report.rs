@@ -52,6 +52,17 @@ impl Node {
         }
     }
 
+    /// Whether a witness is there and did not say of this setup that it does not act in it.
+    pub(super) fn is_said_to_act(&self, witness: OwnerId) -> bool {
+        if witness == self.owner() {
+            return self.acts();
+        }
+        let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
+        let said = self.peers.get(&witness.peer);
+        let said = said.filter(|known| Some(known.stamp) == stamp);
+        self.is_current(witness) && said.is_none_or(|known| known.acts)
+    }
+
     /// Whether a witness is there and acts, by its last digest.
     fn is_acting(&self, witness: OwnerId) -> bool {
         if witness == self.owner() {

@@ -77,7 +77,7 @@ impl Node {
         if peer != self.me && self.is_reachable(peer) && !is_forced {
             return Some(Err(Refusal::Alive(shown)));
         }
-        let is_there = |w: &OwnerId| w.peer != peer && self.is_current(*w);
+        let is_there = |w: &OwnerId| w.peer != peer && self.is_said_to_act(*w);
         let has_majority = setup.is_majority(is_there);
         if !has_majority && !is_forced {
             let why = self.witnesses_in_words();

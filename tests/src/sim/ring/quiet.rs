@@ -44,8 +44,8 @@ impl World {
             }
         }
         self.await_all("everybody reaches everybody", CONNECT_MAX, World::unconnected)?;
-        let equal = self.await_all("all rings are equal", EQUAL_MAX, World::unequal)?;
         self.reform_if_lost();
+        let equal = self.await_all("all rings are equal", EQUAL_MAX, World::unequal)?;
         for victim in 0..self.hosts.len() {
             if self.hosts[victim].is_removed {
                 self.remove_at_last(victim);
@@ -108,40 +108,43 @@ impl World {
         Some(format!("{first:x?} and {other:x?}"))
     }
 
-    /// A majority of witnesses that lost their ledgers is gone for good: the operator forms the
-    /// set anew, on a peer that was one of them.
+    /// A majority of the witnesses lost its ledgers or its peers, or none can tell whether it is up
+    /// to date: the operator, whom `status` tells so, forms the set anew.
     fn reform_if_lost(&mut self) {
-        self.run_for(Duration::from_secs(2));
-        let Some((on, report)) = self.any_report() else {
-            return;
-        };
-        let Some(setup) = report.setup else {
-            return;
-        };
-        if report.reachable_witnesses >= setup.majority() {
+        let start = self.now;
+        while self.is_majority_lost() && self.now.since(start) < EQUAL_MAX {
+            self.run_for(LOOK_EVERY);
+        }
+        if !self.is_majority_lost() {
             return;
         }
-        let lost = setup.witnesses.as_slice().iter().map(|witness| witness.peer);
-        let mut lost = lost.filter_map(|peer| self.host_of(peer));
-        let Some(victim) = lost.find(|&host| self.hosts[host].is_removed || !self.is_witness(host))
-        else {
+        let Some((on, setup)) = self.any_setup() else {
             return;
         };
+        let lost = setup.witnesses.as_slice().iter().filter(|witness| {
+            let host = self.host_of(witness.peer);
+            let daemon = host.and_then(|host| self.hosts[host].daemon.as_ref());
+            daemon.is_none_or(|daemon| daemon.node.owner() != **witness)
+        });
+        let lost = lost.filter_map(|witness| self.host_of(witness.peer)).next();
+        // A peer that runs as another owner by now, or does not doubt itself any more after it.
+        let victim = lost.unwrap_or(on);
         let on = if self.hosts[victim].runs() { victim } else { on };
         self.note(None, || format!("the majority is lost: --force for peer{victim} on peer{on}"));
         self.command(on, victim, true);
     }
 
-    fn is_witness(&self, host: usize) -> bool {
-        let clock = self.hosts[host].clock(self.now);
-        let daemon = self.hosts[host].daemon.as_ref();
-        daemon.is_some_and(|daemon| daemon.node.report(clock).is_witness)
+    /// Whether every peer reports that no majority of the witnesses acts.
+    fn is_majority_lost(&self) -> bool {
+        let mut running = self.hosts.iter().filter_map(|h| Some((h, h.daemon.as_ref()?)));
+        running.all(|(host, daemon)| !daemon.node.report(host.clock(self.now)).has_majority)
     }
 
-    fn any_report(&self) -> Option<(usize, rmesh_ipam::Report)> {
-        let host = self.hosts.iter().find(|host| host.runs())?;
-        let report = host.daemon.as_ref()?.node.report(host.clock(self.now));
-        Some((host.index, report))
+    fn any_setup(&self) -> Option<(usize, rmesh_ipam::Setup)> {
+        let mut running = self.hosts.iter().filter_map(|h| Some((h, h.daemon.as_ref()?)));
+        running.find_map(|(host, daemon)| {
+            Some((host.index, daemon.node.report(host.clock(self.now)).setup?))
+        })
     }
 
     fn command(&mut self, on: usize, victim: usize, is_forced: bool) -> bool {
@@ -190,9 +193,9 @@ impl World {
         }
         let left = self.left_over();
         if !left.is_empty() && self.violations.is_empty() {
-            let portrait = self.portrait();
+            let (portrait, whose) = (self.portrait(), self.whose(&left));
             let words = left.iter().map(|ip| format!("{ip} ")).collect();
-            self.violate(format!("nobody can have {left:?}\n{portrait}"), words);
+            self.violate(format!("nobody can have {left:?}: {whose}\n{portrait}"), words);
         }
     }
 
@@ -269,6 +272,26 @@ impl World {
         all.filter(|ip| !used.contains(ip))
             .filter(|ip| !held.iter().any(|range| range.contains(address::number(*ip))))
             .collect()
+    }
+
+    /// Who owns some addresses, and what their owners say of them.
+    fn whose(&self, ips: &[IpAddr]) -> String {
+        let Some(any) = self.hosts.iter().find_map(|host| host.daemon.as_ref()) else {
+            return String::new();
+        };
+        let cells = ips.iter().filter_map(|ip| any.node.ring().get(address::number(*ip)));
+        let words = cells.zip(ips).map(|(cell, ip)| {
+            let host = self.host_of(cell.owner.peer);
+            let daemon = host.and_then(|host| self.hosts[host].daemon.as_ref());
+            let owner = daemon.map(|daemon| daemon.node.owner());
+            let told = daemon.map(|daemon| {
+                let told = daemon.told.iter().filter(|(_, ips)| ips.contains(ip));
+                told.map(|(of, _)| *of).collect::<Vec<usize>>()
+            });
+            let usable = daemon.map(|daemon| daemon.node.usable());
+            format!("{ip}: {cell:?} of {host:?}, now {owner:?}, usable {usable:?}, told {told:?}")
+        });
+        words.collect::<Vec<String>>().join("; ")
     }
 
     /// A line for each host.
