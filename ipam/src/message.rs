@@ -308,3 +308,6 @@ impl Message {
         codec::decode(bytes).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

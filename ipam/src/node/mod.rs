@@ -38,6 +38,8 @@ mod release;
 mod report;
 mod request;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 pub use inspect::describe;

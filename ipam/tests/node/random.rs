@@ -133,17 +133,17 @@ impl Chaos {
             // No container survives a reboot.
             Found::Unproven => host.containers.clear(),
             Found::RolledBack => {}
-            Found::Nothing => {
-                host.disk.clear();
-                // It remembers the others: it does not found once more.
-                let pools = vec![pool(POOL)];
-                let (targets, init_peers) = (HOSTS - 1, None);
-                host.founding = Founding::Join {
-                    pools,
-                    targets,
-                    init_peers,
-                };
-            }
+            Found::Nothing => host.disk.clear(),
+        }
+        if found != Found::Current {
+            // It remembers the others, whatever its ledger says: it does not found once more.
+            let pools = vec![pool(POOL)];
+            let (targets, init_peers) = (HOSTS - 1, None);
+            host.founding = Founding::Join {
+                pools,
+                targets,
+                init_peers,
+            };
         }
         // A reboot may find an older disk too, say that of a snapshot.
         if found == Found::RolledBack || (found == Found::Unproven && self.dice.percent(30)) {

@@ -475,5 +475,21 @@ fn an_idle_ring_is_quiet() {
     let rate = (world.sent_bytes - before) / 100 / 5;
     println!("idle: {rate} bytes a second and peer");
     assert!(rate < 100, "{rate} bytes a second and peer");
-    let _ = Duration::ZERO;
+}
+
+#[test]
+fn allocation_takes_microseconds_and_one_write() {
+    let mut world = World::new(1, &["10.0.0.0/8"], 8).started();
+    world.run(ms(100));
+    let (count, before) = (10_000u32, world.hosts[0].disk.len());
+    let started = std::time::Instant::now();
+    for n in 0..count {
+        world.request(0, allocate(&format!("c{n}")), secs(1));
+    }
+    let each = started.elapsed() / count;
+    world.run(secs(1));
+    println!("{each:?} an allocation, the world's part included");
+    assert_eq!(world.hosts[0].containers.len(), 10_000);
+    assert_eq!(world.hosts[0].disk.len() - before, 10_000);
+    assert!(each < Duration::from_millis(1), "{each:?}");
 }
