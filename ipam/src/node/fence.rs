@@ -16,7 +16,7 @@ use crate::limits::{RUNS_LEN_MAX, START_PATIENCE};
 use crate::message::{Body, Newer};
 use crate::packed::Runs;
 use crate::ring::Run;
-use crate::setup::Setup;
+use crate::setup::{Setup, Stamp};
 
 /// What others answered about some cells.
 #[derive(Debug)]
@@ -69,23 +69,23 @@ impl Node {
         self.drive_fence();
     }
 
+    /// Whether this peer owns everything and is the only witness.
+    fn is_alone(&self) -> bool {
+        let me = self.owner();
+        let mut owners = self.ledger.ring.iter().map(|run| run.cell.owner.peer);
+        let setup = self.ledger.setup.as_ref();
+        owners.all(|owner| owner == self.me)
+            && setup.is_some_and(|setup| setup.has_witness(me))
+            && self.confirmers().is_empty()
+    }
+
     fn start_check(&mut self, is_unproven: bool) {
         let me = self.owner();
-        if self
-            .ledger
-            .ring
-            .iter()
-            .all(|run| run.cell.owner.peer == self.me)
-            && self
-                .ledger
-                .setup
-                .as_ref()
-                .is_some_and(|setup| setup.has_witness(me))
-            && self.confirmers().is_empty()
-        {
+        let is_alone = self.is_alone();
+        if is_alone && !is_unproven {
             return;
         }
-        if is_unproven {
+        if is_unproven && !is_alone {
             self.log(&Entry::Uninstalled);
         }
         let own = self.ledger.ring.owned_by(me).flat_map(|run| {
@@ -152,9 +152,20 @@ impl Node {
     pub(super) fn on_read_answer(
         &mut self,
         from: OwnerId,
-        id: u64,
+        (id, stamp): (u64, Stamp),
         (newer, seen, acts): (Newer, u64, bool),
     ) {
+        // Who knows of another setup is asked again when both know the same: the older one may not
+        // know who has to be asked, or what the others were told.
+        let known = self.ledger.setup.as_ref().map(|setup| setup.stamp);
+        if known != Some(stamp) {
+            if known < Some(stamp) {
+                self.send(from.peer, Body::AskSetup);
+            } else {
+                self.send_digest(from.peer);
+            }
+            return;
+        }
         if self.on_dispute_answer(from, id, newer) {
             return;
         }
@@ -176,15 +187,20 @@ impl Node {
             return;
         };
         let confirmers = self.confirmers();
-        let is_done = check.readings.iter().all(|reading| {
-            let count = confirmers
-                .iter()
-                .filter(|c| reading.answers.contains_key(c))
-                .count();
-            count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
-        });
+        // A founder that nobody got anything from: peers that are there have a moment to say that
+        // they removed it meanwhile.
+        let is_alone = confirmers.is_empty();
+        let is_done = !is_alone
+            && check.readings.iter().all(|reading| {
+                let count = confirmers
+                    .iter()
+                    .filter(|c| reading.answers.contains_key(c))
+                    .count();
+                count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
+            });
         let is_outdated = check.readings.iter().any(Reading::is_outdated);
-        let is_late = self.now.since(check.since) >= START_PATIENCE && !check.is_unproven;
+        let is_late =
+            self.now.since(check.since) >= START_PATIENCE && (!check.is_unproven || is_alone);
         if is_outdated && (is_done || is_late) {
             self.new_incarnation("what it owned was given to others while it was away");
         } else if (is_done || is_late) && !self.waits_for_witnesses(&confirmers) {
@@ -303,7 +319,8 @@ impl Node {
     pub(super) fn fence_due(&self) -> Option<Instant> {
         let check = self.fence.0.as_ref().map(|check| {
             let limit = check.since + START_PATIENCE;
-            let is_limited = !check.is_unproven && limit > self.now;
+            let is_limited =
+                (!check.is_unproven || self.confirmers().is_empty()) && limit > self.now;
             if is_limited {
                 check.retry.next.min(limit)
             } else {

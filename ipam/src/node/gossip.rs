@@ -212,6 +212,7 @@ impl Node {
         let old: BTreeSet<Range> = old.map(|(range, _)| range).collect();
         for range in old {
             self.log(&Entry::HeldEnded(range));
+            self.forget_gone(range);
         }
     }
 }

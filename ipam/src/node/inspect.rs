@@ -3,9 +3,10 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::Node;
-use crate::address::Range;
+use crate::address::{Range, number};
 use crate::message::Message;
 use crate::ring::Ring;
 use crate::setup::{RingId, Stamp};
@@ -34,7 +35,18 @@ impl Node {
         }
         let owned = self.ledger.space.owned();
         let kept = owned.flat_map(|range| self.ledger.granted.gaps(range).collect::<Vec<Range>>());
-        kept.filter(|range| !self.disputes.overlaps(*range)).collect()
+        kept.filter(|range| !self.disputes.overlaps(*range))
+            .collect()
+    }
+
+    /// What an address is to this owner, in words.
+    pub fn explain_address(&self, ip: IpAddr) -> String {
+        let at = number(ip);
+        let announcers = self.announcers.get(&at);
+        let announcers = self.names(announcers.into_iter().flatten().copied());
+        let state = self.ledger.space.state(at, self.now);
+        let disputed = self.disputes.contains(at);
+        format!("{state:?}, announced by [{announcers}], disputed: {disputed}")
     }
 }
 

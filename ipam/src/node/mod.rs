@@ -27,8 +27,8 @@ mod founding;
 mod gate;
 mod gossip;
 mod grant;
-mod inspect;
 mod hearsay;
+mod inspect;
 mod install;
 mod learn;
 mod peer;
@@ -424,12 +424,12 @@ impl Node {
             Body::Read { id, cells } => self.on_read(from, id, &cells),
             Body::ReadAnswer {
                 id,
+                stamp,
                 newer,
                 seen,
                 acts,
-                ..
             } => {
-                self.on_read_answer(from, id, (newer, seen, acts));
+                self.on_read_answer(from, (id, stamp), (newer, seen, acts));
             }
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
-use crate::address;
+use crate::address::{self, Range};
 use crate::api::Member;
 use crate::cell::OwnerId;
 use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX};
@@ -157,6 +157,26 @@ impl Node {
                 self.announcers.remove(&at);
             }
         }
+    }
+
+    /// Addresses of a range that peers announced which do not answer now.
+    pub(super) fn gone_announcers(&self, range: Range) -> impl Iterator<Item = (u128, PeerId)> {
+        let announced = self.announcers.range(range.first()..=range.last());
+        let each = announced.flat_map(|(at, peers)| peers.iter().map(|peer| (*at, *peer)));
+        each.filter(|(_, peer)| !self.is_reachable(*peer))
+    }
+
+    /// Forgets what peers that do not answer announced of a range; whether there was anything.
+    pub(super) fn forget_gone(&mut self, range: Range) -> bool {
+        let gone: Vec<(u128, PeerId)> = self.gone_announcers(range).collect();
+        for (at, peer) in &gone {
+            self.forget_announcer(*at, *peer);
+            if let Some(announced) = self.announced.get_mut(peer) {
+                announced.remove(at);
+            }
+            self.announced_changed.insert(*peer);
+        }
+        !gone.is_empty()
     }
 
     /// A peer other than `except` that announces an address.

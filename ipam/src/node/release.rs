@@ -46,14 +46,23 @@ impl Node {
 
     pub(super) fn release_held(&mut self, ip: IpAddr) -> Result<Answer, Refusal> {
         let at = number(ip);
-        match self.ledger.space.state(at, self.now) {
+        let range = Range::one(at);
+        let is_free = match self.ledger.space.state(at, self.now) {
             Use::Held(_) => {
-                self.log(&Entry::HeldEnded(Range::one(at)));
-                self.is_stale = true;
-                Ok(Answer::Released(Vec::from([ip])))
+                self.log(&Entry::HeldEnded(range));
+                self.forget_gone(range);
+                true
             }
-            _ => Err(Refusal::Invalid(self.not_held(at))),
+            // Nobody holds it, but it is not given to anybody while the peer that announced it and
+            // is gone may come back.
+            Use::Resting(_) | Use::Rested | Use::Fresh => self.forget_gone(range),
+            _ => false,
+        };
+        if !is_free {
+            return Err(Refusal::Invalid(self.not_held(at)));
         }
+        self.is_stale = true;
+        Ok(Answer::Released(Vec::from([ip])))
     }
 
     fn not_held(&self, at: u128) -> String {

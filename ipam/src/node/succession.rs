@@ -83,8 +83,15 @@ impl Node {
             let why = self.witnesses_in_words();
             return Some(Err(Refusal::NoMajority { why, peer: shown }));
         }
+        let acts = |w: &OwnerId| w.peer != peer && self.is_acting(*w);
+        let has_acting = setup.is_majority(acts) && !self.is_change_stuck();
+        if is_forced && !has_acting && self.is_fenced() {
+            // Nobody is left who could prove it: what the old ledger owned is taken over like any
+            // other that may have been forgotten.
+            self.new_incarnation("the witnesses that could say whether it is current are gone");
+        }
         self.record_removal(peer, &shown);
-        if !has_majority {
+        if is_forced && !has_acting {
             self.begin_reform();
         }
         None
@@ -168,11 +175,9 @@ impl Node {
             return owner != self.owner();
         }
         let is_asked = |request: &Request| matches!(request, Request::RemovePeer { peer, .. } if *peer == owner.peer);
-        self.ledger.removed.contains_key(&owner)
-            && self
-                .requests
-                .values()
-                .any(|waiting| is_asked(&waiting.request))
+        let mut requests = self.requests.values();
+        requests.any(|waiting| is_asked(&waiting.request))
+            && self.ledger.removed.contains_key(&owner)
     }
 
     pub(super) fn drive_succession(&mut self) {

@@ -176,7 +176,8 @@ impl World {
                     self.meter.sent(self.now, bytes);
                     let at = self.now + delay;
                     let bytes = transmit.bytes;
-                    self.calendar.schedule(at, Action::Deliver { to, source, bytes });
+                    self.calendar
+                        .schedule(at, Action::Deliver { to, source, bytes });
                 }
                 Fate::Lost => self.meter.sent(self.now, bytes),
                 Fate::Refused => self.refused.push(transmit.destination),

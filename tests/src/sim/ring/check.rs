@@ -43,7 +43,11 @@ impl World {
     /// A container carries an address from now on.
     pub(super) fn carry(&mut self, host: usize, container: &str, ip: IpAddr) {
         let containers = &mut self.hosts[host].containers;
-        if !containers.entry(container.to_owned()).or_default().insert(ip) {
+        if !containers
+            .entry(container.to_owned())
+            .or_default()
+            .insert(ip)
+        {
             return;
         }
         self.live.add(ip, host, container);
@@ -72,6 +76,12 @@ impl World {
         let Some(daemon) = self.hosts[index].daemon.as_mut() else {
             return;
         };
+        // Everything that is known is written: without a write nothing has changed but a fence.
+        let written = daemon.node.written();
+        if daemon.seen_written == Some(written) && !daemon.own.is_empty() {
+            return;
+        }
+        daemon.seen_written = Some(written);
         let ring = daemon.node.ring();
         let is_changed = *ring != daemon.seen;
         if !is_changed && !daemon.own.is_empty() {
@@ -89,7 +99,10 @@ impl World {
         let usable = daemon.node.usable();
         let gained = core::mem::replace(&mut daemon.own, usable.clone()) != usable;
         if let Some(what) = fallen {
-            self.violate(format!("peer{index} forgot {what}"), vec![format!("peer{index}")]);
+            self.violate(
+                format!("peer{index} forgot {what}"),
+                vec![format!("peer{index}")],
+            );
         }
         if gained {
             self.check_exclusive(index, &usable);
@@ -117,8 +130,15 @@ impl World {
             }
         }
         if let Some((other, both)) = found {
-            let words = vec![format!("peer{index}"), format!("peer{other}"), format!("{both}")];
-            self.violate(format!("peer{index} and peer{other} may both use {both}"), words);
+            let words = vec![
+                format!("peer{index}"),
+                format!("peer{other}"),
+                format!("{both}"),
+            ];
+            self.violate(
+                format!("peer{index} and peer{other} may both use {both}"),
+                words,
+            );
         }
     }
 
@@ -144,7 +164,8 @@ fn first_fallen(before: &Ring, after: &Ring) -> Option<String> {
 }
 
 fn overlap(some: &[Range], others: &[Range]) -> Option<Range> {
-    some.iter().find_map(|range| others.iter().find_map(|other| range.intersect(other)))
+    some.iter()
+        .find_map(|range| others.iter().find_map(|other| range.intersect(other)))
 }
 
 /// What the ledger on a disk says, whatever is under way.

@@ -80,7 +80,10 @@ impl World {
         if self.options.wires == Wires::Gossip {
             host.peer.endpoints = host.endpoints();
             host.peer.start(&self.network, clock);
-            self.schedule(Duration::from_millis(10), Action::Look { host: index, life });
+            self.schedule(
+                Duration::from_millis(10),
+                Action::Look { host: index, life },
+            );
         }
         self.announce(index);
         self.wires_changed();
@@ -88,16 +91,14 @@ impl World {
     }
 
     /// How the host is launched. Who lost its ledger is launched again by somebody who knows that
-    /// there is a ring, and says how many peers there are. Over the mesh all say so, since the
-    /// launch lists are what the mesh needs, and differ.
+    /// there is a ring, and says how many peers there are.
     fn founding(&self, index: usize) -> Founding {
         let pools = self.pools.clone();
         let host = &self.hosts[index];
         if !host.was_in_ring && self.is_founded_alone && index == 0 {
             return Founding::Found { pools };
         }
-        let counts = host.was_in_ring || self.options.wires == Wires::Gossip;
-        let init_peers = counts.then_some(self.hosts.len());
+        let init_peers = host.was_in_ring.then_some(self.hosts.len());
         let targets = self.core.iter().filter(|&&other| other != index).count();
         Founding::Join {
             pools,
@@ -116,7 +117,9 @@ impl World {
         host.disk.crash(remains, &mut host.random);
         self.meter.crashes += 1;
         self.board.forget(index);
-        self.note(Some(index), || format!("peer{index} is killed, {remains:?} is left of a write"));
+        self.note(Some(index), || {
+            format!("peer{index} is killed, {remains:?} is left of a write")
+        });
         for job in daemon.jobs.into_values() {
             if let Job::Remove { victim, .. } = job {
                 self.hosts[victim].removals -= 1;
@@ -216,9 +219,13 @@ impl World {
         let host = &mut self.hosts[index];
         let clock = host.clock(self.now);
         if let (Some(number), Some(daemon)) = (host.disk.refuse(), host.daemon.as_mut()) {
-            daemon.node.handle_write_failed(number, "no space left".to_owned(), clock);
+            daemon
+                .node
+                .handle_write_failed(number, "no space left".to_owned(), clock);
         }
-        self.note(Some(index), || format!("peer{index}: its disk refuses a write"));
+        self.note(Some(index), || {
+            format!("peer{index}: its disk refuses a write")
+        });
         self.settle(index);
         let after = self.random.log_between(DOWN.0, DOWN.1);
         self.schedule(after, Action::Step(Step::Restart(index)));
@@ -226,13 +233,17 @@ impl World {
 
     /// Asks the node for something.
     pub(super) fn request(&mut self, index: usize, job: Job, request: Request, patience: Duration) {
-        self.note(Some(index), || format!("peer{index} is asked for {request:?}"));
+        self.note(Some(index), || {
+            format!("peer{index} is asked for {request:?}")
+        });
         let host = &mut self.hosts[index];
         let id = host.next_request();
         let clock = host.clock(self.now);
         if let Some(daemon) = host.daemon.as_mut() {
             daemon.jobs.insert(id, job);
-            daemon.node.handle_request(id, request, clock + patience, clock);
+            daemon
+                .node
+                .handle_request(id, request, clock + patience, clock);
             self.settle(index);
         }
     }
@@ -240,7 +251,11 @@ impl World {
     /// Takes what the node has to say. Whether it said anything.
     pub(super) fn drain_node_events(&mut self, index: usize) -> bool {
         let mut any = false;
-        while let Some(event) = self.hosts[index].daemon.as_mut().and_then(|d| d.node.poll_event()) {
+        while let Some(event) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|d| d.node.poll_event())
+        {
             any = true;
             match event {
                 Event::Answer { id, result } => self.answer(index, id, result),
@@ -253,13 +268,22 @@ impl World {
     fn answer(&mut self, index: usize, id: RequestId, result: Result<Answer, Refusal>) {
         let daemon = self.hosts[index].daemon.as_mut();
         let Some(job) = daemon.and_then(|daemon| daemon.jobs.remove(&id)) else {
-            self.violate(format!("peer{index} answers {id:?} twice: {result:?}"), Vec::new());
+            self.violate(
+                format!("peer{index} answers {id:?} twice: {result:?}"),
+                Vec::new(),
+            );
             return;
         };
-        self.note(Some(index), || format!("peer{index} answers {job:?} with {result:?} "));
+        self.note(Some(index), || {
+            format!("peer{index} answers {job:?} with {result:?} ")
+        });
         self.meter.count(&job, &result);
         match job {
-            Job::Attach { container, within, exact } => match result {
+            Job::Attach {
+                container,
+                within,
+                exact,
+            } => match result {
                 Ok(Answer::Address(ip)) => {
                     let is_wanted = within.contains(rmesh_ipam::address::number(ip))
                         && exact.is_none_or(|exact| exact == ip);
@@ -297,6 +321,7 @@ fn daemon(node: Node) -> Daemon {
         members: Vec::new(),
         seen: Ring::new(),
         seen_in: None,
+        seen_written: None,
         own: Vec::new(),
         is_look_due: false,
     }

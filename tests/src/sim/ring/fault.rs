@@ -90,7 +90,12 @@ impl World {
             3 | 4 => Step::Reboot { host, down },
             5..=7 => Step::Doom(host),
             8..=11 => return self.draw_cut(at, end),
-            12 => return vec![(at, Step::Loss(BURST)), (end, Step::Loss(self.options.loss()))],
+            12 => {
+                return vec![
+                    (at, Step::Loss(BURST)),
+                    (end, Step::Loss(self.options.loss())),
+                ];
+            }
             13 => Step::LoseDisk {
                 host,
                 with_host,
@@ -136,7 +141,7 @@ impl World {
 
     /// Makes it happen now.
     pub(super) fn strike(&mut self, step: Step) {
-        let is_fault = !matches!(step, Step::Start(_) | Step::Restart(_) | Step::Mend { .. });
+        let is_fault = !matches!(step, Step::Start(_) | Step::Mend { .. });
         if is_fault && (self.now < self.truce || !self.is_season) {
             return;
         }
@@ -246,8 +251,11 @@ impl World {
         }
     }
 
-    /// Whether enough peers stay for one to be removed.
-    pub(super) fn spares_a_peer(&self) -> bool {
+    /// Whether enough peers stay without this one, and nobody needs it to find a first ring.
+    pub(super) fn spares_a_peer(&self, victim: usize) -> bool {
+        if self.core.contains(&victim) && !self.hosts.iter().all(|host| host.was_in_ring) {
+            return false;
+        }
         let removed = self.hosts.iter().filter(|host| host.is_removed).count();
         removed < (self.hosts.len() / REMOVED_PART).max(1) && self.running().len() > 3
     }
@@ -274,7 +282,9 @@ impl World {
         };
         let clock = self.hosts[host].clock(self.now);
         let held = daemon.node.report(clock).held;
-        let first = held.iter().map(|(range, _)| rmesh_ipam::address::address(range.first()));
+        let first = held
+            .iter()
+            .map(|(range, _)| rmesh_ipam::address::address(range.first()));
         let mut dead = first.filter(|ip| self.live.carriers(*ip).is_empty());
         if let Some(address) = dead.next() {
             let patience = self.patience();

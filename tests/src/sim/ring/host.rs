@@ -41,6 +41,8 @@ pub(super) struct Daemon {
     /// The ring as it was after the last step.
     pub(super) seen: Ring,
     pub(super) seen_in: Option<RingId>,
+    /// And the writes queued by then.
+    pub(super) seen_written: Option<u64>,
     /// What it may use, after the last step.
     pub(super) own: Vec<Range>,
     /// Whether the mesh has to be looked at.

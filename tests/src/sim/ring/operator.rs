@@ -31,7 +31,7 @@ pub(super) struct Order {
 impl World {
     /// A peer is switched off, or its daemon killed, and is to be removed.
     pub(super) fn condemn(&mut self, victim: usize, with_host: bool) {
-        if self.hosts[victim].is_removed || !self.spares_a_peer() {
+        if self.hosts[victim].is_removed || !self.spares_a_peer(victim) {
             return;
         }
         if self.options.operator == Operator::Careless {
@@ -73,7 +73,11 @@ impl World {
             victim, is_forced, ..
         } = order;
         self.hosts[victim].removals -= 1;
-        let running: Vec<usize> = self.running().into_iter().filter(|h| *h != victim).collect();
+        let running: Vec<usize> = self
+            .running()
+            .into_iter()
+            .filter(|h| *h != victim)
+            .collect();
         let on = match running.contains(&order.on) {
             true => order.on,
             false => match self.random.pick(&running) {
@@ -107,8 +111,13 @@ impl World {
             return;
         }
         let carried = self.hosts[victim].carried();
-        let told = self.hosts[on].daemon.as_ref().and_then(|daemon| daemon.told.get(&victim));
-        let is_known = carried.iter().all(|ip| told.is_some_and(|told| told.contains(ip)));
+        let told = self.hosts[on]
+            .daemon
+            .as_ref()
+            .and_then(|daemon| daemon.told.get(&victim));
+        let is_known = carried
+            .iter()
+            .all(|ip| told.is_some_and(|told| told.contains(ip)));
         if !is_known {
             let remains = self.remains();
             self.power_off(victim, remains);

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rmesh_ipam::{Answer, Range, Request, address};
+use rmesh_ipam::{Answer, OwnerId, Range, Request, address, usable};
+use rmesh_wire::{Instant, PeerId};
 
-use super::host::Job;
+use super::disk::Remains;
+use super::host::{Daemon, Job};
 use super::story::Wires;
 use super::world::World;
 
@@ -25,11 +27,25 @@ const REST: Duration = Duration::from_secs(61);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(4);
 /// Attempts at one removal.
 const TRIES_MAX: u32 = 4;
-/// Passes over all hosts in search of what is left.
+/// Everybody has heard of everybody's state, and grants under way are chosen, within this time.
+const SETTLE: Duration = Duration::from_secs(8);
+/// Freed addresses that did not rest yet are waited for so many times: a crash forgets since when.
+const RESTS_MAX: u32 = 3;
+/// Hosts that take whatever they can get; then those that own what is left take it.
+const ASKERS_MAX: usize = 8;
+/// A mesh of more peers is a large one.
+const LARGE: usize = 16;
+/// Pools up to this size are drained whole.
+const DRAINED_WHOLE_MAX: u128 = 256;
+/// Subnets of a larger pool that are drained, and their size: so many bits.
+const SUBNETS: usize = 2;
+const SUBNET_BITS: u32 = 5;
+/// Passes over hosts in search of what is left.
 const PASSES_MAX: u32 = 6;
 
 impl World {
     /// Everything is well from now on. Returns how long it took until all rings were equal.
+    /// `None` too if the majority of the witnesses was lost: then it has to be formed anew first.
     pub(super) fn calm(&mut self) -> Option<Duration> {
         self.is_season = false;
         self.network.set_loss(0.0);
@@ -39,20 +55,39 @@ impl World {
                 self.hosts[host].is_removed = false;
                 self.meter.returned += 1;
             }
+            self.hosts[host].is_doomed = false;
+            if self.is_halted(host) {
+                self.kill(host, Remains::Whole);
+            }
             if !self.hosts[host].is_removed {
                 self.start(host);
             }
         }
-        self.await_all("everybody reaches everybody", CONNECT_MAX, World::unconnected)?;
+        self.await_all(
+            "everybody reaches everybody",
+            CONNECT_MAX,
+            World::unconnected,
+        )?;
+        let equal = if self.lost_witnesses().is_some() {
+            self.run_for(SETTLE);
+            self.reform_if_lost();
+            None
+        } else {
+            Some(self.await_all("all rings are equal", EQUAL_MAX, World::unequal)?)
+        };
+        self.run_for(SETTLE);
         self.reform_if_lost();
-        let equal = self.await_all("all rings are equal", EQUAL_MAX, World::unequal)?;
-        for victim in 0..self.hosts.len() {
-            if self.hosts[victim].is_removed {
-                self.remove_at_last(victim);
-            }
-        }
+        self.await_all("all rings are equal", EQUAL_MAX, World::unequal)?;
+        self.remove_all_at_last();
         self.await_all("all rings are equal again", EQUAL_MAX, World::unequal)?;
-        Some(equal)
+        equal
+    }
+
+    /// Whether its disk refused a write, after which only a new life helps.
+    fn is_halted(&self, host: usize) -> bool {
+        let clock = self.hosts[host].clock(self.now);
+        let daemon = self.hosts[host].daemon.as_ref();
+        daemon.is_some_and(|daemon| daemon.node.report(clock).halted.is_some())
     }
 
     /// Runs until nothing is left to say against it; `None`, and a violation, if that takes longer
@@ -94,7 +129,10 @@ impl World {
     }
 
     fn unequal(&self) -> Option<String> {
-        let daemons = self.hosts.iter().filter_map(|h| Some((h.index, h.daemon.as_ref()?)));
+        let daemons = self
+            .hosts
+            .iter()
+            .filter_map(|h| Some((h.index, h.daemon.as_ref()?)));
         let mut states = daemons.map(|(index, daemon)| {
             let node = &daemon.node;
             (index, node.ring_id(), node.ring().hash(), node.stamp())
@@ -108,43 +146,98 @@ impl World {
         Some(format!("{first:x?} and {other:x?}"))
     }
 
-    /// A majority of the witnesses lost its ledgers or its peers, or none can tell whether it is up
-    /// to date: the operator, whom `status` tells so, forms the set anew.
+    /// A majority of the witnesses lost its ledgers or its peers, or cannot tell whether it is up
+    /// to date: the operator, whom their `status` tells so, forms the set anew.
     fn reform_if_lost(&mut self) {
-        let start = self.now;
-        while self.is_majority_lost() && self.now.since(start) < EQUAL_MAX {
-            self.run_for(LOOK_EVERY);
+        for _ in 0..TRIES_MAX {
+            let Some((any, lost)) = self.lost_witnesses() else {
+                return;
+            };
+            self.force(any, &lost);
         }
-        if !self.is_majority_lost() {
-            return;
-        }
-        let Some((on, setup)) = self.any_setup() else {
-            return;
-        };
-        let lost = setup.witnesses.as_slice().iter().filter(|witness| {
-            let host = self.host_of(witness.peer);
-            let daemon = host.and_then(|host| self.hosts[host].daemon.as_ref());
-            daemon.is_none_or(|daemon| daemon.node.owner() != **witness)
-        });
-        let lost = lost.filter_map(|witness| self.host_of(witness.peer)).next();
-        // A peer that runs as another owner by now, or does not doubt itself any more after it.
-        let victim = lost.unwrap_or(on);
-        let on = if self.hosts[victim].runs() { victim } else { on };
-        self.note(None, || format!("the majority is lost: --force for peer{victim} on peer{on}"));
-        self.command(on, victim, true);
     }
 
-    /// Whether every peer reports that no majority of the witnesses acts.
-    fn is_majority_lost(&self) -> bool {
-        let mut running = self.hosts.iter().filter_map(|h| Some((h, h.daemon.as_ref()?)));
-        running.all(|(host, daemon)| !daemon.node.report(host.clock(self.now)).has_majority)
+    /// Witnesses that do not act, if no majority is left, and a host that knows the setup.
+    fn lost_witnesses(&self) -> Option<(usize, Vec<OwnerId>)> {
+        let (any, setup) = self.any_setup()?;
+        let witnesses = setup.witnesses.as_slice();
+        let lost = witnesses.iter().filter(|w| !self.acts(**w));
+        let lost: Vec<OwnerId> = lost.copied().collect();
+        (witnesses.len() - lost.len() < setup.majority()).then_some((any, lost))
+    }
+
+    /// Gives the command for a witness that is gone for good, on its own peer if that runs as
+    /// another owner by now.
+    fn force(&mut self, any: usize, lost: &[OwnerId]) {
+        let is_gone = |owner: &&OwnerId| {
+            let daemon = self.daemon_of(owner.peer);
+            daemon.is_none_or(|daemon| daemon.node.owner() != **owner)
+        };
+        let gone = lost.iter().find(is_gone).or(lost.first());
+        let victim = gone
+            .and_then(|owner| self.host_of(owner.peer))
+            .unwrap_or(any);
+        let on = if self.hosts[victim].runs() {
+            victim
+        } else {
+            any
+        };
+        self.note(None, || {
+            format!("the majority is lost: --force for peer{victim} on peer{on}")
+        });
+        self.command(on, victim, true);
+        self.run_for(SETTLE);
+    }
+
+    fn daemon_of(&self, peer: PeerId) -> Option<&Daemon> {
+        self.hosts[self.host_of(peer)?].daemon.as_ref()
+    }
+
+    /// Whether a witness runs and says that it acts, with others or alone.
+    fn acts(&self, witness: OwnerId) -> bool {
+        let daemon = self.daemon_of(witness.peer);
+        daemon.is_some_and(|daemon| {
+            let report = daemon.node.report(Instant::ZERO);
+            daemon.node.owner() == witness && report.is_witness && report.has_majority
+        })
     }
 
     fn any_setup(&self) -> Option<(usize, rmesh_ipam::Setup)> {
-        let mut running = self.hosts.iter().filter_map(|h| Some((h, h.daemon.as_ref()?)));
+        let mut running = self
+            .hosts
+            .iter()
+            .filter_map(|h| Some((h, h.daemon.as_ref()?)));
         running.find_map(|(host, daemon)| {
             Some((host.index, daemon.node.report(host.clock(self.now)).setup?))
         })
+    }
+
+    /// The operator gives the command again for as long as some peer's status names a removed peer
+    /// among the owners: a grant to it may have been completed since.
+    fn remove_all_at_last(&mut self) {
+        for _ in 0..TRIES_MAX {
+            let removed = (0..self.hosts.len()).filter(|&host| self.hosts[host].is_removed);
+            for victim in removed.collect::<Vec<usize>>() {
+                if self.violations.is_empty() && self.owns_anything(victim) {
+                    self.remove_at_last(victim);
+                }
+            }
+            self.run_for(SETTLE);
+            if !self
+                .hosts
+                .iter()
+                .any(|h| h.is_removed && self.owns_anything(h.index))
+            {
+                return;
+            }
+        }
+    }
+
+    fn owns_anything(&self, host: usize) -> bool {
+        let id = self.hosts[host].id();
+        let daemons = self.hosts.iter().filter_map(|host| host.daemon.as_ref());
+        let mut rings = daemons.map(|daemon| daemon.node.ring());
+        rings.any(|ring| ring.owned_by_peer(id).next().is_some())
     }
 
     fn command(&mut self, on: usize, victim: usize, is_forced: bool) -> bool {
@@ -181,27 +274,89 @@ impl World {
         self.violate(what, vec![format!("peer{victim}")]);
     }
 
-    /// Hands out everything there is: whatever is neither used nor held must be had by somebody.
+    /// Hands out everything there is, or all of a few subnets of a large pool: whatever is neither
+    /// used nor held must be had by somebody.
     pub(super) fn drain(&mut self) {
-        self.let_rest();
-        for pool in self.pools.clone() {
-            for _ in 0..PASSES_MAX {
-                if self.drain_pass(pool) == 0 || !self.violations.is_empty() {
-                    break;
-                }
+        let mut left = Vec::new();
+        let drained = self.to_drain();
+        for _ in 0..RESTS_MAX {
+            self.let_rest();
+            for &subnet in &drained {
+                self.drain_subnet(subnet);
+            }
+            left = self.left_over(&drained);
+            if left.is_empty() || !self.violations.is_empty() {
+                break;
             }
         }
-        let left = self.left_over();
         if !left.is_empty() && self.violations.is_empty() {
             let (portrait, whose) = (self.portrait(), self.whose(&left));
             let words = left.iter().map(|ip| format!("{ip} ")).collect();
-            self.violate(format!("nobody can have {left:?}: {whose}\n{portrait}"), words);
+            self.violate(
+                format!("nobody can have {left:?}: {whose}\n{portrait}"),
+                words,
+            );
         }
+    }
+
+    fn to_drain(&mut self) -> Vec<Range> {
+        let mut drained = Vec::new();
+        for pool in self.pools.clone() {
+            if pool.count() <= DRAINED_WHOLE_MAX {
+                drained.push(pool);
+                continue;
+            }
+            for _ in 0..SUBNETS {
+                let at = self.random.below(pool.count() as usize);
+                drained.push(Range::block(pool.first() + at as u128, SUBNET_BITS));
+            }
+        }
+        drained
+    }
+
+    /// Some hosts take addresses until they are refused, and then all who own what is left.
+    fn drain_subnet(&mut self, subnet: Range) {
+        let mut askers = self.running();
+        while askers.len() > ASKERS_MAX {
+            let at = self.random.below(askers.len());
+            askers.swap_remove(at);
+        }
+        for _ in 0..PASSES_MAX {
+            if self.drain_pass(subnet, &askers) == 0 || !self.violations.is_empty() {
+                break;
+            }
+            askers = self.owners_of_left(subnet);
+        }
+    }
+
+    fn owners_of_left(&self, subnet: Range) -> Vec<usize> {
+        let left = self.left_over(&[subnet]);
+        let owns = |host: &usize| {
+            let daemon = self.hosts[*host].daemon.as_ref();
+            let usable = daemon
+                .map(|daemon| daemon.node.usable())
+                .unwrap_or_default();
+            let mut numbers = left.iter().map(|ip| address::number(*ip));
+            numbers.any(|at| usable.iter().any(|range| range.contains(at)))
+        };
+        self.running().into_iter().filter(owns).collect()
+    }
+
+    /// A minute of a large mesh costs too much: what rests there is left alone.
+    fn waits_for_rest(&self) -> bool {
+        self.options.wires == Wires::Direct || self.hosts.len() <= LARGE
+    }
+
+    fn rests(&self, ip: IpAddr) -> bool {
+        let daemons = self.hosts.iter().filter_map(|host| host.daemon.as_ref());
+        let mut words = daemons.map(|daemon| daemon.node.explain_address(ip));
+        words.any(|words| words.starts_with("Resting"))
     }
 
     fn let_rest(&mut self) {
         match self.options.wires {
-            Wires::Gossip => self.run_for(REST),
+            Wires::Gossip if self.waits_for_rest() => self.run_for(REST),
+            Wires::Gossip => {}
             Wires::Direct => {
                 for host in 0..self.hosts.len() {
                     self.hosts[host].ahead += REST;
@@ -213,15 +368,20 @@ impl World {
         }
     }
 
-    /// Every host takes addresses until it is refused. Returns how many were had.
-    fn drain_pass(&mut self, pool: Range) -> u64 {
+    /// Each of these takes addresses until it is refused. Returns how many were had.
+    fn drain_pass(&mut self, subnet: Range, askers: &[usize]) -> u64 {
         let mut had = 0;
         let mut dry = BTreeSet::new();
-        while dry.len() < self.running().len() && self.violations.is_empty() {
-            let asking: Vec<usize> = self.running().into_iter().filter(|h| !dry.contains(h)).collect();
+        while dry.len() < askers.len() && self.violations.is_empty() {
+            let asking: Vec<usize> = askers
+                .iter()
+                .copied()
+                .filter(|h| !dry.contains(h))
+                .collect();
             for &host in &asking {
                 let container = self.hosts[host].next_container();
-                self.allocate(host, container, pool, false, DRAIN_PATIENCE);
+                let is_subnet = !self.pools.contains(&subnet);
+                self.allocate(host, container, subnet, is_subnet, DRAIN_PATIENCE);
             }
             had += self.await_answers(&asking, &mut dry);
         }
@@ -230,7 +390,10 @@ impl World {
 
     fn await_answers(&mut self, asking: &[usize], dry: &mut BTreeSet<usize>) -> u64 {
         let allocated = self.meter.allocated;
-        let counts = asking.iter().map(|&h| self.carried_by(h)).collect::<Vec<u64>>();
+        let counts = asking
+            .iter()
+            .map(|&h| self.carried_by(h))
+            .collect::<Vec<u64>>();
         let end = self.now + DRAIN_PATIENCE + Duration::from_secs(1);
         while self.waits(asking) && self.now < end && self.violations.is_empty() {
             self.run_for(Duration::from_millis(20));
@@ -248,7 +411,11 @@ impl World {
 
     /// Addresses that containers of a host carry.
     fn carried_by(&self, host: usize) -> u64 {
-        self.hosts[host].containers.values().map(|ips| ips.len() as u64).sum()
+        self.hosts[host]
+            .containers
+            .values()
+            .map(|ips| ips.len() as u64)
+            .sum()
     }
 
     fn waits(&self, asking: &[usize]) -> bool {
@@ -259,7 +426,7 @@ impl World {
         })
     }
 
-    fn left_over(&self) -> Vec<IpAddr> {
+    fn left_over(&self, drained: &[Range]) -> Vec<IpAddr> {
         let used: BTreeSet<&IpAddr> = self.live.addresses().collect();
         let mut held: Vec<Range> = Vec::new();
         for host in &self.hosts {
@@ -268,9 +435,16 @@ impl World {
                 held.extend(report.held.iter().map(|(range, _)| *range));
             }
         }
-        let all = self.all_usable().into_iter();
-        all.filter(|ip| !used.contains(ip))
-            .filter(|ip| !held.iter().any(|range| range.contains(address::number(*ip))))
+        let all = drained.iter().map(|subnet| usable(*subnet));
+        let all = all.flat_map(|range| range.first()..=range.last());
+        all.map(address::address)
+            .filter(|ip| !used.contains(ip))
+            .filter(|ip| self.waits_for_rest() || !self.rests(*ip))
+            .filter(|ip| {
+                !held
+                    .iter()
+                    .any(|range| range.contains(address::number(*ip)))
+            })
             .collect()
     }
 
@@ -279,17 +453,14 @@ impl World {
         let Some(any) = self.hosts.iter().find_map(|host| host.daemon.as_ref()) else {
             return String::new();
         };
-        let cells = ips.iter().filter_map(|ip| any.node.ring().get(address::number(*ip)));
+        let cells = ips
+            .iter()
+            .filter_map(|ip| any.node.ring().get(address::number(*ip)));
         let words = cells.zip(ips).map(|(cell, ip)| {
             let host = self.host_of(cell.owner.peer);
             let daemon = host.and_then(|host| self.hosts[host].daemon.as_ref());
-            let owner = daemon.map(|daemon| daemon.node.owner());
-            let told = daemon.map(|daemon| {
-                let told = daemon.told.iter().filter(|(_, ips)| ips.contains(ip));
-                told.map(|(of, _)| *of).collect::<Vec<usize>>()
-            });
-            let usable = daemon.map(|daemon| daemon.node.usable());
-            format!("{ip}: {cell:?} of {host:?}, now {owner:?}, usable {usable:?}, told {told:?}")
+            let state = daemon.map(|daemon| daemon.node.explain_address(*ip));
+            format!("{ip}: {cell:?} of {host:?}, {state:?}")
         });
         words.collect::<Vec<String>>().join("; ")
     }
@@ -303,7 +474,7 @@ impl World {
             let report = daemon.node.report(host.clock(self.now));
             let setup = report.setup.map(|s| (s.stamp, s.witnesses.into_vec()));
             format!(
-                "  peer{} {:?} ring {:?} {} runs {:x}, free {}, witness {} of {setup:?}, spare {}, \
+                "  peer{} {:?} ring {:?} {} runs {:x}, free {}, witness {} of {setup:?}, majority {}, \
                  granted {:?}, pending {:?}, held {:?}, fence {:?}, waiting {:?}, refused {:?}, \
                  halted {:?}\n    {:?}",
                 host.index,
@@ -313,7 +484,7 @@ impl World {
                 report.hash,
                 report.free,
                 report.is_witness,
-                report.spare_witnesses,
+                report.has_majority,
                 report.granted,
                 report.pending,
                 report.held,

@@ -21,6 +21,8 @@ use super::world::{Action, World};
 
 /// All peers are started within this time.
 const LAUNCH: Duration = Duration::from_secs(3);
+/// Peers that everybody is launched with, at most.
+const CORE_MAX: usize = 5;
 /// Clients come after this time.
 const FIRST_WORK: Duration = Duration::from_secs(2);
 
@@ -158,13 +160,12 @@ fn live(options: &RingOptions, is_kept: bool) -> RingOutcome {
 
 fn world(options: &RingOptions) -> World {
     let mut random = Random::new(options.seed);
-    let layout = match options.wires {
-        Wires::Gossip => Layout::rough(options.peers, &mut random),
-        Wires::Direct => Layout::open(options.peers, &mut random),
-    };
+    let layout = Layout::open(options.peers, &mut random);
     let secret = Key(random.bytes());
     let hosts = (0..options.peers).map(|index| {
-        let targets = layout.targets[index].clone();
+        let mut targets = layout.targets[index].clone();
+        // Whoever else is removed, these are there until everybody has joined.
+        targets.extend((0..CORE_MAX.min(options.peers)).filter(|&other| other != index));
         let own = Random::new(random.next());
         let peer = Peer::new(index, targets, secret.clone(), false, own);
         Host::new(peer, Random::new(random.next()))
@@ -180,14 +181,15 @@ fn world(options: &RingOptions) -> World {
     world
 }
 
-/// Small pools, so that they run out.
+/// Small pools, so that they run out; for many peers some addresses more than first blocks take, as
+/// in a mesh that is not short of them.
 fn pools(peers: usize, random: &mut Random) -> Vec<Range> {
-    let bits = if peers <= 16 { 6 } else { 9 };
+    let bits = if peers <= 16 { 6 } else { 11 };
     let bits = bits + random.below(2) as u32;
     let v4 = address::number(IpAddr::V4(Ipv4Addr::new(10, 32, 0, 0)));
     let v6 = address::number(IpAddr::V6(Ipv6Addr::new(0xfd32, 0, 0, 0, 0, 0, 0, 0)));
     let mut pools = vec![Range::block(v4, bits)];
-    if random.chance(0.3) {
+    if peers <= 16 && random.chance(0.3) {
         pools.push(Range::block(v6, 6));
     }
     pools
@@ -200,7 +202,9 @@ impl World {
         self.is_founded_alone = random.chance(0.5);
         self.core = match self.is_founded_alone {
             true => vec![0],
-            false => (0..3 + 2 * random.below(2)).filter(|&host| host < size).collect(),
+            false => (0..CORE_MAX - 2 * random.below(2))
+                .filter(|&host| host < size)
+                .collect(),
         };
         for host in 0..size {
             if size > ALL_NEIGHBOURS_MAX {
@@ -212,7 +216,7 @@ impl World {
     /// The overlay, where wires are direct: the next one and a few at random.
     fn befriend(&mut self, host: usize, random: &mut Random) {
         let size = self.hosts.len();
-        let few = 2 + size.ilog2() as usize / 2;
+        let few = size.ilog2() as usize / 4;
         let mut friends: BTreeSet<usize> = (0..few).map(|_| random.below(size)).collect();
         friends.insert((host + 1) % size);
         friends.remove(&host);

@@ -17,7 +17,12 @@ pub(super) struct Trace {
 
 impl Trace {
     /// Notes something about a host, or about all.
-    pub(super) fn note(&mut self, now: Instant, host: Option<usize>, what: impl FnOnce() -> String) {
+    pub(super) fn note(
+        &mut self,
+        now: Instant,
+        host: Option<usize>,
+        what: impl FnOnce() -> String,
+    ) {
         if !self.is_kept && !self.is_told {
             return;
         }

@@ -19,7 +19,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(50);
 /// And at an unchanged one, since some changes are not told.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A model of the mesh notices within this time who is reachable, from and to.
-const NOTICE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(2_500));
+const NOTICE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1_500));
 /// Two hosts compare what they know of announcements this often.
 const RUMOUR_EVERY: Duration = Duration::from_secs(1);
 /// Share of messages that arrive twice where wires are direct.
@@ -56,7 +56,12 @@ impl World {
     /// Takes what both cores have to say. Whether they said anything.
     pub(super) fn drain_events(&mut self, index: usize) -> bool {
         let mut any = self.drain_node_events(index);
-        while let Some(event) = self.hosts[index].peer.mesh.as_mut().and_then(|m| m.poll_event()) {
+        while let Some(event) = self.hosts[index]
+            .peer
+            .mesh
+            .as_mut()
+            .and_then(|m| m.poll_event())
+        {
             any = true;
             self.on_mesh_event(index, event);
         }
@@ -70,7 +75,10 @@ impl World {
                     return;
                 };
                 self.note(Some(index), || {
-                    format!("peer{index} hears peer{from}: {}", rmesh_ipam::describe(&bytes))
+                    format!(
+                        "peer{index} hears peer{from}: {}",
+                        rmesh_ipam::describe(&bytes)
+                    )
                 });
                 let host = &mut self.hosts[index];
                 let clock = host.clock(self.now);
@@ -96,8 +104,10 @@ impl World {
     /// Sends what the cores want sent. Whether that was anything.
     pub(super) fn drain_transmits(&mut self, index: usize) -> bool {
         let mut any = false;
-        while let Some((to, bytes)) =
-            self.hosts[index].daemon.as_mut().and_then(|d| d.node.poll_transmit())
+        while let Some((to, bytes)) = self.hosts[index]
+            .daemon
+            .as_mut()
+            .and_then(|d| d.node.poll_transmit())
         {
             any = true;
             let host = &mut self.hosts[index];
@@ -113,7 +123,11 @@ impl World {
     fn drain_datagrams(&mut self, index: usize) -> bool {
         let mut any = false;
         let mut refused = Vec::new();
-        while let Some(transmit) = self.hosts[index].peer.mesh.as_mut().and_then(|m| m.poll_transmit())
+        while let Some(transmit) = self.hosts[index]
+            .peer
+            .mesh
+            .as_mut()
+            .and_then(|m| m.poll_transmit())
         {
             any = true;
             match self.network.fate(index, transmit.destination) {
@@ -178,7 +192,14 @@ impl World {
                 && let Some(delay) = self.delay(index, to)
             {
                 let what = what.clone();
-                self.schedule(delay, Action::Announced { to, of: index, what });
+                self.schedule(
+                    delay,
+                    Action::Announced {
+                        to,
+                        of: index,
+                        what,
+                    },
+                );
             }
         }
     }
@@ -194,7 +215,9 @@ impl World {
     /// Tells a node what another peer announces.
     fn tell(&mut self, to: usize, of: usize, addresses: Vec<IpAddr>) {
         let peer = self.hosts[of].id();
-        self.note(Some(to), || format!("peer{to} learns that peer{of} announces {addresses:?} "));
+        self.note(Some(to), || {
+            format!("peer{to} learns that peer{of} announces {addresses:?} ")
+        });
         let host = &mut self.hosts[to];
         let clock = host.clock(self.now);
         if let Some(daemon) = host.daemon.as_mut() {
@@ -280,13 +303,19 @@ impl World {
 
     fn members_by_mesh(&mut self, index: usize) -> Vec<Member> {
         let life = self.hosts[index].life;
+        let named: Vec<_> = self
+            .core
+            .iter()
+            .map(|&host| self.hosts[host].id())
+            .collect();
         let host = &mut self.hosts[index];
         let clock = host.clock(self.now);
         let (Some(mesh), Some(daemon)) = (host.peer.mesh.as_ref(), host.daemon.as_mut()) else {
             return Vec::new();
         };
         if !core::mem::take(&mut daemon.is_look_due) {
-            self.calendar.schedule(self.now + LOOK_EVERY, Action::Look { host: index, life });
+            self.calendar
+                .schedule(self.now + LOOK_EVERY, Action::Look { host: index, life });
         }
         let report = mesh.report(clock);
         let me = report.id;
@@ -295,11 +324,14 @@ impl World {
             name: peer.name.clone(),
             reachable: peer.reachable,
             neighbour: peer.reachable && peer.links.iter().any(|(id, _)| *id == me),
-            listed: report.targets.iter().any(|target| target.peer == Some(peer.id)),
+            listed: named.contains(&peer.id),
         });
         let members = members.collect();
         // Nothing announced is told from nothing heard by the peer's other record.
-        let heard = report.peers.iter().filter(|p| p.reachable && !p.links.is_empty());
+        let heard = report
+            .peers
+            .iter()
+            .filter(|p| p.reachable && !p.links.is_empty());
         let mut announced: BTreeMap<_, Vec<IpAddr>> =
             heard.map(|peer| (peer.id, Vec::new())).collect();
         for endpoint in &report.endpoints {

@@ -1,6 +1,5 @@
 //! What clients of the daemons want: addresses for containers, and their release.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rmesh_ipam::{Answer, Range, Refusal, Request, address, usable};
@@ -8,7 +7,7 @@ use rmesh_ipam::{Answer, Range, Refusal, Request, address, usable};
 use super::host::Job;
 use super::world::{Action, World};
 
-/// A host is asked for something about this often.
+/// A host of eight is asked for something about this often; of many, less often.
 const WORK_EVERY: Duration = Duration::from_millis(1_500);
 /// How long a client waits, from and to.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(8));
@@ -22,7 +21,10 @@ impl World {
         if !self.is_season {
             return;
         }
-        let pause = WORK_EVERY.mul_f64(-(1.0 - self.random.unit()).ln());
+        let many = (self.hosts.len() as f64 / 8.0).max(1.0);
+        let pause = WORK_EVERY
+            .mul_f64(many.sqrt())
+            .mul_f64(-(1.0 - self.random.unit()).ln());
         self.schedule(pause, Action::Work(index));
         if !self.hosts[index].runs() {
             if self.random.chance(0.1) {
@@ -64,7 +66,13 @@ impl World {
         };
         let at = pool.first() + self.random.below(pool.count() as usize) as u128;
         let patience = self.patience();
-        self.allocate(index, container, Range::block(at, SUBNET_BITS), true, patience);
+        self.allocate(
+            index,
+            container,
+            Range::block(at, SUBNET_BITS),
+            true,
+            patience,
+        );
     }
 
     /// A container that has an address wants one of another pool, or the same again.
@@ -124,7 +132,9 @@ impl World {
             return;
         };
         let ips = self.bury(index, &container);
-        self.note(Some(index), || format!("peer{index}: {container} ends, which had {ips:?} "));
+        self.note(Some(index), || {
+            format!("peer{index}: {container} ends, which had {ips:?} ")
+        });
         self.announce(index);
         if !self.hosts[index].runs() {
             return;
@@ -151,14 +161,5 @@ impl World {
             let what = format!("peer{index} answered {other:?} for {container}");
             self.violate(what, vec![format!("peer{index}")]);
         }
-    }
-
-    /// Addresses that containers may have.
-    pub(super) fn all_usable(&self) -> Vec<IpAddr> {
-        let ranges = self.pools.iter().map(|pool| usable(*pool));
-        ranges
-            .flat_map(|range| range.first()..=range.last())
-            .map(address::address)
-            .collect()
     }
 }

@@ -178,7 +178,11 @@ impl World {
         let Some(daemon) = host.daemon.as_mut() else {
             return;
         };
-        if daemon.node.poll_timeout().is_some_and(|(at, _)| at <= clock) {
+        if daemon
+            .node
+            .poll_timeout()
+            .is_some_and(|(at, _)| at <= clock)
+        {
             daemon.node.handle_timeout(clock);
         }
         if let Some(mesh) = host.peer.mesh.as_mut()
@@ -188,8 +192,14 @@ impl World {
         }
         self.turns_now += 1;
         if self.turns_now > TURNS_PER_INSTANT_MAX {
-            let why = self.hosts[index].daemon.as_ref().and_then(|d| d.node.poll_timeout());
-            self.violate(format!("peer{index} asks for one timeout for ever: {why:?}"), Vec::new());
+            let why = self.hosts[index]
+                .daemon
+                .as_ref()
+                .and_then(|d| d.node.poll_timeout());
+            self.violate(
+                format!("peer{index} asks for one timeout for ever: {why:?}"),
+                Vec::new(),
+            );
             return;
         }
         self.settle(index);
