@@ -1,18 +1,28 @@
 //! The command line: verbs, flags and their `RMESH_*` variables, and help by example.
 
+mod ipam;
+
+pub(crate) use ipam::{
+    AdoptArgs, ClaimArgs, IpamArgs, IpamVerb, LsArgs, ReleaseArgs, ReleaseWhat, RmpeerArgs,
+};
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
+use clap::parser::ValueSource;
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 use crate::secret_word::SecretWord;
+use crate::subnet::{parse_cidr, parse_cidr6, parse_subnet};
 
 /// Where the daemon's socket is.
 const RUN_DIR_DEFAULT: &str = "/run/rmesh";
@@ -39,7 +49,7 @@ const NAME_LEN_MAX: usize = 63;
     after_help = "Examples:\n  \
         sudo rmesh launch                          # the first host founds a mesh\n  \
         sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1\n  \
-        sudo rmesh attach web --ip 10.32.0.1/24    # a network namespace made by `ip netns add web`\n  \
+        sudo rmesh attach web                      # a network namespace made by `ip netns add web`\n  \
         sudo rmesh status\n\n\
         Exit codes: 0 done, 1 failed, 2 wrong usage."
 )]
@@ -84,6 +94,9 @@ pub(crate) enum Verb {
     Attach(AttachArgs),
     /// Take a container's interface away
     Detach(DetachArgs),
+    /// Addresses of containers: who owns them, who has them, and what to do about it
+    Ipam(IpamArgs),
+    Rmpeer(RmpeerArgs),
     /// List the attached containers of this host
     #[command(
         after_help = "Examples:\n  sudo rmesh ps\n  sudo rmesh ps --json | jq '.[].addresses'"
@@ -134,6 +147,9 @@ pub(crate) enum Verb {
         sudo rmesh launch --secret-file /root/mesh host1     # join the mesh of host1\n  \
         sudo rmesh launch                                    # start again with what is remembered\n  \
         sudo rmesh launch --advertise 203.0.113.9:6783       # behind a port forwarding\n  \
+        sudo rmesh launch --cidr 10.40.0.0/16 --cidr6 fd40::/48 # addresses for containers, if there is no ring\n  \
+        sudo rmesh launch --subnet 10.40.1.0/24 host1        # this host's containers get theirs from here\n  \
+        sudo rmesh launch --init-peers 3 host1 host2         # three hosts found a ring together, in any order\n  \
         sudo rmesh launch --foreground                       # under systemd\n\n\
         The secret is what `rmesh secret` prints on a member, or a passphrase of 16 to 256 bytes; \
         whoever records the traffic can guess at a passphrase offline."
@@ -175,6 +191,20 @@ pub(crate) struct LaunchArgs {
     /// Name of the Linux bridge
     #[arg(long, env = "RMESH_BRIDGE", default_value = "rmesh", value_parser = parse_bridge)]
     pub(crate) bridge: String,
+    /// Addresses for containers, if there is no ring of addresses yet
+    #[arg(long, env = "RMESH_CIDR", default_value = "10.32.0.0/12", value_parser = parse_cidr)]
+    pub(crate) cidr: Ipv4Net,
+    /// The same for IPv6 [default: a unique local prefix made from the mesh secret]
+    #[arg(long, env = "RMESH_CIDR6", value_parser = parse_cidr6)]
+    pub(crate) cidr6: Option<Ipv6Net>,
+    /// Part of them that this host's containers get theirs from; one for IPv4, one for IPv6
+    #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
+          value_parser = parse_subnet)]
+    pub(crate) subnet: Vec<IpNet>,
+    /// How many hosts found a ring of addresses together [default: this one and the peers given]
+    #[arg(long, value_name = "N", env = "RMESH_INIT_PEERS",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) init_peers: Option<u16>,
     /// Threads that carry frames
     #[arg(long, env = "RMESH_WORKERS", default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -249,10 +279,15 @@ pub(crate) struct ResetArgs {
     long_about = "Gives a container an interface in the mesh and returns when it is usable. \
         Prints its addresses, one a line. Doing it again changes nothing.",
     after_help = "Examples:\n  \
-        sudo rmesh attach web --ip 10.32.0.1/24              # namespace made by `ip netns add web`\n  \
-        sudo rmesh attach web --ip 10.32.0.1/24 --ip fd32::1/64\n  \
-        sudo rmesh attach pid:4711 --ip 10.32.0.2/24 --ifname eth1\n  \
-        sudo rmesh attach /proc/4711/ns/net --ip 10.32.0.2/24\n\n\
+        sudo rmesh attach web                                # free addresses of both families\n  \
+        sudo rmesh attach web --subnet 10.32.1.0/24          # a free address of this subnet\n  \
+        sudo rmesh attach web --subnet 10.32.1.0/24 --subnet fd32:0:0:1::/64\n  \
+        sudo rmesh attach web --ip 10.32.0.1/24 --ip fd32::1/64 # these, and no others\n  \
+        sudo rmesh attach pid:4711 --ifname eth1\n  \
+        sudo rmesh attach /proc/4711/ns/net\n\n\
+        TARGET is a namespace made by `ip netns add`, a path to one, or a process in one. An address \
+        inside a pool is claimed from the host that owns it; outside every pool it is taken as it is, \
+        unless another host announces it. `rmesh ipam status` shows the pools.\n\n\
         Just after launch it waits up to half of --timeout, at most 5 s, for configured peers, so \
         that an address they use is noticed."
 )]
@@ -264,6 +299,14 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "ADDR/LEN", env = "RMESH_IP", value_delimiter = ',',
           value_parser = parse_ip)]
     pub(crate) ip: Vec<IpNet>,
+    /// Get a free address of this subnet; one for IPv4, one for IPv6
+    #[arg(long, value_name = "NET", env = "RMESH_SUBNET", value_delimiter = ',',
+          value_parser = parse_subnet)]
+    pub(crate) subnet: Vec<IpNet>,
+    /// Give it no address: it gets one by DHCP or SLAAC from a container, or configures itself
+    #[arg(long, env = "RMESH_NO_IP", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new(), conflicts_with_all = ["ip", "subnet"])]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container
     #[arg(long, env = "RMESH_IFNAME", value_parser = parse_interface,
           default_value = rmesh_router::attach::INTERFACE_DEFAULT)]
@@ -364,7 +407,16 @@ pub(crate) fn command() -> clap::Command {
 pub(crate) fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    Arguments::try_parse_from(arguments)
+    let matches = command().try_get_matches_from(arguments)?;
+    let mut parsed = Arguments::from_arg_matches(&matches)?;
+    let given = matches
+        .subcommand()
+        .and_then(|(_, verb)| verb.value_source("timeout"));
+    let is_default = given.is_none_or(|source| source == ValueSource::DefaultValue);
+    if is_default && matches!(parsed.verb, Verb::Rmpeer(_)) {
+        parsed.global.timeout = ipam::RMPEER_TIMEOUT;
+    }
+    Ok(parsed)
 }
 
 fn parse_ip(text: &str) -> Result<IpNet, String> {
@@ -417,126 +469,4 @@ pub(crate) fn parse_interface(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Arguments {
-        parse(line.split_whitespace()).unwrap()
-    }
-
-    fn refused(line: &str) -> i32 {
-        parse(line.split_whitespace()).unwrap_err().exit_code()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn global_flags_go_before_and_after_the_verb() {
-        for line in [
-            "rmesh --json --timeout 500ms --run-dir /r --state-dir /s ps",
-            "rmesh ps --json --timeout 500ms --run-dir /r --state-dir /s",
-            "rmesh --json --run-dir /r ps --timeout 500ms --state-dir /s",
-        ] {
-            let Arguments { global, verb } = read(line);
-            assert!(global.json && matches!(verb, Verb::Ps), "{line}");
-            assert_eq!(global.timeout, Duration::from_millis(500));
-            assert_eq!(global.run_dir, PathBuf::from("/r"));
-            assert_eq!(global.state_dir, PathBuf::from("/s"));
-        }
-    }
-
-    #[test]
-    fn defaults_are_those_documented() {
-        let Arguments { global, verb } = read("rmesh launch host1 [2001:db8::1]:7000");
-        assert_eq!(global.timeout, Duration::from_secs(10));
-        assert_eq!(global.run_dir, PathBuf::from("/run/rmesh"));
-        assert_eq!(global.state_dir, PathBuf::from("/var/lib/rmesh"));
-        let Verb::Launch(launch) = verb else {
-            panic!("{verb:?}")
-        };
-        let peers: Vec<String> = launch.peers.iter().map(ToString::to_string).collect();
-        assert_eq!(peers, ["host1:6783", "[2001:db8::1]:7000"]);
-        assert_eq!((launch.port, launch.mtu, launch.workers), (6783, 1328, 1));
-        assert_eq!(launch.bridge, "rmesh");
-    }
-
-    #[test]
-    fn the_systemd_unit_starts_the_daemon() {
-        let unit = include_str!("../../deploy/rmesh.service");
-        let line = unit
-            .lines()
-            .find_map(|l| l.strip_prefix("ExecStart=/usr/bin/"));
-        let line = line.unwrap().replace("$RMESH_PEERS", "host1 host2");
-        let Verb::Launch(launch) = read(&line).verb else {
-            panic!("{line}")
-        };
-        assert!(launch.foreground && launch.peers.len() == 2);
-    }
-
-    #[test]
-    fn attach_takes_several_addresses() {
-        let Verb::Attach(attach) = read("rmesh attach web --ip 10.0.0.1/8 --ip fd32::1/64").verb
-        else {
-            panic!()
-        };
-        assert_eq!(attach.ip.len(), 2);
-        assert_eq!(
-            (attach.ifname.as_str(), attach.name.as_str()),
-            ("rmesh0", "")
-        );
-    }
-
-    #[test]
-    fn wrong_usage_is_exit_code_two() {
-        for line in [
-            "rmesh",
-            "rmesh lunch",
-            "rmesh launch --secret x --secret-file y",
-            "rmesh launch host:0",
-            "rmesh launch --mtu 100",
-            "rmesh launch --bridge a/b",
-            "rmesh launch --bridge twelve-bytes",
-            "rmesh connect",
-            "rmesh attach",
-            "rmesh attach web --ip 10.0.0.1",
-            "rmesh attach web --ip 224.0.0.1/24",
-            "rmesh attach web --ifname sixteen-bytes-xx",
-            "rmesh status nothing",
-            "rmesh ps --timeout 0",
-        ] {
-            assert_eq!(refused(line), 2, "{line}");
-        }
-    }
-
-    #[test]
-    fn every_flag_has_its_variable_and_every_verb_teaches_by_example() {
-        let command = Arguments::command();
-        let flags = |command: &clap::Command| {
-            for arg in command.get_arguments().filter(|a| a.get_long().is_some()) {
-                let variable = arg.get_env().map(|v| v.to_string_lossy().into_owned());
-                let builtin = matches!(arg.get_long(), Some("help" | "version"));
-                let named = variable.is_some_and(|v| v.starts_with("RMESH_"));
-                assert!(named || builtin, "{arg}");
-            }
-        };
-        flags(&command);
-        for verb in command
-            .get_subcommands()
-            .filter(|v| v.get_name() != "version")
-        {
-            flags(verb);
-            let help = verb
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(help.contains("rmesh"), "{}", verb.get_name());
-        }
-        for verb in ["launch", "forget", "attach", "report", "demo"] {
-            let verb = command.find_subcommand(verb).unwrap();
-            assert!(verb.get_about().is_some() && verb.get_long_about().is_some());
-        }
-    }
-}
+mod tests;

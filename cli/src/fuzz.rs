@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use ipnet::IpNet;
 use rmesh_router::attach::{AttachError, Attachment, Request, TargetSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use crate::api::{
-    AttachBody, AttachmentView, ConnectBody, DetachBody, DetachReply, EndpointsView, ErrorReply,
-    ForgetBody, ForgetReply, PeerView, PeersReply, Service, StatusView, StopReply, router,
+    AddressView, AdoptBody, AdoptReply, AttachBody, AttachmentView, CheckView, ClaimBody,
+    ClaimReply, ConnectBody, DetachBody, DetachReply, EndpointsView, ErrorReply, ForgetBody,
+    ForgetReply, IpamView, PeerView, PeersReply, ReleaseBody, ReleaseReply, RemoveBody,
+    RemoveReply, Service, StatusView, StopReply, router,
 };
 use crate::args::{parse_interface, parse_name};
 use crate::daemon::{Containers, Handle, Ports};
@@ -76,6 +79,10 @@ impl Ports for NoPorts {
         false
     }
 
+    fn carried(&self, _: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+        Ok(None)
+    }
+
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {
         Err(AttachError::NoSuchNamespace {
             name: target.to_string(),
@@ -92,7 +99,11 @@ fn api_request(bytes: &[u8]) {
     let runtime = runtime.expect("a runtime");
     runtime.block_on(async {
         let (handle, _) = Handle::new();
-        let containers = Arc::new(Containers::new(handle.clone(), Arc::new(NoPorts)));
+        let containers = Arc::new(Containers::new(
+            handle.clone(),
+            Arc::new(NoPorts),
+            Vec::new(),
+        ));
         let service = Arc::new(Service { handle, containers });
         let (client, server) = duplex(PIPE_LEN);
         let server = tokio::spawn(axum::serve(Once(Some(server)), router(service)).into_future());
@@ -129,6 +140,10 @@ fn api_body(bytes: &[u8]) {
     json::<DetachBody>(bytes);
     json::<ConnectBody>(bytes);
     json::<ForgetBody>(bytes);
+    json::<ClaimBody>(bytes);
+    json::<ReleaseBody>(bytes);
+    json::<RemoveBody>(bytes);
+    json::<AdoptBody>(bytes);
 }
 
 /// Bodies of answers, which the commands read.
@@ -141,6 +156,13 @@ fn api_answer(bytes: &[u8]) {
     json::<PeersReply>(bytes);
     json::<ForgetReply>(bytes);
     json::<StopReply>(bytes);
+    json::<IpamView>(bytes);
+    json::<Vec<AddressView>>(bytes);
+    json::<CheckView>(bytes);
+    json::<ClaimReply>(bytes);
+    json::<ReleaseReply>(bytes);
+    json::<RemoveReply>(bytes);
+    json::<AdoptReply>(bytes);
     json::<ErrorReply>(bytes);
 }
 

@@ -13,6 +13,7 @@ mod duration;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+pub mod ledger;
 mod logging;
 mod metrics;
 mod peer_address;
@@ -23,6 +24,7 @@ mod report;
 mod reset;
 mod secret_word;
 mod state;
+mod subnet;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use rmesh_wire::handshake::Cipher;
 use rmesh_wire::{Boot, Mac, PeerId, ShortId};
 use serde::{Deserialize, Serialize};
 
+use crate::ProbeMarks;
 use crate::crypto::Key;
 
 /// What a mesh is made with.
@@ -169,8 +170,8 @@ pub struct Forwarding {
     pub me: PeerId,
     /// This life of it.
     pub boot: Boot,
-    /// A number derived from the mesh secret that tells meshes apart on a shared LAN.
-    pub mesh_mark: u64,
+    /// What tells this mesh's second-way probes from another's on a shared LAN, and from forged ones.
+    pub probe_marks: ProbeMarks,
     /// Every session that may still receive, the newest of a peer last.
     pub sessions: Vec<SessionKeys>,
     /// Every reachable peer.
@@ -234,6 +235,21 @@ pub struct Endpoint {
     pub name: String,
     /// Labels.
     pub labels: Vec<(String, String)>,
+}
+
+/// Another peer, as another core sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Whether any path leads to it.
+    pub reachable: bool,
+    /// Whether there is a control link with it.
+    pub neighbour: bool,
+    /// Whether it answers where a configured peer should be.
+    pub listed: bool,
 }
 
 /// Everything `status` shows of the mesh.
@@ -407,8 +423,11 @@ pub struct Refusals {
     pub secret: u64,
     /// A later message, or a cookie, that does not authenticate.
     pub forged: u64,
-    /// The secret is right; the identity, the name, the version or the ciphers offered are not.
+    /// The secret is right; the identity, the name or the ciphers offered are not.
     pub identity: u64,
+    /// The secret is right; the version is not spoken here.
+    #[serde(default)]
+    pub version: u64,
 }
 
 impl Refusals {
@@ -420,6 +439,7 @@ impl Refusals {
             ("secret", self.secret),
             ("forged", self.forged),
             ("identity", self.identity),
+            ("version", self.version),
         ]
         .into_iter()
     }

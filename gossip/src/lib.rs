@@ -17,10 +17,12 @@ pub mod limits;
 mod mesh;
 mod random;
 pub mod replay;
+mod second_way;
 mod topology;
 
 pub use api::{
-    Config, Event, Forwarding, Path, PeerForwarding, Report, SendFailure, SessionKeys, Target,
-    TrafficSample, Transmit,
+    Config, Event, Forwarding, Member, Path, PeerForwarding, Report, SendFailure, SessionKeys,
+    Target, TrafficSample, Transmit,
 };
 pub use mesh::Mesh;
+pub use second_way::ProbeMarks;

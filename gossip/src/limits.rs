@@ -27,6 +27,12 @@ pub const TRANSMITS_MAX: usize = 8_192;
 pub const HALF_OPEN_MAX: usize = 1_024;
 /// A half-open handshake is forgotten after this time.
 pub const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Half-open handshakes that others began, of each standing (nothing shown, a cookie, a neighbour): what strangers
+/// can fill with recorded first messages leaves the places of those that have shown their address.
+pub const HALF_OPEN_PER_STANDING_MAX: usize = HALF_OPEN_MAX / 4;
+/// Sessions with one peer, replaced ones included; beyond it the oldest ends. Renewed every second,
+/// as fast as can be, they are 16.
+pub const SESSIONS_PER_PEER_MAX: usize = 32;
 /// A session is renewed when it is this old (WireGuard's figure).
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// A session is renewed after this many records over all lanes together.

@@ -13,6 +13,7 @@ use rmesh_wire::{Instant, PeerId};
 use crate::address::Range;
 use crate::cell::OwnerId;
 use crate::ledger::Ledger;
+use crate::limits::{REMOVAL_MARGIN, REMOVAL_SILENCE};
 use crate::setup::{Pool, RingId, Setup};
 
 /// Names a request of a local client; the caller chooses it and gets it back with the answer.
@@ -36,7 +37,11 @@ pub enum Found {
     /// There was none, or it was damaged: the state is empty.
     Nothing,
     /// It is not older than the token in the run folder says.
-    Current,
+    Current {
+        /// Since the last sign of life of the daemon before, by a clock that goes on while the host
+        /// sleeps (`CLOCK_BOOTTIME`); never less than it really was.
+        down_for: Duration,
+    },
     /// There is no token: it may have been rolled back.
     Unproven,
     /// The token is ahead of it: it was rolled back.
@@ -129,7 +134,8 @@ pub enum Request {
         /// The address.
         address: IpAddr,
     },
-    /// Takes over what a peer owns that will not come back.
+    /// Takes over what a peer owns that will not come back. It waits until the peer has been silent
+    /// for [`REMOVAL_SILENCE`] and [`REMOVAL_MARGIN`], and is refused if that is after the deadline.
     RemovePeer {
         /// The peer.
         peer: PeerId,
@@ -237,6 +243,18 @@ pub enum Refusal {
     /// A peer that answers is not removed.
     #[error("{0} answers; stop it first, or run rmesh rmpeer --force {0}")]
     Alive(String),
+    /// A peer that was there a moment ago may be back in a moment.
+    #[error(
+        "{peer} was heard {:.0} s ago; a peer can be removed when it has been silent for {:.0} s: wait, \
+         or run rmesh rmpeer --force {peer}, which may give addresses twice if it still runs",
+        heard.as_secs_f64(), (REMOVAL_SILENCE + REMOVAL_MARGIN).as_secs_f64()
+    )]
+    Recent {
+        /// The peer.
+        peer: String,
+        /// How long ago it was heard, or this daemon started.
+        heard: Duration,
+    },
     /// The witnesses' majority does not answer.
     #[error(
         "{why}; rmesh rmpeer --force {peer} forms the witness set anew from the peers that answer: an address that only the others know of may then be given twice"

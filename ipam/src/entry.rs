@@ -36,7 +36,8 @@ pub(crate) enum Entry {
     },
     /// A setup is known to be chosen. `installed`: this peer holds the state to act in it.
     SetupChosen { setup: Setup, installed: bool },
-    /// No lower ballot for the setup `target` is answered any more; its predecessor is sealed.
+    /// No lower ballot for the setup `target` is answered any more; its predecessor is sealed. If
+    /// it is of another generation, a forced reform was answered.
     SetupPromised { target: Stamp, ballot: Ballot },
     /// Accepted by this ballot.
     SetupAccepted { ballot: Ballot, setup: Setup },
@@ -68,8 +69,13 @@ pub(crate) enum Entry {
     },
     /// Handed out again.
     HeldEnded(Range),
-    /// The owner was removed; the name is for messages.
-    Removed { owner: OwnerId, name: String },
+    /// The owner was removed, when terms up to the number `n` had been seen; the name is for
+    /// messages. A later term that the owner took itself says that it is back.
+    Removed {
+        owner: OwnerId,
+        name: String,
+        n: u32,
+    },
     /// No lower ballot of the founding is answered any more.
     FoundingPromised(Ballot),
     /// Accepted by this ballot.

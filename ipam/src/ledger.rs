@@ -41,7 +41,8 @@ pub struct Ledger {
     pub(crate) term_used: u32,
     /// What becomes of the addresses this owner owns. Its times are this process's.
     pub(crate) space: Space,
-    pub(crate) removed: BTreeMap<OwnerId, String>,
+    /// Removed owners: the name, and the highest term's number then.
+    pub(crate) removed: BTreeMap<OwnerId, (String, u32)>,
     pub(crate) founding_promised: Ballot,
     pub(crate) founding_accepted: Option<(Ballot, Foundation)>,
     pub(crate) announced: BTreeMap<PeerId, BTreeSet<u128>>,
@@ -146,11 +147,11 @@ impl Ledger {
                 }
             }
             Entry::HeldEnded(range) => self.space.end_hold(*range),
-            Entry::Removed { owner, name } => {
+            Entry::Removed { owner, name, n } => {
                 if self.removed.len() >= REMOVED_MAX {
                     self.removed.pop_first();
                 }
-                self.removed.insert(*owner, name.clone());
+                self.removed.insert(*owner, (name.clone(), *n));
             }
             Entry::FoundingPromised(ballot) => self.founding_promised = *ballot,
             Entry::FoundingAccepted { ballot, foundation } => {
@@ -176,15 +177,28 @@ impl Ledger {
             self.space.own(run.range);
         }
         self.installed = false;
-        self.setup_promised = None;
+        // A generation that was left stays left, whoever this peer is.
+        if !self.has_left_generation() {
+            self.setup_promised = None;
+        }
         self.setup_accepted = None;
         self.promised = RunMap::new();
         self.accepted = RunMap::new();
         self.granted = RunMap::new();
     }
 
+    /// Whether a forced reform was answered whose setup is not known yet: in the generation before
+    /// nothing is acknowledged and nothing counts any more.
+    pub(crate) fn has_left_generation(&self) -> bool {
+        let (Some(setup), Some((target, _))) = (&self.setup, self.setup_promised) else {
+            return false;
+        };
+        target.generation > setup.stamp.generation
+    }
+
     fn join(&mut self, ring: RingId, setup: &Setup, installed: bool) {
         self.begin(self.incarnation);
+        self.setup_promised = None;
         self.ring_id = Some(ring);
         self.ring = Ring::new();
         self.space.disown(Range::ALL);
@@ -324,9 +338,10 @@ impl Ledger {
 
     fn use_entries(&self, entries: &mut Vec<Entry>) {
         let removed = self.removed.iter();
-        entries.extend(removed.map(|(owner, name)| Entry::Removed {
+        entries.extend(removed.map(|(owner, (name, n))| Entry::Removed {
             owner: *owner,
             name: name.clone(),
+            n: *n,
         }));
         entries.extend(self.space.held().map(|(range, hold)| Entry::Held {
             peer: hold.peer,

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod log;
 mod message;
 mod node;
+mod outlook;
 mod packed;
 mod random;
 mod resting;
@@ -38,11 +39,12 @@ pub use book::{
 pub use cell::{Cell, OwnerId, Term};
 pub use ledger::Ledger;
 pub use node::{Node, describe};
+pub use outlook::{OtherRing, Outlook, PoolUse};
 pub use packed::{RUNS_MAX, Runs};
 pub use resting::{REST, RESTING_MAX};
 pub use ring::{Ring, Run};
 pub use runs::{Piece, RunMap};
-pub use setup::{Ballot, Pool, RingId, Setup, Stamp};
+pub use setup::{Ballot, Generation, Pool, RingId, Setup, Stamp};
 pub use space::{
     ALLOCATED_MAX, Container, Counts, GRANT_RUNS_MAX, Hold, NoBlock, Space, SpaceFull, Use, usable,
 };

@@ -60,7 +60,13 @@ pub const RETRY_MAX: Duration = Duration::from_secs(5);
 pub const YIELD_MIN: Duration = Duration::from_millis(100);
 /// One digest to one random neighbour in about this time.
 pub const DIGEST_EVERY: Duration = Duration::from_secs(5);
-/// Longest wait for a witness majority at a start with a token; then the token has to do.
+/// A daemon that was away for less than this, and was not cut off before, cannot have been removed
+/// meanwhile but by force: it goes on at once.
+pub const REMOVAL_SILENCE: Duration = Duration::from_secs(10);
+/// How much longer than that a peer has to be silent before it is removed: what its last sign of
+/// life and the news of its return may take.
+pub const REMOVAL_MARGIN: Duration = Duration::from_secs(2);
+/// Longest wait of the only witness for other owners at a start with a token; then that has to do.
 pub const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Members have to be reachable for this long before the witness set grows by them.
 pub const GROWTH_PATIENCE: Duration = Duration::from_secs(1);

@@ -225,6 +225,14 @@ pub(crate) enum Body {
         id: u64,
         from: u128,
     },
+    /// As [`Body::AskState`], for the reform that makes `target` out of `after`: who answers leaves
+    /// the generation of `after`.
+    AskReform {
+        id: u64,
+        after: Stamp,
+        target: Stamp,
+        from: u128,
+    },
     State {
         id: u64,
         from: u128,

@@ -35,16 +35,30 @@ impl fmt::Debug for RingId {
     }
 }
 
+/// Begins with a forced reform. Who forced it is part of it, so that two that are forced on two
+/// sides of a cut are not taken for one.
+///
+/// The derived order is the protocol's, as that of terms.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default,
+)]
+pub struct Generation {
+    /// Above every number the reformer had seen.
+    pub n: u32,
+    /// The reformer.
+    pub by: PeerId,
+}
+
 /// Orders the setups of one ring.
 ///
-/// The derived order is the protocol's: a generation begins with a forced reform and outweighs
-/// every epoch before it.
+/// The derived order is the protocol's: a generation outweighs every epoch before it. No two
+/// chosen setups have one stamp.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default,
 )]
 pub struct Stamp {
     /// Raised by each forced reform.
-    pub generation: u32,
+    pub generation: Generation,
     /// Raised by each ordinary change.
     pub epoch: u32,
 }
@@ -56,6 +70,15 @@ impl Stamp {
         Stamp {
             epoch: self.epoch.saturating_add(1),
             ..self
+        }
+    }
+
+    /// The first stamp of a generation.
+    #[must_use]
+    pub fn first_of(generation: Generation) -> Self {
+        Stamp {
+            generation,
+            epoch: 0,
         }
     }
 }

@@ -186,6 +186,30 @@ impl Story {
         router
     }
 
+    /// A daemon in the foreground that may die any time, because of what this variable says.
+    pub fn doomed(&self, host: &Host, variable: &str, at: u64) -> Process {
+        let secret = self.file("secret", SECRET, 0o600).display().to_string();
+        let all = self.arguments(host, &["launch", "--foreground", "--secret-file", &secret]);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let (log, at) = (self.file("doomed.log", "", 0o600), at.to_string());
+        host.spawn(&self.program, &all, &[(variable, &at)], &log)
+            .unwrap_or_else(|error| panic!("launch on {}: {error}", host.name()))
+    }
+
+    /// Waits until a daemon serves or has died; true if it serves.
+    pub fn serves_or_dies(&self, host: &Host, process: &Process) -> bool {
+        let start = Instant::now();
+        while process.is_running() {
+            if self.rmesh(host, &["status"]).status.success() {
+                return true;
+            }
+            let waited = start.elapsed();
+            assert!(waited < SERVES_WITHIN * SLACK, "neither serves nor dies");
+            std::thread::sleep(LOOK_EVERY);
+        }
+        false
+    }
+
     fn arguments(&self, host: &Host, arguments: &[&str]) -> Vec<String> {
         let run_dir = host.run_dir().display().to_string();
         let state_dir = host.state_dir().display().to_string();

@@ -289,7 +289,7 @@ fn status_and_version_speak_text_and_json() {
         json(&story.succeed(&a, &["version", "--json"]))["version"],
         env!("CARGO_PKG_VERSION")
     );
-    let _router = story.launch(&a, &["192.0.2.7".parse().expect("an address")]);
+    let _router = story.launch_with(&a, &["192.0.2.7"], &["--init-peers", "1"]);
     let _one = story.container(&a, "one", "10.32.0.1/24");
     for table in ["", "peers", "paths", "routes", "endpoints"] {
         let mut words = vec!["status"];

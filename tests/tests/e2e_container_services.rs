@@ -53,7 +53,7 @@ fn line(name: &str) -> Line {
 /// A container attached without any address.
 fn bare(story: &Story, host: &Host, name: &str) -> Container {
     let container = host.container(name).expect("a container");
-    story.succeed(host, &["attach", container.name()]);
+    story.succeed(host, &["attach", container.name(), "--no-ip"]);
     container
 }
 

@@ -58,6 +58,8 @@ fn every_line_of_a_json_log_is_an_object() {
         "json",
         "--secret-file",
         &secret,
+        "--init-peers",
+        "1",
         "nosuch.invalid",
     ];
     let router = story.launch_bare(&a, &flags, &[("RMESH_LOG", "debug")]);

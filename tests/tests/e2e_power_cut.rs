@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rmesh_lab::{Container, Host, Process};
 use rmesh_tests::story;
-use rmesh_tests::story::{SECRET, Story, texts};
+use rmesh_tests::story::{INTERFACE, SECRET, Story, texts};
 
 const DIES_AT: &str = "RMESH_UNDER_TEST_DIES_AT";
 const FULL_AT: &str = "RMESH_UNDER_TEST_FULL_AT";
@@ -26,6 +26,9 @@ fn doomed(story: &Story, host: &Host, variable: &str, at: u64) -> Process {
         "--foreground",
         "--secret-file",
         &secret,
+        // The other never answers: this one founds the ring of addresses alone.
+        "--init-peers",
+        "1",
         "192.0.2.1",
     ];
     let folders = [host.run_dir(), host.state_dir()].map(|path| path.display().to_string());
@@ -64,6 +67,7 @@ fn check_folder(folder: &Path) {
             "peers",
             "hints",
             "attachments",
+            "ledger",
             "lock",
         ];
         assert!(
@@ -131,7 +135,7 @@ fn a_first_launch_killed_at_any_write_can_be_repeated() {
 fn a_router_killed_at_any_write_comes_back_as_the_peer_it_was() {
     let mut story = story!("cutlater");
     let host = story.host("a");
-    let router = story.launch(&host, &["192.0.2.1".parse().expect("an address")]);
+    let router = story.launch_with(&host, &["192.0.2.1"], &["--init-peers", "1"]);
     let near = story.container(&host, "near", "10.32.0.2/24");
     let (id, mut last) = life(&story, &host);
     router.kill();
@@ -188,19 +192,21 @@ fn a_full_disk_is_named_and_costs_no_traffic() {
         assert!(said.contains(words), "{words} is missing in: {said}");
     }
     check_folder(&host.state_dir());
+    let router = story.launch_with(&host, &["192.0.2.1"], &["--init-peers", "1"]);
+    let near = story.container(&host, "near", "10.32.0.2/24");
+    let _far = story.container(&host, "far", "10.32.0.3/24");
+    router.kill();
     // The peers are there already: a start writes the boot counter, in five operations.
     let process = doomed(&story, &host, FULL_AT, 5);
     assert!(serves(&story, &host, &process), "a start does not serve");
     let container = host.container("box").expect("a container");
-    let near = host.container("near").expect("a container");
-    for (container, ip) in [(&container, "10.32.0.1/24"), (&near, "10.32.0.2/24")] {
-        let attach = ["--timeout", "1s", "attach", container.name(), "--ip", ip];
-        let words = story.fail(&host, 1, &attach);
-        println!("{words}");
-        assert!(words.contains("will not survive a restart"), "{words}");
-        assert!(words.contains("attachments"), "{words}");
-    }
-    let address = "10.32.0.1".parse().expect("an address");
+    let words = story.fail(&host, 1, &attach(&container));
+    println!("{words}");
+    assert!(words.contains("the disk refused"), "{words}");
+    assert!(container.mac(INTERFACE).is_err(), "an interface is left");
+    let page = story.succeed(&host, &["status"]);
+    assert!(page.contains("none are handed out"), "{page}");
+    let address = "10.32.0.3".parse().expect("an address");
     story.expect_ping(Duration::from_secs(1), &near, address);
     check_folder(&host.state_dir());
 }

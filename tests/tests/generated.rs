@@ -60,25 +60,36 @@ fn every_shell_gets_its_completions_and_bash_understands_them() {
     assert_eq!(refused.status.code(), Some(2));
 }
 
+/// The commands that a help text lists.
+fn commands_of(help: &str) -> Vec<String> {
+    let Some((_, commands)) = help.split_once("Commands:\n") else {
+        return Vec::new();
+    };
+    let lines = commands.lines().take_while(|line| line.starts_with("  "));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
+    let names = names.filter(|verb| *verb != "help");
+    names.map(str::to_owned).collect()
+}
+
 #[test]
 fn man_pages_are_made_for_every_command_that_help_lists() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let pages = folder.path().join("share/man1");
     let listed = text(&rmesh(&["man", &pages.display().to_string()]));
     let help = text(&rmesh(&["--help"]));
-    let (_, commands) = help.split_once("Commands:\n").expect("a list of commands");
-    let verbs: Vec<&str> = commands
-        .lines()
-        .take_while(|line| line.starts_with("  "))
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|verb| *verb != "help")
-        .collect();
-    assert!(verbs.len() > 10 && verbs.contains(&"report"), "{verbs:?}");
-    assert_eq!(listed.lines().count(), verbs.len() + 1, "{listed}");
+    let verbs = commands_of(&help);
+    let below = |verb: &String| commands_of(&text(&rmesh(&[verb.as_str(), "--help"]))).len();
+    let count: usize = verbs.iter().map(below).sum();
+    assert!(count >= 6, "ipam has commands of its own");
+    assert!(
+        verbs.len() > 10 && verbs.contains(&"report".into()),
+        "{verbs:?}"
+    );
+    assert_eq!(listed.lines().count(), verbs.len() + count + 1, "{listed}");
     for verb in verbs {
         let page = std::fs::read_to_string(pages.join(format!("rmesh-{verb}.1")));
         let page = page.unwrap_or_else(|error| panic!("rmesh-{verb}.1: {error}"));
-        let help = text(&rmesh(&[verb, "--help"]));
+        let help = text(&rmesh(&[verb.as_str(), "--help"]));
         assert_eq!(
             page.contains(".SH EXAMPLES"),
             help.contains("Example"),
@@ -86,5 +97,7 @@ fn man_pages_are_made_for_every_command_that_help_lists() {
         );
         assert!(!page.contains("the packager"), "{verb}: a variable's value");
     }
-    assert!(Path::new(&pages.join("rmesh.1")).exists());
+    for page in ["rmesh.1", "rmesh-ipam-release.1"] {
+        assert!(Path::new(&pages.join(page)).exists(), "{page}");
+    }
 }

@@ -18,27 +18,27 @@ pub fn addresses(frame: &[u8]) -> Option<(Mac, Mac)> {
     Some((Mac([d0, d1, d2, d3, d4, d5]), Mac([s0, s1, s2, s3, s4, s5])))
 }
 
-/// The marked frame by which `peer`, of the mesh named by `mesh`, finds a second way round.
-pub fn second_way_probe(source: Mac, mesh: u64, peer: &PeerId) -> Vec<u8> {
+/// The frame by which `peer` finds a second way round; `mark` shows that a peer of the mesh made it.
+pub fn second_way_probe(source: Mac, mark: u64, peer: &PeerId) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME_LEN_MIN);
     frame.extend_from_slice(&Mac::BROADCAST.0);
     frame.extend_from_slice(&source.0);
     frame.extend_from_slice(&SECOND_WAY_ETHERTYPE.to_be_bytes());
     frame.extend_from_slice(SECOND_WAY_MARK);
-    frame.extend_from_slice(&mesh.to_be_bytes());
+    frame.extend_from_slice(&mark.to_be_bytes());
     frame.extend_from_slice(&peer.0);
     frame.resize(FRAME_LEN_MIN, 0);
     frame
 }
 
-/// Mesh and peer named by a second-way probe; `None` for any other frame.
+/// Mark and peer of a second-way probe; `None` for any other frame.
 pub fn parse_second_way_probe(frame: &[u8]) -> Option<(u64, PeerId)> {
     let (head, body) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>()?;
     let body = body.strip_prefix(SECOND_WAY_MARK)?;
-    let (mesh, rest) = body.split_first_chunk::<8>()?;
+    let (mark, rest) = body.split_first_chunk::<8>()?;
     let peer = rest.first_chunk::<16>()?;
-    let marked = head.ends_with(&SECOND_WAY_ETHERTYPE.to_be_bytes());
-    marked.then_some((u64::from_be_bytes(*mesh), PeerId(*peer)))
+    let typed = head.ends_with(&SECOND_WAY_ETHERTYPE.to_be_bytes());
+    typed.then_some((u64::from_be_bytes(*mark), PeerId(*peer)))
 }
 
 #[cfg(test)]

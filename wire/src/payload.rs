@@ -11,6 +11,8 @@
 pub const HEAD_LEN: usize = 4;
 /// The control side's lane; only it moves the address a peer is answered at.
 pub const CONTROL_LANE: u8 = 0;
+/// The channel of the ring's messages, among those that the mesh carries for another core.
+pub const RING_CHANNEL: u8 = 1;
 
 /// What a sealed payload carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

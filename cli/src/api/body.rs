@@ -17,6 +17,12 @@ pub(crate) struct AttachBody {
     /// Addresses with prefix lengths.
     #[serde(default)]
     pub(crate) ip: Vec<IpNet>,
+    /// Where addresses that are not named come from: at most one subnet a family.
+    #[serde(default)]
+    pub(crate) subnet: Vec<IpNet>,
+    /// Whether the container gets no address from here: it configures itself.
+    #[serde(default)]
+    pub(crate) no_ip: bool,
     /// Name of the interface in the container.
     #[serde(default = "interface_default")]
     pub(crate) ifname: String,
@@ -87,6 +93,13 @@ pub(crate) struct ForgetReply {
 pub(crate) struct SecretReply {
     /// The mesh secret in its `rmesh1-` form.
     pub(crate) secret: Zeroizing<String>,
+}
+
+/// Answer to `POST /v1/leave`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeaveReply {
+    /// Nothing is owned here any more.
+    pub(crate) left: bool,
 }
 
 /// Answer to `POST /v1/stop`.

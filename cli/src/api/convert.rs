@@ -4,6 +4,7 @@ use rmesh_gossip::Path;
 use rmesh_gossip::api::{CandidateReport, EndpointReport, PeerReport, TargetReport};
 use rmesh_wire::PeerId;
 
+use super::ring;
 use super::view::{
     AttachmentView, CandidateView, EndpointView, EndpointsView, LearnedView, LinkView, PathView,
     PeerView, RouteView, StatusView, TargetView,
@@ -41,6 +42,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         targets: report.targets.iter().map(target).collect(),
         warnings: warnings(snapshot),
         attached: snapshot.attachments.len(),
+        ring: ring::line(&snapshot.ring),
         control: report.counters,
         frames: serde_json::to_value(&snapshot.frames).unwrap_or_default(),
     }
@@ -85,6 +87,7 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
     }
     let moved = snapshot.moved_aside.iter();
     warnings.extend(moved.map(|path| aside_warning(path)));
+    warnings.extend(ring::warnings(snapshot));
     let refused = report.counters.handshakes_refused;
     if refused > 0 {
         warnings.push(format!(
@@ -201,9 +204,12 @@ pub(crate) mod samples {
 
     use rmesh_gossip::Report;
     use rmesh_gossip::api::{Counters, Endpoint};
+    use rmesh_ipam::{OwnerId, RingId};
     use rmesh_router::{FrameCounters, PeerCounters, PlaneCounters};
     use rmesh_wire::{Boot, Mac};
     use std::time::Duration;
+
+    use crate::daemon::RingView;
 
     pub(crate) const A: PeerId = PeerId([0xaa; 16]);
     pub(crate) const B: PeerId = PeerId([0xbb; 16]);
@@ -298,6 +304,31 @@ pub(crate) mod samples {
             peer_frames: BTreeMap::from([(B, exchanged())]),
             log_lines_suppressed: 0,
             learned: vec![],
+            ring: ring(),
+        }
+    }
+
+    /// A ring of two peers, and five messages that were refused.
+    fn ring() -> RingView {
+        let owner = |peer, incarnation| OwnerId { peer, incarnation };
+        let report = rmesh_ipam::Report {
+            ring: Some(RingId([7; 16])),
+            owner: Some(owner(A, 1)),
+            has_majority: true,
+            spare_witnesses: 1,
+            reachable_witnesses: 3,
+            is_witness: true,
+            owners: BTreeMap::from([(owner(A, 1), 1 << 20), (owner(B, 2), 4_096)]),
+            runs: 2,
+            free: 1 << 10,
+            refused: BTreeMap::from([((B, "malformed"), 5)]),
+            ..Default::default()
+        };
+        RingView {
+            report: Some(report),
+            entries_written: 12,
+            commits: 4,
+            ..Default::default()
         }
     }
 }
@@ -312,7 +343,11 @@ mod tests {
         assert_eq!((view.peers_total, view.peers_reachable), (2, 2));
         assert_eq!((view.peers_direct, view.peers_relayed), (1, 1));
         assert_eq!((view.state.as_str(), view.boot), ("connected", 4));
-        assert!(view.warnings.is_empty(), "{:?}", view.warnings);
+        assert_eq!(view.ring, "no ring yet: ");
+        assert_eq!(
+            view.warnings,
+            ["peer b said 5 times what it cannot about addresses (malformed); nothing was changed"]
+        );
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Which peer an operator means.
 
+use std::collections::BTreeSet;
+
 use rmesh_gossip::Report;
+use rmesh_ipam::Outlook;
 use rmesh_wire::PeerId;
 
+use crate::daemon::Snapshot;
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 
+/// Peers named in an error.
+const NAMES_SHOWN: usize = 16;
 /// Fewest digits of an id that name a peer.
 const ID_DIGITS_MIN: usize = 6;
 
@@ -86,6 +92,51 @@ pub(super) fn targets(report: &Report, text: &str) -> Result<Vec<PeerAddress>, F
     Err(Failure::new(FailureKind::Missing, format!("cannot forget {text}"), why).todo(todo))
 }
 
+/// A peer that may own addresses, and its name: one of the mesh or this one, else one that was removed
+/// or is only known as an owner.
+pub(super) fn owner(
+    snapshot: &Snapshot,
+    outlook: &Outlook,
+    text: &str,
+) -> Result<(PeerId, String), Failure> {
+    let report = &snapshot.report;
+    if let Some(id) = peer(report, text)? {
+        return Ok((id, snapshot.name_of(id)));
+    }
+    let is_id = |id: PeerId| {
+        let digits = text.to_ascii_lowercase();
+        digits.len() >= ID_DIGITS_MIN && id.to_string().starts_with(&digits)
+    };
+    if report.name == text || is_id(report.id) {
+        return Ok((report.id, report.name.clone()));
+    }
+    let removed = outlook.removed.iter();
+    let named = removed.filter(|(id, name)| *name == text || is_id(**id));
+    if let Some(id) = only_one(text, named.map(|(id, _)| *id))? {
+        let name = outlook.removed.get(&id).cloned();
+        return Ok((id, name.unwrap_or_default()));
+    }
+    let owners = outlook.pools.iter().flat_map(|pool| pool.owners.keys());
+    let owners: BTreeSet<PeerId> = owners.map(|owner| owner.peer).collect();
+    let started = owners.into_iter().filter(|id| is_id(*id));
+    match only_one(text, started)? {
+        Some(id) => Ok((id, id.short().to_string())),
+        None => Err(unknown(report, text)),
+    }
+}
+
+fn unknown(report: &Report, text: &str) -> Failure {
+    let mut names: Vec<&str> = report.peers.iter().map(|peer| peer.name.as_str()).collect();
+    names.sort_unstable();
+    let known = match names.as_slice() {
+        [] => "no other peer is known".into(),
+        names if names.len() > NAMES_SHOWN => "rmesh status peers shows all".into(),
+        names => format!("known are: {}", names.join(", ")),
+    };
+    let why = "no peer has this name, or an id that starts with at least 6 such digits";
+    Failure::new(FailureKind::Missing, format!("cannot find {text}"), why).todo(known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +182,38 @@ mod tests {
                 .why
                 .contains("several")
         );
+    }
+
+    #[test]
+    fn an_owner_is_found_by_name_by_id_and_after_it_was_forgotten() {
+        let gone = PeerId([0xdd; 16]);
+        let silent = PeerId([0xee; 16]);
+        let owner = rmesh_ipam::OwnerId {
+            peer: silent,
+            incarnation: 1,
+        };
+        let pool = rmesh_ipam::PoolUse {
+            range: rmesh_ipam::Range::V4,
+            counts: Default::default(),
+            owners: [(owner, 7)].into(),
+        };
+        let outlook = Outlook {
+            removed: [(gone, "hostd".into())].into(),
+            pools: vec![pool],
+            ..Outlook::default()
+        };
+        let snapshot = samples::snapshot();
+        let found = |text: &str| super::owner(&snapshot, &outlook, text);
+        let b = (samples::B, "b".to_string());
+        assert_eq!(found("b").unwrap(), b);
+        assert_eq!(found("BBBBBB").unwrap(), b);
+        assert_eq!(found(&"b".repeat(32)).unwrap(), b);
+        assert_eq!(found("a").unwrap().0, samples::A);
+        assert_eq!(found("hostd").unwrap(), (gone, "hostd".into()));
+        assert_eq!(found("dddddd").unwrap(), (gone, "hostd".into()));
+        assert_eq!(found("eeeeee").unwrap(), (silent, "e".repeat(12)));
+        let failure = found("eeeee").unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Missing);
+        assert!(failure.todo.contains("known are: b, c"), "{failure}");
     }
 }

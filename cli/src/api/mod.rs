@@ -3,6 +3,8 @@
 mod body;
 mod convert;
 mod find;
+mod ipam;
+mod ring;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -10,10 +12,17 @@ mod view;
 
 pub(crate) use body::{
     AttachBody, ConnectBody, DetachBody, DetachReply, ErrorReply, ForgetBody, ForgetReply,
-    PeersReply, SecretReply, StopReply,
+    LeaveReply, PeersReply, SecretReply, StopReply,
 };
 #[cfg(test)]
 pub(crate) use convert::samples;
+#[cfg(test)]
+pub(crate) use ipam::OwnerView;
+pub(crate) use ipam::{
+    AddressState, AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply,
+    ConflictView, Count, Difference, HoldView, IpamView, OtherRingView, PendingView, PoolView,
+    RefusedView, ReleaseBody, ReleaseReply, RemoveBody, RemoveReply, WitnessView,
+};
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
 #[cfg(test)]

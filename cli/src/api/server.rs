@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     AttachBody, AttachmentView, BODY_LEN_MAX, ConnectBody, DetachBody, DetachReply, EndpointsView,
-    ErrorReply, ForgetBody, ForgetReply, PeerView, PeersReply, SecretReply, StatusView, StopReply,
-    TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find,
+    ErrorReply, ForgetBody, ForgetReply, LeaveReply, PeerView, PeersReply, SecretReply, StatusView,
+    StopReply, TIMEOUT_DEFAULT, TIMEOUT_HEADER, convert, find, ipam,
 };
 use crate::daemon::{Call, Containers, Handle, durable};
 use crate::duration::LIMIT_MAX;
@@ -46,11 +46,11 @@ pub(crate) struct Service {
 }
 
 #[derive(Clone, Copy)]
-struct Deadline(Instant);
+pub(super) struct Deadline(pub(super) Instant);
 
-type Shared = State<Arc<Service>>;
-type Answer<T> = Result<Json<T>, Failure>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Shared = State<Arc<Service>>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// Path of the socket.
 pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
@@ -85,7 +85,9 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/detach", post(detach))
         .route("/v1/connect", post(connect))
         .route("/v1/forget", post(forget))
+        .route("/v1/leave", post(leave))
         .route("/v1/stop", post(stop))
+        .merge(ipam::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
@@ -135,7 +137,7 @@ impl IntoResponse for Failure {
     }
 }
 
-fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let wrong = |why: String| {
         Failure::new(FailureKind::Usage, "cannot read the request", why)
             .todo("see docs/api.md for what each request takes")
@@ -195,7 +197,7 @@ async fn detach(State(service): Shared, body: Body) -> Answer<DetachReply> {
 }
 
 /// Runs work to its end even if the client goes away or its time is up.
-async fn whole<T: Send + Serialize + 'static>(
+pub(super) async fn whole<T: Send + Serialize + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
     let result = tokio::spawn(work).await;
@@ -226,6 +228,19 @@ async fn forget(State(service): Shared, body: Body) -> Answer<ForgetReply> {
     let (peers, saved) = service.handle.ask(call).await?;
     durable("the remembered peers", saved).await?;
     Ok(Json(ForgetReply { forgotten, peers }))
+}
+
+async fn leave(
+    State(service): Shared,
+    Extension(Deadline(deadline)): Extension<Deadline>,
+) -> Answer<LeaveReply> {
+    let containers = Arc::clone(&service.containers);
+    whole(async move {
+        containers.leave(deadline).await?;
+        Ok(LeaveReply { left: true })
+    })
+    .await
+    .map(Json)
 }
 
 async fn stop(State(service): Shared) -> Answer<StopReply> {

@@ -1,6 +1,8 @@
 //! The API over HTTP, with a fake in place of the task that owns the mesh and of the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use rmesh_ipam::{Answer, Outlook, Range, Refusal, Request as Wanted, RingId};
 use rmesh_router::attach::{AttachError, Attachment, Request as AttachRequest, TargetSpec};
 use rmesh_wire::PeerId;
 use serde_json::{Value, json};
@@ -23,8 +26,90 @@ use crate::metrics::parse::parse;
 
 /// A kernel that knows two namespaces and remembers what was made.
 #[derive(Default)]
-struct FakePorts {
+pub(super) struct FakePorts {
     made: Mutex<BTreeSet<String>>,
+    refuses: AtomicBool,
+    /// An address that every container has lost.
+    pub(super) lost: Mutex<Option<IpAddr>>,
+}
+
+/// Addresses that containers have, by their keys.
+type Given = Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>;
+
+/// A ring without IPv6 whose next address is 10.32.0.101 and so on; 10.32.0.9 is in use elsewhere.
+fn answer(given: &Given, request: Wanted) -> Result<Answer, Refusal> {
+    let mut given = given.lock().unwrap();
+    match request {
+        Wanted::Allocate { wants_v6: true, .. } => Err(Refusal::NoPool(
+            "IPv6".into(),
+            "its pools: 10.32.0.0/12".into(),
+        )),
+        Wanted::Allocate { container, .. } => {
+            let count = given.values().map(Vec::len).sum::<usize>();
+            let address: IpAddr = format!("10.32.0.{}", 101 + count).parse().unwrap();
+            given.entry(container).or_default().push(address);
+            Ok(Answer::Address(address))
+        }
+        Wanted::Claim { container, address } => {
+            if address == "10.32.0.9".parse::<IpAddr>().unwrap() {
+                let by = "db on host b".into();
+                return Err(Refusal::Used { address, by });
+            }
+            let own = given.entry(container).or_default();
+            if !own.contains(&address) {
+                own.push(address);
+            }
+            Ok(Answer::Address(address))
+        }
+        Wanted::Release { container } => Ok(Answer::Released(
+            given.remove(&container).unwrap_or_default(),
+        )),
+        Wanted::ReleaseAddress { container, address } => {
+            let own = given.entry(container).or_default();
+            own.retain(|known| *known != address);
+            Ok(Answer::Released(vec![address]))
+        }
+        Wanted::ReleaseHeld { address } => Err(Refusal::Invalid(format!(
+            "{address} is not held for a removed peer"
+        ))),
+        Wanted::RemovePeer {
+            peer, is_forced, ..
+        } if peer == samples::B && !is_forced => {
+            let (why, peer) = ("b, c do not answer".into(), "b".into());
+            Err(Refusal::NoMajority { why, peer })
+        }
+        Wanted::RemovePeer { .. } => Ok(Answer::Removed {
+            taken: vec![Range::from(HELD.parse::<IpNet>().unwrap())],
+            held: 1,
+        }),
+        Wanted::Adopt { .. } => Ok(Answer::Adopted(RingId([9; 16]))),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is held for c.
+const HELD: &str = "10.32.9.9/32";
+
+/// A ring in which this peer owns everything.
+fn outlook(addresses: &[IpAddr]) -> Outlook {
+    let me = samples::snapshot().ring.report.unwrap().owner;
+    let day = Duration::from_secs(86_400);
+    Outlook {
+        owners: addresses.iter().map(|_| me).collect(),
+        holds: vec![(Range::from(HELD.parse::<IpNet>().unwrap()), samples::C, day)],
+        ..Outlook::default()
+    }
+}
+
+/// A snapshot with what containers were given.
+fn with_given(snapshot: &Snapshot, given: &Given) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    let given = given.lock().unwrap();
+    let each = given
+        .iter()
+        .flat_map(|(key, ips)| ips.iter().map(|ip| (*ip, key.clone())));
+    snapshot.ring.report.as_mut().unwrap().allocated = each.collect();
+    snapshot
 }
 
 fn host_interface(inode: u64, interface: &str) -> String {
@@ -34,6 +119,9 @@ fn host_interface(inode: u64, interface: &str) -> String {
 impl Ports for FakePorts {
     fn attach(&self, request: &AttachRequest) -> Result<Attachment, AttachError> {
         let netns_inode = self.netns_inode(&request.target)?;
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(AttachError::ProcessGone { pid: 1 });
+        }
         let host_interface = host_interface(netns_inode, &request.interface);
         self.made.lock().unwrap().insert(host_interface.clone());
         Ok(Attachment {
@@ -59,6 +147,17 @@ impl Ports for FakePorts {
             .contains(&attachment.host_interface)
     }
 
+    fn carried(&self, attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+        let lost = *self.lost.lock().unwrap();
+        let carried = attachment
+            .addresses
+            .iter()
+            .filter(|net| Some(net.addr()) != lost);
+        Ok(self
+            .is_present(attachment)
+            .then(|| carried.copied().collect()))
+    }
+
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {
         match target.to_string().as_str() {
             "web" | "pid:1" => Ok(1),
@@ -70,13 +169,12 @@ impl Ports for FakePorts {
 
 /// What the fake owner of the mesh does when a peer is suspected.
 #[derive(Clone, Copy, PartialEq)]
-enum Suspected {
+pub(super) enum Suspected {
     Answers,
     Dies,
 }
 
-fn own_mesh(handle: Handle, mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected) {
-    drop(handle);
+fn own_mesh(mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected, given: Given) {
     tokio::spawn(async move {
         let mut snapshot = samples::snapshot();
         let saved = || {
@@ -86,7 +184,7 @@ fn own_mesh(handle: Handle, mut calls: tokio::sync::mpsc::Receiver<Call>, suspec
         };
         while let Some(call) = calls.recv().await {
             match call {
-                Call::Snapshot(reply) => drop(reply.send(snapshot.clone())),
+                Call::Snapshot(reply) => drop(reply.send(with_given(&snapshot, &given))),
                 Call::Attached(attachment, reply) => {
                     let same = |a: &Attachment| a.host_interface == attachment.host_interface;
                     snapshot.attachments.retain(|a| !same(a));
@@ -101,6 +199,13 @@ fn own_mesh(handle: Handle, mut calls: tokio::sync::mpsc::Receiver<Call>, suspec
                 Call::Suspect(_) => {}
                 Call::Connect { peers, reply, .. } => drop(reply.send(Ok((peers, saved())))),
                 Call::Forget { reply, .. } => drop(reply.send((Vec::new(), saved()))),
+                Call::Ring { request, reply, .. } => {
+                    drop(reply.send(answer(&given, request)));
+                }
+                Call::Outlook(addresses, reply) => {
+                    drop(reply.send(Some(outlook(&addresses))));
+                }
+                Call::Running(_) => {}
                 // Never answers: the caller's time limit has to help.
                 Call::Secret(reply) => std::mem::forget(reply),
                 Call::Stop => break,
@@ -110,32 +215,43 @@ fn own_mesh(handle: Handle, mut calls: tokio::sync::mpsc::Receiver<Call>, suspec
 }
 
 fn die(snapshot: &mut Snapshot, peer: PeerId) {
+    for report in &mut snapshot.report.peers {
+        if report.id == peer {
+            (report.reachable, report.heard_ago) = (false, None);
+        }
+    }
     for endpoint in &mut snapshot.report.endpoints {
         endpoint.reachable &= endpoint.peer != peer;
     }
 }
 
-struct Api {
+pub(super) struct Api {
     folder: tempfile::TempDir,
-    ports: Arc<FakePorts>,
+    pub(super) ports: Arc<FakePorts>,
+    given: Given,
 }
 
 impl Api {
-    fn start(suspected: Suspected) -> Self {
+    pub(super) fn start(suspected: Suspected) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports = Arc::new(FakePorts::default());
         let (handle, calls) = Handle::new();
         let kernel: Arc<dyn Ports> = ports.clone();
-        let containers = Arc::new(Containers::new(handle.clone(), kernel));
+        let containers = Arc::new(Containers::new(handle.clone(), kernel, Vec::new()));
         let service = Service {
             handle: handle.clone(),
             containers,
         };
-        own_mesh(handle, calls, suspected);
+        let given = Given::default();
+        own_mesh(calls, suspected, Arc::clone(&given));
         let listener = bind(folder.path()).unwrap();
         let routes: Router = router(Arc::new(service));
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Api { folder, ports }
+        Api {
+            folder,
+            ports,
+            given,
+        }
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> (u16, Value) {
@@ -169,11 +285,11 @@ impl Api {
         sender.send_request(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         self.ask("GET", path, "", Duration::from_secs(5)).await
     }
 
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         self.ask("POST", path, &body.to_string(), Duration::from_secs(5))
             .await
     }
@@ -243,6 +359,55 @@ async fn attaching_again_changes_nothing_and_detaching_removes() {
     assert!(api.ports.made.lock().unwrap().is_empty());
     let again = api.post("/v1/detach", json!({"target": "web"})).await;
     assert_eq!(again, (200, json!({"detached": []})));
+}
+
+#[tokio::test]
+async fn a_container_without_a_wish_gets_an_address_and_gives_it_back() {
+    let api = Api::start(Suspected::Answers);
+    let (status, web) = api.post("/v1/attach", json!({"target": "web"})).await;
+    assert_eq!(
+        (status, &web["addresses"]),
+        (200, &json!(["10.32.0.101/32"]))
+    );
+    let (_, again) = api.post("/v1/attach", json!({"target": "web"})).await;
+    assert_eq!(again, web, "asked for twice");
+    let body = json!({"target": "db", "subnet": ["10.32.0.0/24"]});
+    let (_, db) = api.post("/v1/attach", body).await;
+    assert_eq!(db["addresses"], json!(["10.32.0.102/24"]));
+    let body = json!({"target": "db", "ifname": "eth1", "subnet": ["fd32::/64"]});
+    let (status, error) = api.post("/v1/attach", body).await;
+    assert_eq!(status, 400, "{error}");
+    assert!(
+        error["error"]["why"].as_str().unwrap().contains("IPv6"),
+        "{error}"
+    );
+    assert_eq!(api.given.lock().unwrap().len(), 2, "leaked");
+    api.post("/v1/detach", json!({"target": "web"})).await;
+    let given = api.given.lock().unwrap().clone();
+    assert_eq!(given.keys().collect::<Vec<_>>(), ["2/rmesh0"]);
+}
+
+#[tokio::test]
+async fn an_attach_that_fails_leaks_no_address() {
+    let api = Api::start(Suspected::Answers);
+    let wish = json!({"target": "web", "ip": ["10.32.0.1/24", "10.32.0.9/24"]});
+    let (status, error) = api.post("/v1/attach", wish).await;
+    assert_eq!(status, 409, "{error}");
+    let failure = &error["error"];
+    assert!(
+        failure["why"].as_str().unwrap().contains("db on host b"),
+        "{error}"
+    );
+    assert!(
+        failure["todo"].as_str().unwrap().contains("choose another"),
+        "{error}"
+    );
+    assert!(api.given.lock().unwrap().is_empty(), "a later claim failed");
+    api.ports.refuses.store(true, Ordering::SeqCst);
+    let (status, _) = api.post("/v1/attach", json!({"target": "web"})).await;
+    assert_eq!(status, 404);
+    assert!(api.given.lock().unwrap().is_empty(), "the kernel refused");
+    assert!(api.ports.made.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

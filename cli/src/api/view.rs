@@ -49,6 +49,9 @@ pub(crate) struct StatusView {
     pub(crate) warnings: Vec<String>,
     /// Containers attached on this host.
     pub(crate) attached: usize,
+    /// Where their addresses come from, in one line.
+    #[serde(default)]
+    pub(crate) ring: String,
     /// Counts of the control side.
     pub(crate) control: Counters,
     /// Counts of the data plane.

@@ -10,16 +10,12 @@ pub(super) fn run(global: &Global, args: AttachArgs) -> Result<(), Failure> {
     let body = AttachBody {
         target: args.target,
         ip: args.ip,
+        subnet: args.subnet,
+        no_ip: args.no_ip,
         ifname: args.ifname,
         name: args.name,
     };
     let attached: AttachmentView = client::post(global, "/v1/attach", &body)?;
-    if attached.addresses.is_empty() {
-        eprintln!(
-            "note: {} in {} has no address; give it one with --ip ADDR/LEN, or inside the container",
-            attached.interface, attached.target
-        );
-    }
     if global.json {
         return print_json(&attached);
     }

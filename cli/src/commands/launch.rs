@@ -93,6 +93,10 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         bridge: args.bridge,
         workers: usize::from(args.workers),
         rekey_after: args.rekey_after,
+        cidr: args.cidr,
+        cidr6: args.cidr6,
+        subnets: args.subnet,
+        init_peers: args.init_peers.map(usize::from),
     })
 }
 
@@ -138,6 +142,16 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     }
     flag("--mtu", args.mtu.to_string().into());
     flag("--bridge", args.bridge.clone().into());
+    flag("--cidr", args.cidr.to_string().into());
+    if let Some(net) = args.cidr6 {
+        flag("--cidr6", net.to_string().into());
+    }
+    for net in &args.subnet {
+        flag("--subnet", net.to_string().into());
+    }
+    if let Some(count) = args.init_peers {
+        flag("--init-peers", count.to_string().into());
+    }
     flag("--workers", args.workers.to_string().into());
     flag("--log-format", args.log_format.word().into());
     if let Some(age) = args.rekey_after {
@@ -241,7 +255,8 @@ mod tests {
     fn the_daemon_gets_every_option_and_no_secret() {
         let line = "rmesh launch host1 --secret correct-horse-battery --name n --port 7 \
                     --bind 192.0.2.1 --advertise 192.0.2.9 --mtu 1400 --bridge br --workers 2 \
-                    --log-format json --run-dir /r --state-dir /s";
+                    --cidr 10.0.0.0/9 --cidr6 fd32::/48 --subnet 10.1.0.0/16,fd32::/64 \
+                    --init-peers 3 --log-format json --run-dir /r --state-dir /s";
         let arguments = parse(line.split_whitespace()).unwrap();
         let Verb::Launch(args) = &arguments.verb else {
             panic!()
@@ -251,7 +266,9 @@ mod tests {
         assert_eq!(
             words.join(" "),
             "launch --foreground --run-dir /r --state-dir /s --name n --port 7 --bind 192.0.2.1 \
-             --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --workers 2 --log-format json"
+             --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --cidr 10.0.0.0/9 \
+             --cidr6 fd32::/48 --subnet 10.1.0.0/16 --subnet fd32::/64 --init-peers 3 --workers 2 \
+             --log-format json"
         );
         let command = daemon_command(&arguments.global, args).unwrap();
         let removed = command.get_envs().filter(|(_, value)| value.is_none());

@@ -54,7 +54,7 @@ fn pages() -> io::Result<Vec<(String, String)>> {
     let verbs = program.get_subcommands().filter(|verb| !verb.is_hide_set());
     let commands: Vec<(String, &Command)> = [(String::from("rmesh"), &program)]
         .into_iter()
-        .chain(verbs.map(|verb| (format!("rmesh-{}", verb.get_name()), verb)))
+        .chain(verbs.flat_map(|verb| with_own("rmesh", verb)))
         .collect();
     let names: Vec<&str> = commands.iter().map(|(name, _)| name.as_str()).collect();
     let pages = commands.iter().map(|(name, command)| {
@@ -62,6 +62,17 @@ fn pages() -> io::Result<Vec<(String, String)>> {
         Ok((name.clone(), page))
     });
     pages.collect()
+}
+
+/// A command and those under it.
+fn with_own<'a>(above: &str, command: &'a Command) -> Vec<(String, &'a Command)> {
+    let name = format!("{above}-{}", command.get_name());
+    let own = command.get_subcommands().filter(|verb| {
+        let is_help = verb.get_name() == "help";
+        !is_help && !verb.is_hide_set()
+    });
+    let below: Vec<(String, &Command)> = own.flat_map(|verb| with_own(&name, verb)).collect();
+    [(name, command)].into_iter().chain(below).collect()
 }
 
 fn page(name: &str, command: &Command, names: &[&str]) -> io::Result<String> {
@@ -169,7 +180,16 @@ mod tests {
         let mut expected = vec!["rmesh".to_owned()];
         let program = args::command();
         let visible = program.get_subcommands().filter(|verb| !verb.is_hide_set());
-        expected.extend(visible.map(|verb| format!("rmesh-{}", verb.get_name())));
+        for verb in visible {
+            let name = format!("rmesh-{}", verb.get_name());
+            expected.push(name.clone());
+            let own = verb.get_subcommands();
+            expected.extend(own.map(|own| format!("{name}-{}", own.get_name())));
+        }
+        assert!(
+            expected.contains(&"rmesh-ipam-claim".into()),
+            "{expected:?}"
+        );
         let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();
         assert_eq!(names, expected.iter().collect::<Vec<_>>());
         assert!(!names.iter().any(|name| name.ends_with("-man")));

@@ -5,10 +5,12 @@ mod completions;
 mod connect;
 mod detach;
 mod forget;
+mod ipam;
 mod launch;
 mod man;
 mod prepare;
 mod ps;
+mod rmpeer;
 mod secret;
 mod status;
 mod stop;
@@ -38,6 +40,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Forget(args) => forget::run(&global, args),
         Verb::Attach(args) => attach::run(&global, args),
         Verb::Detach(args) => detach::run(&global, args),
+        Verb::Ipam(args) => ipam::run(&global, args),
+        Verb::Rmpeer(args) => rmpeer::run(&global, args),
         Verb::Ps => ps::run(&global),
         Verb::Status(args) => status::run(&global, &args),
         Verb::Secret => secret::run(&global),

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
+use rmesh_ipam::{Answer, Outlook, Refusal, Request};
 use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use super::addresses::container_key;
+use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::StateError;
@@ -43,6 +46,18 @@ pub(crate) enum Call {
     Attached(Box<Attachment>, oneshot::Sender<Durable>),
     /// Containers were detached or have vanished.
     Detached(Vec<Attachment>, oneshot::Sender<Durable>),
+    /// Something of the ring.
+    Ring {
+        request: Request,
+        /// How long the answer may take.
+        within: Duration,
+        reply: Reply,
+    },
+    /// What there is to know of the ring beyond a snapshot, and who owns these addresses; nothing
+    /// while the disk does not let there be a ring.
+    Outlook(Vec<IpAddr>, oneshot::Sender<Option<Outlook>>),
+    /// What every container of this host carries, by key. Nothing is being attached meanwhile.
+    Running(Vec<(String, Vec<IpAddr>)>),
     /// The mesh secret, as text.
     Secret(oneshot::Sender<Zeroizing<String>>),
     /// End.
@@ -80,6 +95,8 @@ pub(crate) struct Snapshot {
     pub(crate) log_lines_suppressed: u64,
     /// MACs seen and not announced.
     pub(crate) learned: Vec<LearnedMac>,
+    /// What the ring says.
+    pub(crate) ring: RingView,
 }
 
 impl Snapshot {
@@ -90,6 +107,15 @@ impl Snapshot {
         }
         let known = self.report.peers.iter().find(|p| p.id == peer);
         known.map_or_else(|| peer.short().to_string(), |p| p.name.clone())
+    }
+}
+
+impl Snapshot {
+    /// The container that the ring has under this key, as the operator wrote it.
+    pub(crate) fn target_of(&self, key: &str) -> String {
+        let mut attached = self.attachments.iter();
+        let found = attached.find(|a| container_key(a.netns_inode, &a.interface) == key);
+        found.map_or_else(|| key.into(), |a| a.target.clone())
     }
 }
 
@@ -119,6 +145,25 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.tell(call(reply)).await?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Asks the ring; its answer or refusal comes within that time if the disk answers.
+    pub(crate) async fn ring(
+        &self,
+        request: Request,
+        within: Duration,
+    ) -> Result<Result<Answer, Refusal>, Failure> {
+        self.ask(|reply| Call::Ring {
+            request,
+            within,
+            reply,
+        })
+        .await
+    }
+
+    /// What there is to know of the ring beyond a snapshot, and who owns these addresses.
+    pub(crate) async fn outlook(&self, addresses: Vec<IpAddr>) -> Result<Option<Outlook>, Failure> {
+        self.ask(|reply| Call::Outlook(addresses, reply)).await
     }
 
     /// Everything there is to show.

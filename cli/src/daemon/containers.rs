@@ -1,21 +1,27 @@
 //! Attaching and detaching containers, one at a time.
 
+mod check;
+mod claim;
+mod release;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rmesh_gossip::limits::{ENDPOINT_ADDRESSES_MAX, ENDPOINTS_PER_SECTION, SECTIONS_MAX};
-use rmesh_router::attach::{Attachment, Request, TargetSpec, mac_for};
+use rmesh_router::attach::{Attachment, Request, TargetSpec, host_interface, mac_for};
 use rmesh_wire::{Mac, PeerId};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::addresses::{Addresses, container_key, of_key};
 use super::call::{Call, Handle, Snapshot, durable};
 use super::ports::{Ports, failure};
 use crate::api::{AttachBody, DetachBody};
 use crate::args;
 use crate::failure::{Failure, FailureKind};
+use crate::subnet::check_subnets;
 
 /// Containers of one host: as many as a peer can announce.
 const ATTACHMENTS_MAX: usize = ENDPOINTS_PER_SECTION * SECTIONS_MAX as usize;
@@ -37,17 +43,52 @@ enum Holder {
 pub(crate) struct Containers {
     handle: Handle,
     ports: Arc<dyn Ports>,
+    addresses: Addresses,
     /// Held while a container is attached or detached.
     one: Mutex<()>,
+    /// Held for reading while a container may have addresses and no interface.
+    assigning: RwLock<()>,
+}
+
+/// One container that is to be attached.
+pub(super) struct Wish {
+    pub(super) what: String,
+    target: TargetSpec,
+    inode: u64,
+    body: AttachBody,
+    pub(super) deadline: Instant,
+    /// Whether the prefix lengths are the operator's.
+    is_len_given: bool,
+}
+
+impl Wish {
+    /// The ring's name for it.
+    pub(super) fn key(&self) -> String {
+        container_key(self.inode, &self.body.ifname)
+    }
+
+    /// It, if it is attached already.
+    fn known<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Attachment> {
+        let mut attached = snapshot.attachments.iter();
+        attached.find(|a| is_same(a, self.inode, &self.body.ifname))
+    }
+
+    /// What the MAC of an interface without addresses is made of.
+    fn seed(&self, snapshot: &Snapshot) -> String {
+        format!("{} {} {}", snapshot.report.id, self.inode, self.body.ifname)
+    }
 }
 
 impl Containers {
     /// With the task that owns the mesh, and the kernel.
-    pub(crate) fn new(handle: Handle, ports: Arc<dyn Ports>) -> Self {
+    /// `subnets` are where addresses come from that nobody names.
+    pub(crate) fn new(handle: Handle, ports: Arc<dyn Ports>, subnets: Vec<IpNet>) -> Self {
         Containers {
+            addresses: Addresses::new(handle.clone(), subnets),
             handle,
             ports,
             one: Mutex::new(()),
+            assigning: RwLock::new(()),
         }
     }
 
@@ -60,24 +101,78 @@ impl Containers {
         let what = format!("cannot attach {}", body.target);
         check(&body).map_err(|why| Failure::new(FailureKind::Usage, what.as_str(), why))?;
         let target: TargetSpec = body.target.parse().map_err(|e| failure(what.clone(), &e))?;
-        let _one = timeout_at(deadline, self.one.lock())
+        let _assigning = timeout_at(deadline, self.assigning.read())
             .await
             .map_err(|_| busy(&what))?;
         self.wait_until_joined(deadline).await?;
         let inode = self.inode(&what, &target).await?;
+        let wish = Wish {
+            what,
+            target,
+            inode,
+            body,
+            deadline,
+            is_len_given: true,
+        };
+        let attached = match self.assign(&wish).await {
+            Ok(assigned) => self.attach_assigned(&wish, assigned).await,
+            Err(failure) => Err(failure),
+        };
+        if attached.is_err() {
+            self.release_unless_attached(&wish).await;
+        }
+        attached
+    }
+
+    /// Addresses for a container; nothing if it is attached already. Others may be attached meanwhile,
+    /// since owners of addresses may take their time.
+    async fn assign(&self, wish: &Wish) -> Result<Option<Vec<IpNet>>, Failure> {
         let snapshot = self.handle.snapshot().await?;
-        let known = snapshot
-            .attachments
-            .iter()
-            .find(|a| is_same(a, inode, &body.ifname));
-        let request = make_request(&what, target, &body, inode, known, &snapshot)?;
-        self.wait_until_free(&what, &request, inode, deadline)
-            .await?;
-        let attachment = self.make(&what, request).await?;
+        if wish.known(&snapshot).is_some() {
+            return Ok(None);
+        }
+        let request = make_request(wish, &snapshot)?;
+        self.wait_until_free(wish, &request).await?;
+        let (what, key) = (&wish.what, wish.key());
+        let assigned = self.addresses.assign(what, &key, &wish.body, wish.deadline);
+        Ok(Some(assigned.await?))
+    }
+
+    async fn attach_assigned(
+        &self,
+        wish: &Wish,
+        assigned: Option<Vec<IpNet>>,
+    ) -> Result<Attachment, Failure> {
+        let _one = timeout_at(wish.deadline, self.one.lock())
+            .await
+            .map_err(|_| busy(&wish.what))?;
+        let snapshot = self.handle.snapshot().await?;
+        let mut request = make_request(wish, &snapshot)?;
+        if wish.known(&snapshot).is_none() {
+            // Whoever detached it meanwhile freed them.
+            let assigned = assigned.ok_or_else(|| busy(&wish.what))?;
+            let confirmed = self.addresses.confirm(wish, &assigned);
+            confirmed.await?;
+            request.mac = mac_for(&assigned, wish.seed(&snapshot).as_bytes());
+            request.addresses = assigned;
+        }
+        self.wait_until_free(wish, &request).await?;
+        let attachment = self.make(&wish.what, request).await?;
         let keep = Box::new(attachment.clone());
         let saved = self.handle.ask(|reply| Call::Attached(keep, reply)).await?;
         durable("the attached containers", saved).await?;
         Ok(attachment)
+    }
+
+    /// What a container got that has no interface after all is free again.
+    async fn release_unless_attached(&self, wish: &Wish) {
+        let _one = self.one.lock().await;
+        match self.handle.snapshot().await {
+            Ok(snapshot) if wish.known(&snapshot).is_none() => {
+                self.addresses.release(&wish.key()).await;
+            }
+            _ => {}
+        }
     }
 
     /// Detaches a container's interfaces and returns them; none if it was not attached.
@@ -98,11 +193,7 @@ impl Containers {
             let result = blocking(move || ports.detach(&attachment)).await?;
             result.map_err(|error| failure(what.clone(), &error))?;
         }
-        if !found.is_empty() {
-            let gone = found.clone();
-            let saved = self.handle.ask(|reply| Call::Detached(gone, reply)).await?;
-            durable("the attached containers", saved).await?;
-        }
+        self.forget(found.clone()).await?;
         Ok(found)
     }
 
@@ -127,11 +218,73 @@ impl Containers {
                 gone.interface
             );
         }
-        let saved = self
-            .handle
-            .ask(|reply| Call::Detached(vanished, reply))
-            .await?;
+        self.forget(vanished).await
+    }
+
+    /// Containers whose interfaces are gone: they are announced no more, and their addresses are free.
+    async fn forget(&self, gone: Vec<Attachment>) -> Result<(), Failure> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<String> = gone.iter().map(key_of).collect();
+        let saved = self.handle.ask(|reply| Call::Detached(gone, reply)).await?;
+        for key in keys {
+            self.addresses.release(&key).await;
+        }
         durable("the attached containers", saved).await
+    }
+
+    /// Before this host leaves its mesh for good: takes every container's interface away and hands all
+    /// addresses over to the others, by `deadline`.
+    ///
+    /// # Errors
+    /// Names what could not be handed over.
+    pub(crate) async fn leave(&self, deadline: Instant) -> Result<(), Failure> {
+        let _assigning = self.assigning.write().await;
+        let _one = self.one.lock().await;
+        let snapshot = self.handle.snapshot().await?;
+        let mut gone = Vec::new();
+        for attachment in snapshot.attachments {
+            if Instant::now() >= deadline {
+                break;
+            }
+            let (ports, taken) = (Arc::clone(&self.ports), attachment.clone());
+            match blocking(move || ports.detach(&taken)).await? {
+                Ok(()) => gone.push(attachment),
+                // Whoever removes the rest of this host's interfaces tries that one again.
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        self.forget(gone).await?;
+        // Without others there is nobody to hand anything to, now or later.
+        if snapshot.report.peers.is_empty() {
+            return Ok(());
+        }
+        self.addresses.leave(deadline).await
+    }
+
+    /// Tells the ring which addresses the containers of this host carry; those of all others are free.
+    pub(crate) async fn tell_running(&self) -> Result<(), Failure> {
+        let _assigning = self.assigning.write().await;
+        let _one = self.one.lock().await;
+        let snapshot = self.handle.snapshot().await?;
+        let carried = |a: &Attachment| {
+            let addresses = a.addresses.iter().map(IpNet::addr);
+            (key_of(a), addresses.collect::<Vec<IpAddr>>())
+        };
+        let mut running: Vec<_> = snapshot.attachments.iter().map(carried).collect();
+        let allocated = snapshot.ring.report.map(|report| report.allocated);
+        let (ports, known) = (Arc::clone(&self.ports), running.clone());
+        // One whose interface is there although it is not remembered: this peer died between the two.
+        let others = blocking(move || {
+            let is_new = |key: &String| known.iter().all(|(other, _)| other != key);
+            let allocated = allocated.unwrap_or_default().into_iter();
+            let others = allocated.filter(|(_, key)| is_new(key));
+            let others = others.filter(|(_, key)| is_there(ports.as_ref(), key));
+            others.collect::<Vec<(IpAddr, String)>>()
+        });
+        running.extend(others.await?.into_iter().map(|(ip, key)| (key, vec![ip])));
+        self.handle.tell(Call::Running(running)).await
     }
 
     /// Just after launch nobody knows yet which addresses are in use.
@@ -144,20 +297,14 @@ impl Containers {
     }
 
     /// Waits for an address that a peer may be just giving up, or a peer that may be dead.
-    async fn wait_until_free(
-        &self,
-        what: &str,
-        request: &Request,
-        inode: u64,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
+    async fn wait_until_free(&self, wish: &Wish, request: &Request) -> Result<(), Failure> {
         let mut asked: Option<Instant> = None;
         loop {
             let snapshot = self.handle.snapshot().await?;
-            let Some((wanted, holder)) = conflict(&snapshot, request, inode) else {
+            let Some((wanted, holder)) = conflict(&snapshot, request, wish.inode) else {
                 return Ok(());
             };
-            let taken = || Err(taken(what, &wanted, &holder, &snapshot));
+            let taken = || Err(taken(&wish.what, &wanted, &holder, &snapshot));
             let Holder::There { peer, .. } = &holder else {
                 return taken();
             };
@@ -180,7 +327,7 @@ impl Containers {
             if asked.elapsed() >= SUSPICION_LIMIT {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= wish.deadline {
                 return taken();
             }
             sleep(LOOK_INTERVAL).await;
@@ -217,6 +364,10 @@ fn check(body: &AttachBody) -> Result<(), String> {
     args::parse_interface(&body.ifname)?;
     args::parse_name(&body.name)?;
     body.ip.iter().try_for_each(args::check_ip)?;
+    check_subnets(&body.subnet)?;
+    if body.no_ip && !(body.ip.is_empty() && body.subnet.is_empty()) {
+        return Err("no address and an address cannot both be wanted".into());
+    }
     if body.ip.len() > ENDPOINT_ADDRESSES_MAX {
         return Err(format!(
             "a container has at most {ENDPOINT_ADDRESSES_MAX} addresses"
@@ -234,28 +385,40 @@ fn check(body: &AttachBody) -> Result<(), String> {
     }
 }
 
+fn key_of(attachment: &Attachment) -> String {
+    container_key(attachment.netns_inode, &attachment.interface)
+}
+
+/// Whether the interface of that key is there.
+fn is_there(ports: &dyn Ports, key: &str) -> bool {
+    of_key(key).is_some_and(|(netns_inode, interface)| {
+        ports.is_present(&Attachment {
+            target: String::new(),
+            netns_inode,
+            interface: interface.into(),
+            host_interface: host_interface(netns_inode, interface),
+            mac: Mac([0; 6]),
+            addresses: Vec::new(),
+            name: String::new(),
+        })
+    })
+}
+
 fn is_same(attachment: &Attachment, inode: u64, interface: &str) -> bool {
     attachment.netns_inode == inode && attachment.interface == interface
 }
 
-fn make_request(
-    what: &str,
-    target: TargetSpec,
-    body: &AttachBody,
-    inode: u64,
-    known: Option<&Attachment>,
-    snapshot: &Snapshot,
-) -> Result<Request, Failure> {
+fn make_request(wish: &Wish, snapshot: &Snapshot) -> Result<Request, Failure> {
+    let (what, body, known) = (&wish.what, &wish.body, wish.known(snapshot));
     if known.is_none() && snapshot.attachments.len() >= ATTACHMENTS_MAX {
         let why = format!("this host has {ATTACHMENTS_MAX} attached containers already");
         return Err(Failure::new(FailureKind::Unavailable, what, why));
     }
-    let seed = format!("{} {inode} {}", snapshot.report.id, body.ifname);
     let mut request = Request {
-        target,
+        target: wish.target.clone(),
         interface: body.ifname.clone(),
         addresses: body.ip.clone(),
-        mac: mac_for(&body.ip, seed.as_bytes()),
+        mac: mac_for(&body.ip, wish.seed(snapshot).as_bytes()),
         mtu_bytes: snapshot.mtu_bytes,
         name: body.name.clone(),
     };

@@ -10,13 +10,16 @@ use rmesh_gossip::crypto::{Key, secret};
 use rmesh_gossip::{Event, Mesh};
 use rmesh_router::attach::Attachment;
 use rmesh_router::{Inbound, Plane};
+use rmesh_wire::payload::RING_CHANNEL;
 use rmesh_wire::{Instant, PeerId};
 
 use super::call::{Call, Durable, Snapshot};
 use super::clock::Clock;
 use super::journal::Journal;
+use super::ring::Ring;
 use super::targets::{Resolved, Targets};
 use crate::failure::Failure;
+use crate::ledger;
 use crate::peer_address::PeerAddress;
 use crate::state::{File, Saver};
 
@@ -37,6 +40,7 @@ const SECOND_WAYS_MAX: usize = 64;
 pub(super) struct Parts {
     pub(super) mesh: Mesh,
     pub(super) plane: Plane,
+    pub(super) ring: Ring,
     pub(super) clock: Clock,
     pub(super) saver: Saver,
     pub(super) targets: Targets,
@@ -86,7 +90,9 @@ impl Core {
 
     /// Time until [`Core::handle_timeout`] is wanted.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        let (at, _) = self.parts.mesh.poll_timeout()?;
+        let mesh = self.parts.mesh.poll_timeout().map(|(at, _)| at);
+        let due = [mesh, self.parts.ring.deadline()];
+        let at = due.into_iter().flatten().min()?;
         Some(at.since(self.parts.clock.now()))
     }
 
@@ -94,6 +100,19 @@ impl Core {
     pub(super) fn handle_timeout(&mut self) {
         let now = self.parts.clock.now();
         self.parts.mesh.handle_timeout(now);
+        self.parts.ring.handle_timeout(now);
+    }
+
+    /// News of the ledger from the disk.
+    pub(super) fn handle_ledger(&mut self, news: ledger::News) {
+        let now = self.parts.clock.now();
+        let Parts { ring, mesh, .. } = &mut self.parts;
+        ring.handle_news(news, mesh, now);
+    }
+
+    /// Whether the ring has to be told what the containers carry.
+    pub(super) fn wants_running(&mut self) -> bool {
+        self.parts.ring.wants_running()
     }
 
     /// News from the data plane.
@@ -156,6 +175,7 @@ impl Core {
     /// Once a second: lookups and hints.
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
+        self.parts.ring.handle_second(now);
         if self.parts.targets.has_names() {
             let targets = self.parts.mesh.report(now).targets;
             let connected = targets.into_iter().filter(|t| t.state == "connected");
@@ -207,6 +227,23 @@ impl Core {
                     |a: &Attachment| gone.iter().any(|g| g.host_interface == a.host_interface);
                 self.parts.attachments.retain(|a| !same(a));
                 drop(reply.send(self.attachments_changed()));
+            }
+            Call::Ring {
+                request,
+                within,
+                reply,
+            } => {
+                let now = self.parts.clock.now();
+                let ring = &mut self.parts.ring;
+                ring.handle_request(request, now + within, reply, now);
+            }
+            Call::Outlook(addresses, reply) => {
+                let now = self.parts.clock.now();
+                drop(reply.send(self.parts.ring.outlook(&addresses, now)));
+            }
+            Call::Running(running) => {
+                let now = self.parts.clock.now();
+                self.parts.ring.handle_running(&running, now);
             }
             Call::Secret(reply) => drop(reply.send(secret::format(&self.parts.secret))),
             Call::Stop => self.stopping = true,
@@ -273,6 +310,7 @@ impl Core {
             peer_frames: self.parts.plane.peer_counters(),
             log_lines_suppressed: self.journal.suppressed(),
             learned: self.parts.plane.learned(),
+            ring: self.parts.ring.view(now),
         }
     }
 
@@ -280,6 +318,9 @@ impl Core {
     pub(super) fn settle(&mut self) {
         // The workers know a session before the datagram leaves that lets the other end use it.
         self.announce();
+        let now = self.parts.clock.now();
+        let Parts { ring, mesh, .. } = &mut self.parts;
+        ring.settle(mesh, now);
         self.transmit();
         // Failures of sending may have made the mesh try another way.
         self.announce();
@@ -292,6 +333,15 @@ impl Core {
         let now = self.parts.clock.now();
         while let Some(event) = self.parts.mesh.poll_event() {
             changed |= event == Event::ForwardingChanged;
+            if let Event::ChannelMessage {
+                peer,
+                channel: RING_CHANNEL,
+                bytes,
+            } = &event
+            {
+                self.parts.ring.handle_message(*peer, bytes, now);
+                continue;
+            }
             self.journal.log(&event, now);
             if let Event::BootRaised { counter } = event {
                 // Before anybody hears of it, or the next start might use it again.
@@ -325,6 +375,7 @@ impl Core {
         self.parts.mesh.handle_shutdown(now);
         self.transmit();
         self.parts.plane.stop();
+        self.parts.ring.finish();
         self.parts.saver.finish();
     }
 }

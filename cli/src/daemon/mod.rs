@@ -1,13 +1,17 @@
 //! The daemon: opens what it needs, then serves until it is asked to stop.
 
+mod addresses;
 mod call;
 mod clock;
 mod containers;
 mod core;
 mod journal;
 mod manager;
+mod pools;
 mod ports;
 mod privileges;
+mod removal;
+mod ring;
 mod start;
 mod targets;
 mod turn;
@@ -23,6 +27,8 @@ pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
+pub(crate) use removal::{adopt, remove};
+pub(crate) use ring::RingView;
 pub(crate) use start::Options;
 #[cfg(test)]
 pub(crate) use start::{Remembered, remember};

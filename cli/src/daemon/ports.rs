@@ -1,5 +1,6 @@
 //! The kernel's side of attaching, so that tests can do without.
 
+use ipnet::IpNet;
 use rmesh_router::attach::{self, AttachError, Attachment, Request, TargetSpec};
 use rmesh_router::kernel::Bridge;
 
@@ -13,6 +14,8 @@ pub(crate) trait Ports: Send + Sync {
     fn detach(&self, attachment: &Attachment) -> Result<(), AttachError>;
     /// See [`attach::is_present`].
     fn is_present(&self, attachment: &Attachment) -> bool;
+    /// See [`attach::carried`].
+    fn carried(&self, attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError>;
     /// See [`attach::netns_inode`].
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError>;
 }
@@ -31,6 +34,10 @@ impl Ports for KernelPorts {
 
     fn is_present(&self, attachment: &Attachment) -> bool {
         attach::is_present(&self.0, attachment)
+    }
+
+    fn carried(&self, attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+        attach::carried(attachment)
     }
 
     fn netns_inode(&self, target: &TargetSpec) -> Result<u64, AttachError> {

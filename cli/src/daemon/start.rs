@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::crypto::real::RealCrypto;
 use rmesh_gossip::{Config, Mesh};
@@ -20,9 +21,13 @@ use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
 use super::core::{Core, Parts};
+use super::pools;
 use super::ports::{KernelPorts, Ports};
+use super::ring::{Ring, RingOptions, fold};
 use super::targets::{Resolved, Targets};
+use crate::disk;
 use crate::failure::{Failure, FailureKind};
+use crate::ledger::{LEDGER, LEDGER_TOKEN, News, Place};
 use crate::peer_address::PeerAddress;
 use crate::state::{
     File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, aside_warning,
@@ -57,6 +62,14 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     /// Renew sessions earlier than usual.
     pub(crate) rekey_after: Option<Duration>,
+    /// IPv4 addresses to found a ring with.
+    pub(crate) cidr: Ipv4Net,
+    /// IPv6 addresses to found a ring with; by default made from the mesh secret.
+    pub(crate) cidr6: Option<Ipv6Net>,
+    /// Where containers get addresses from unless said otherwise.
+    pub(crate) subnets: Vec<IpNet>,
+    /// How many peers found a ring together.
+    pub(crate) init_peers: Option<usize>,
 }
 
 /// A daemon that is ready to serve.
@@ -64,6 +77,7 @@ pub(super) struct Daemon {
     pub(super) core: Core,
     pub(super) inbound: mpsc::Receiver<Inbound>,
     pub(super) resolved: mpsc::Receiver<Resolved>,
+    pub(super) ledger: mpsc::UnboundedReceiver<News>,
     pub(super) calls: mpsc::Receiver<Call>,
     /// Where looks at the addresses of this host arrive.
     pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
@@ -91,16 +105,10 @@ pub(crate) struct Remembered {
 /// Opens everything.
 pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    make_folder(&options.run_dir).map_err(|cause| {
-        Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
-    })?;
-    let state = StateDir::open(&options.state_dir).map_err(refused)?;
-    let locks = [
-        lock(&options.run_dir, RUN_LOCK)?,
-        lock(&options.state_dir, STATE_LOCK)?,
-    ];
-    state.recover().map_err(refused)?;
+    let (state, locks) = open_state(&options)?;
     let mut remembered = remember(&state)?;
+    let pools = pools::proposed(options.cidr, options.cidr6, &remembered.secret);
+    check_pools(&options, &pools)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
     let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
@@ -124,16 +132,21 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         tracing::warn!("{}", aside_warning(path));
     }
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
-    tracing::info!(
-        "rmesh {} is {} ({}), UDP port {}",
-        crate::VERSION,
-        options.name,
-        mesh.id().short(),
-        plane.port()
-    );
+    let name = &options.name;
+    let (id, port) = (mesh.id().short(), plane.port());
+    tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
+    let ring = RingOptions {
+        me: mesh.id(),
+        pools,
+        targets: targets.peers().len(),
+        init_peers: options.init_peers,
+    };
+    let ring = Ring::start(ring, ledger_place(&options), clock.now());
+    let (ring, ledger) = ring.map_err(|e| cannot(&e))?;
     let parts = Parts {
         mesh,
         plane,
+        ring,
         clock,
         saver,
         targets,
@@ -146,11 +159,13 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let mut core = Core::new(parts, hints);
     core.handle_addresses(addresses);
     let (handle, calls) = Handle::new();
-    let containers = Arc::new(Containers::new(handle.clone(), Arc::new(ports)));
+    let containers = Containers::new(handle.clone(), Arc::new(ports), options.subnets);
+    let containers = Arc::new(containers);
     Ok(Daemon {
         core,
         inbound,
         resolved,
+        ledger,
         calls,
         addresses: mpsc::channel(1),
         watch,
@@ -161,6 +176,43 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         bind: options.bind,
         locks,
     })
+}
+
+/// The state folder, and the locks that make it and the run folder this process's own.
+fn open_state(options: &Options) -> Result<(StateDir, [Lock; 2]), Failure> {
+    make_folder(&options.run_dir).map_err(|cause| {
+        Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
+    })?;
+    let state = StateDir::open(&options.state_dir).map_err(refused)?;
+    let locks = [
+        lock(&options.run_dir, RUN_LOCK)?,
+        lock(&options.state_dir, STATE_LOCK)?,
+    ];
+    state.recover().map_err(refused)?;
+    Ok((state, locks))
+}
+
+/// A ring that this peer is in already stays as it is.
+fn check_pools(options: &Options, pools: &[IpNet]) -> Result<(), Failure> {
+    let checked = pools::check_routes(pools, &options.bridge);
+    let is_known = options.state_dir.join(LEDGER).exists();
+    match checked {
+        Err(failure) if is_known => {
+            tracing::warn!("{failure}");
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
+/// Where the ledger of the ring is kept.
+fn ledger_place(options: &Options) -> Place {
+    Place {
+        disk: disk::here(),
+        folder: options.state_dir.clone(),
+        token: options.run_dir.join(LEDGER_TOKEN),
+        fold,
+    }
 }
 
 fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {

@@ -55,6 +55,12 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
             }
             _ = guard.tick() => see_to_guard(&daemon.bridge),
             Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
+            Some(news) = daemon.ledger.recv() => {
+                daemon.core.handle_ledger(news);
+                while let Ok(news) = daemon.ledger.try_recv() {
+                    daemon.core.handle_ledger(news);
+                }
+            }
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
             changed = daemon.watch.readable() => {
@@ -70,7 +76,20 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
             }
         }
         daemon.core.settle();
+        if daemon.core.wants_running() {
+            tell_running(daemon);
+        }
     }
+}
+
+/// Compares what the containers carry with what the ring knows, outside this thread.
+fn tell_running(daemon: &Daemon) {
+    let containers = Arc::clone(&daemon.containers);
+    tokio::spawn(async move {
+        if let Err(failure) = containers.tell_running().await {
+            tracing::warn!("{failure}");
+        }
+    });
 }
 
 /// Keeps containers from the host's ports, outside this thread.

@@ -43,8 +43,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
 /// The whole of it; the lab ends with this function, however it ends.
 fn tour(lab: Lab, interrupt: &Interrupt, once: bool) -> Result<(), Failure> {
     say("making three virtual hosts a - b - c; a and c are joined only through b");
-    let stage = Stage::build(lab, interrupt)?;
-    let result = show(&stage, interrupt);
+    let mut stage = Stage::build(lab, interrupt)?;
+    let result = show(&mut stage, interrupt);
     if result.is_err() && !interrupt.is_set() {
         stage.print_logs();
     }
@@ -57,7 +57,7 @@ fn tour(lab: Lab, interrupt: &Interrupt, once: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(stage: &Stage, interrupt: &Interrupt) -> Result<(), Failure> {
+fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), Failure> {
     let start = Instant::now();
     stage.launch_all(interrupt)?;
     stage.wait_until_met(interrupt, MEET_LIMIT)?;

@@ -32,6 +32,7 @@ pub(super) struct Place {
     pub(super) host: Host,
     pub(super) container: Container,
     pub(super) container_name: String,
+    /// Addresses of the container; unspecified until it is attached.
     pub(super) v4: IpAddr,
     pub(super) v6: IpAddr,
     pub(super) log: PathBuf,
@@ -68,8 +69,8 @@ impl Stage {
             Ok(Place {
                 container: host.container(&container_name)?,
                 container_name,
-                v4: Ipv4Addr::new(10, 32, 0, number).into(),
-                v6: Ipv6Addr::new(0xfd32, 0, 0, 0, 0, 0, 0, number.into()).into(),
+                v4: Ipv4Addr::UNSPECIFIED.into(),
+                v6: Ipv6Addr::UNSPECIFIED.into(),
                 log: folder.join(format!("{}.log", host.short_name())),
                 host,
                 neighbour,
@@ -135,20 +136,30 @@ impl Stage {
         started.map(drop).map_err(cannot)
     }
 
-    /// Attaches a container on every host by the command people use.
-    pub(super) fn attach_all(&self) -> Result<(), Failure> {
-        for place in &self.places {
-            let (v4, v6) = (format!("{}/24", place.v4), format!("{}/64", place.v6));
-            let target = place.container.name();
-            say(&format!(
-                "host {}: rmesh attach {target} --ip {v4} --ip {v6}",
-                place.host.short_name()
-            ));
+    /// Attaches a container on every host by the command people use; the ring gives it addresses.
+    pub(super) fn attach_all(&mut self) -> Result<(), Failure> {
+        for index in 0..self.places.len() {
+            let Some(place) = self.places.get(index) else {
+                continue;
+            };
+            let (target, host) = (place.container.name(), place.host.short_name());
             let name = place.container_name.as_str();
-            self.rmesh(
-                place,
-                &["attach", target, "--ip", &v4, "--ip", &v6, "--name", name],
-            )?;
+            let printed = self.rmesh(place, &["attach", target, "--name", name])?;
+            let given: Vec<&str> = printed.lines().collect();
+            say(&format!(
+                "host {host}: rmesh attach {target}\n        {}",
+                given.join(" ")
+            ));
+            let addresses = given.iter().filter_map(|net| net.split('/').next());
+            let addresses: Vec<IpAddr> = addresses.filter_map(|a| a.parse().ok()).collect();
+            if let Some(place) = self.places.get_mut(index) {
+                for address in addresses {
+                    match address {
+                        IpAddr::V4(_) => place.v4 = address,
+                        IpAddr::V6(_) => place.v6 = address,
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod frames;
 pub mod parse;
 mod peers;
 mod process;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -30,11 +31,12 @@ use text::Text;
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All sections, in the order of the answer.
-const SECTIONS: [fn(&mut Text, &Snapshot); 5] = [
+const SECTIONS: [fn(&mut Text, &Snapshot); 6] = [
     this_host,
     peers::section,
     frames::section,
     control::section,
+    ring::section,
     process::section,
 ];
 

@@ -62,7 +62,6 @@ fn what_is_unknown_is_left_out_and_what_may_happen_is_zero() {
     );
     assert_eq!(sum("rmesh_drops_total", &[("reason", "forged")]), Some(0.0));
     assert_eq!(sum("rmesh_sessions_ended_total", &[]), Some(5.0));
-    assert!(!metrics.0.keys().any(|name| name.contains("ring")));
     assert!(sum("process_resident_memory_bytes", &[]) > Some(1e6));
     assert!(sum("process_open_fds", &[]) > Some(2.0));
     assert!(sum("process_start_time_seconds", &[]) > Some(1.5e9));
@@ -105,4 +104,25 @@ fn the_parser_is_strict() {
     for text in wrong {
         assert!(parse(&text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn the_ring_tells_what_is_owned_and_who_said_nonsense() {
+    let metrics = parsed();
+    let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    let owned = sum("rmesh_ring_addresses", &[("state", "owned")]);
+    assert_eq!(owned, Some(1_048_576.0));
+    assert_eq!(sum("rmesh_ring_owners", &[]), Some(2.0));
+    let refused = "rmesh_ring_refused_messages_total";
+    assert_eq!(
+        sum(refused, &[("peer", "b"), ("reason", "malformed")]),
+        Some(5.0)
+    );
+    assert_eq!(sum("rmesh_ledger_refused", &[]), Some(0.0));
+    let mut without = samples::snapshot();
+    without.ring.report = None;
+    without.ring.refused = Some("no room".into());
+    let metrics = parse(&render(&without)).unwrap();
+    assert_eq!(metrics.sum("rmesh_ledger_refused", &[]), Some(1.0));
+    assert_eq!(metrics.sum("rmesh_ring_addresses", &[]), None);
 }

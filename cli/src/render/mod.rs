@@ -1,8 +1,10 @@
 //! Text for people: the first page and the tables.
 
+mod ipam;
 mod page;
 mod table;
 
+pub(crate) use ipam::{ipam_addresses, ipam_check, ipam_status, removed};
 pub(crate) use page::{launched, status};
 pub(crate) use table::{attachments, endpoints, paths, peers, routes};
 

@@ -44,6 +44,7 @@ pub(crate) fn status(view: &StatusView) -> String {
         format!("{}, container MTU {}", view.bridge, view.mtu_bytes),
     );
     line("containers", format!("{} attached", view.attached));
+    line("addresses", view.ring.clone());
     line(
         "peers",
         format!(
@@ -199,6 +200,7 @@ mod tests {
             ],
             warnings: vec!["look here".into()],
             attached: 2,
+            ring: "10.32.0.0/12; 2 used here; 3 owners; 3 witnesses, 1 may be lost".into(),
             control: Default::default(),
             frames: serde_json::json!({}),
         }
@@ -214,6 +216,7 @@ encryption  all encrypted
 listening   UDP port 6783 at 2001:db8::1, 192.0.2.1
 bridge      rmesh, container MTU 1328
 containers  2 attached
+addresses   10.32.0.0/12; 2 used here; 3 owners; 3 witnesses, 1 may be lost
 peers       2 of 3 up (1 direct, 1 relayed)
 configured  1 of 2 connected
   no answer from host3:6783: unreachable, or a different secret (tried again in 4s)

@@ -9,13 +9,13 @@ use super::{bytes, short};
 use crate::api::{AttachmentView, EndpointsView, PathView, PeerView};
 use crate::duration;
 
-fn table(head: &[&str]) -> Table {
+pub(super) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     table
 }
 
-fn text(table: &Table, none: &str) -> String {
+pub(super) fn text(table: &Table, none: &str) -> String {
     if table.is_empty() {
         return format!("{none}\n");
     }
@@ -43,7 +43,7 @@ fn joined(addresses: &[IpNet]) -> String {
     or_dash(&addresses.join(" ")).into()
 }
 
-fn or_dash(text: &str) -> &str {
+pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 

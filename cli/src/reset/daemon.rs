@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Ended, say};
-use crate::api::StopReply;
+use crate::api::{AttachmentView, DetachBody, DetachReply, LeaveReply, StopReply};
 use crate::args::Global;
 use crate::client;
 use crate::failure::{Failure, FailureKind};
@@ -16,20 +16,22 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// A killed process is gone after that, unless the kernel itself hangs.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Ends the daemon that serves in the run folder, if one does: asks it, then terminates it, then
-/// kills it, each for a third of the time there is.
+/// Ends the daemon that serves in the run folder, if one does: has it hand over its addresses, asks it to
+/// stop, terminates it, kills it, each for a quarter of the time there is. Interfaces of containers that
+/// are taken away with that are added to `interfaces`.
 ///
 /// # Errors
 /// If it is still there after all that.
-pub(super) fn end(global: &Global) -> Result<Option<Ended>, Failure> {
+pub(super) fn end(global: &Global, interfaces: &mut Vec<String>) -> Result<Option<Ended>, Failure> {
     let Some(pid) = state::holder(&global.run_dir) else {
         return Ok(None);
     };
-    let step = global.timeout / 3;
+    let step = global.timeout / 4;
     say(&format!(
         "asking the daemon (pid {pid}) to leave the mesh and to stop"
     ));
-    if leave(global, step) && has_ended(global, step) {
+    hand_over(global, step, interfaces);
+    if stop(global, step) && has_ended(global, step) {
         return Ok(Some(Ended {
             pid,
             how: "stopped",
@@ -52,14 +54,41 @@ pub(super) fn end(global: &Global) -> Result<Option<Ended>, Failure> {
     Err(Failure::new(FailureKind::Timeout, super::WHAT, why).todo("nothing was removed; reboot"))
 }
 
-/// Asks the daemon to leave for good and to stop; true if it agrees. What a peer owes to others
-/// before it leaves belongs before the call to stop.
-fn leave(global: &Global, limit: Duration) -> bool {
-    let global = Global {
+/// Has the daemon take its containers' interfaces away, whose names are added to `interfaces`, and give its
+/// addresses to the other hosts. What it keeps they get by `rmesh rmpeer`, so that is no reason to stay.
+fn hand_over(global: &Global, limit: Duration, interfaces: &mut Vec<String>) {
+    let deadline = Instant::now() + limit;
+    let left = || within(global, deadline.saturating_duration_since(Instant::now()));
+    let attached = client::get::<Vec<AttachmentView>>(&left(), "/v1/attachments");
+    for attachment in attached.unwrap_or_default() {
+        let body = DetachBody {
+            target: attachment.target,
+            ifname: Some(attachment.interface),
+        };
+        match client::post::<DetachReply>(&left(), "/v1/detach", &body) {
+            Ok(reply) => {
+                let detached = reply.detached.into_iter();
+                interfaces.extend(detached.map(|attachment| attachment.host_interface));
+            }
+            // It is removed without the daemon.
+            Err(failure) => return say(&format!("{failure}")),
+        }
+    }
+    if let Err(failure) = client::post::<LeaveReply>(&left(), "/v1/leave", &()) {
+        say(&format!("{failure}"));
+    }
+}
+
+/// Asks the daemon to stop; true if it agrees.
+fn stop(global: &Global, limit: Duration) -> bool {
+    client::post::<StopReply>(&within(global, limit), "/v1/stop", &()).is_ok()
+}
+
+fn within(global: &Global, limit: Duration) -> Global {
+    Global {
         timeout: limit,
         ..global.clone()
-    };
-    client::post::<StopReply>(&global, "/v1/stop", &()).is_ok()
+    }
 }
 
 fn has_ended(global: &Global, limit: Duration) -> bool {

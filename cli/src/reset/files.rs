@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Done;
 use crate::api::SOCKET;
+use crate::ledger::{LEDGER_ALIVE, LEDGER_TOKEN};
 use crate::state::{self, LOG_FILE, RUN_LOCK, STATE_LOCK};
 
 /// Files looked at in one folder; a state folder has about ten.
@@ -62,7 +63,8 @@ fn is_own(name: &str) -> bool {
         name.strip_prefix(SOCKET)
             .is_some_and(|rest| ["", ".new"].contains(&rest))
     };
-    name == RUN_LOCK || name == STATE_LOCK || log() || socket() || state::is_state_file(name)
+    let named = [RUN_LOCK, STATE_LOCK, LEDGER_TOKEN, LEDGER_ALIVE].contains(&name);
+    named || log() || socket() || state::is_state_file(name)
 }
 
 /// A power cut must not bring the secret back.

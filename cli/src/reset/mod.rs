@@ -63,10 +63,8 @@ pub(crate) fn run(global: &Global, args: &ResetArgs) -> Result<(), Failure> {
     if !args.force {
         refuse_if_in_use(global, &owner)?;
     }
-    let mut done = Done {
-        daemon: daemon::end(global)?,
-        ..Done::default()
-    };
+    let mut done = Done::default();
+    done.daemon = daemon::end(global, &mut done.interfaces)?;
     // Nobody may start meanwhile.
     let _locks = [
         lock(&global.run_dir, RUN_LOCK)?,

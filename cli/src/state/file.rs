@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::disk::Disk;
+use crate::ledger::LEDGER;
 
 /// Version of the form.
 const VERSION: u32 = 1;
@@ -113,10 +114,9 @@ pub(crate) fn is_state_file(name: &str) -> bool {
         rest.parse::<u32>()
             .is_ok_and(|n| (1..=ASIDE_MAX).contains(&n))
     };
-    let rest = |file: &File| name.strip_prefix(file.name());
-    File::ALL
-        .iter()
-        .filter_map(rest)
+    let known = File::ALL.iter().map(|file| file.name()).chain([LEDGER]);
+    known
+        .filter_map(|known| name.strip_prefix(known))
         .any(|rest| matches!(rest, "" | ".new") || rest.strip_prefix(ASIDE).is_some_and(number))
 }
 
@@ -228,12 +228,8 @@ fn damaged(disk: &dyn Disk, folder: &Path, file: File, reason: &'static str) -> 
     if !todo.is_empty() {
         return StateError::Corrupt { path, reason, todo };
     }
-    let numbered = |n: u32| folder.join(format!("{}{ASIDE}{n}", file.name()));
-    let free = (1..ASIDE_MAX).find(|n| disk.exists(&numbered(*n)).is_ok_and(|there| !there));
-    let aside = numbered(free.unwrap_or(ASIDE_MAX));
-    let moved = disk.rename(&path, &aside);
-    match moved.and_then(|()| disk.sync_folder(folder)) {
-        Ok(()) => StateError::MovedAside {
+    match move_aside(disk, folder, file.name()) {
+        Ok(aside) => StateError::MovedAside {
             path,
             reason,
             aside,
@@ -242,12 +238,25 @@ fn damaged(disk: &dyn Disk, folder: &Path, file: File, reason: &'static str) -> 
     }
 }
 
+/// Gives a damaged file a name under which it is kept and not used; returns its path.
+///
+/// # Errors
+/// What the kernel says; then it may still have its old name.
+pub(crate) fn move_aside(disk: &dyn Disk, folder: &Path, name: &str) -> io::Result<PathBuf> {
+    let numbered = |n: u32| folder.join(format!("{name}{ASIDE}{n}"));
+    let free = (1..ASIDE_MAX).find(|n| disk.exists(&numbered(*n)).is_ok_and(|there| !there));
+    let aside = numbered(free.unwrap_or(ASIDE_MAX));
+    disk.rename(&folder.join(name), &aside)?;
+    disk.sync_folder(folder)?;
+    Ok(aside)
+}
+
 /// Damaged files that were moved aside.
 pub(super) fn aside(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut names = disk.list(folder)?;
     names.retain(|name| {
-        let kept = |file: &File| name.strip_prefix(file.name());
-        let mut kept = File::ALL.iter().filter_map(kept);
+        let known = File::ALL.iter().map(|file| file.name()).chain([LEDGER]);
+        let mut kept = known.filter_map(|known| name.strip_prefix(known));
         kept.any(|rest| rest.starts_with(ASIDE))
     });
     names.sort();

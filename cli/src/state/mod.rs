@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::disk::{self, Disk};
 use crate::peer_address::PeerAddress;
 
-pub(crate) use file::{File, StateError, is_state_file};
+pub(crate) use file::{File, StateError, is_state_file, move_aside};
 pub(crate) use listing::list;
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder, lock_todo};
 pub(crate) use saver::Saver;

@@ -83,7 +83,27 @@ pub(crate) struct Dialer {
     pub(crate) dials: BTreeMap<Goal, Dial>,
 }
 
+impl TargetState {
+    /// Whether it turned out to be this very peer.
+    pub(crate) fn is_me(&self) -> bool {
+        self.is_me
+    }
+
+    /// Who answers there.
+    pub(crate) fn peer(&self) -> Option<PeerId> {
+        self.peer
+    }
+}
+
 impl Mesh {
+    /// Peers that answer where a configured one should be.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = PeerId> {
+        self.dialer
+            .targets
+            .values()
+            .filter_map(|target| target.peer)
+    }
+
     pub(crate) fn set_targets(&mut self, targets: Vec<Target>, now: Instant) {
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
         self.dialer
@@ -136,6 +156,7 @@ impl Mesh {
         };
         target.addresses.retain(|other| Some(*other) != address);
         target.is_me = target.addresses.is_empty();
+        self.news.members = true;
     }
 
     /// A dial succeeded: remember who it was.
@@ -307,7 +328,8 @@ impl Mesh {
         self.peers.get(&peer).is_some_and(needed)
     }
 
-    fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
+    /// Where a goal is called.
+    pub(crate) fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
         let direct =
             |addresses: &[SocketAddr]| addresses.iter().map(|a| Origin::Direct(*a)).collect();
         match goal {

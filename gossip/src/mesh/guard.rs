@@ -44,11 +44,23 @@ const COOKIE_KEY_LIFETIME: Duration = Duration::from_secs(120);
 /// Cookies kept that others gave.
 const COOKIES_MAX: usize = 256;
 
+/// What the sender of a first message has shown beyond knowledge of the secret, which a recording
+/// shows as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing.
+    Unproven,
+    /// By a cookie, that its address is its own.
+    Proven,
+    /// It came through a neighbour's session.
+    Relayed,
+}
+
 /// What to do with a first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Work on it.
-    Take,
+    /// Work on it, if there is a place for one of this standing.
+    Take(Standing),
     /// Answer with this cookie only.
     Cookie(Mark),
     /// It was read before.
@@ -59,13 +71,14 @@ pub(crate) enum Verdict {
 
 /// Tokens that come back with time.
 #[derive(Debug, Clone, Copy, Default)]
-struct Allowance {
+pub(crate) struct Allowance {
     used: u32,
     since: Instant,
 }
 
 impl Allowance {
-    fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
+    /// Takes a token if there is one, of `burst` at most and `per_s` new ones a second.
+    pub(crate) fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
         let back = now.since(self.since).as_millis() * u128::from(per_s) / 1_000;
         if back > 0 {
             self.used = self
@@ -149,7 +162,7 @@ impl Guard {
             return Verdict::Replayed;
         }
         let Some(source) = source else {
-            return Verdict::Take;
+            return Verdict::Take(Standing::Relayed);
         };
         self.rotate(random, now);
         let proven = self.has_cookie(source, first);
@@ -162,12 +175,20 @@ impl Guard {
         let allowed = table
             .get_mut(slot)
             .is_some_and(|source| source.take(SOURCE_BURST, SOURCE_PER_S, now));
-        if !allowed {
-            return Verdict::TooMany;
+        match (proven, allowed) {
+            (true, true) => Verdict::Take(Standing::Proven),
+            (true, false) => Verdict::TooMany,
+            (false, true) if self.unproven.take(UNPROVEN_BURST, UNPROVEN_PER_S, now) => {
+                Verdict::Take(Standing::Unproven)
+            }
+            // Whoever used up the allowance may have lied about its address: the one whose it is
+            // shows that by a cookie.
+            (false, _) => self.offer_cookie(source, now),
         }
-        if proven || self.unproven.take(UNPROVEN_BURST, UNPROVEN_PER_S, now) {
-            return Verdict::Take;
-        }
+    }
+
+    /// A cookie for `source`, if not too many are handed out already.
+    pub(crate) fn offer_cookie(&mut self, source: SocketAddr, now: Instant) -> Verdict {
         if self.cookies_sent.take(COOKIES_PER_S, COOKIES_PER_S, now) {
             return Verdict::Cookie(cookie(&self.cookie_keys[0], source));
         }
@@ -205,31 +226,37 @@ impl Guard {
         Some([&header[..], &nonce, &cookie, &tag].concat())
     }
 
-    /// Keeps the cookie that `source` gave in answer to a first message with `mark1`; returns
-    /// whether it was genuine.
-    pub(crate) fn take_cookie(
-        &mut self,
-        source: SocketAddr,
-        parts: &CookieParts<'_>,
-        mark1: &Mark,
-        now: Instant,
-    ) -> bool {
+    /// The cookie given in answer to a first message with `mark1`, if it is genuine.
+    pub(crate) fn open_cookie(&self, parts: &CookieParts<'_>, mark1: &Mark) -> Option<Mark> {
         let mut cookie = *parts.sealed;
         let bound = bound(parts.header, mark1);
         let opened = self.seal.as_ref().is_some_and(|seal| {
             seal.open(parts.nonce, &bound, &mut cookie, parts.tag)
                 .is_ok()
         });
-        if !opened {
+        opened.then_some(cookie)
+    }
+
+    /// Whether a cookie for `address` is kept.
+    pub(crate) fn has_given(&self, address: SocketAddr, now: Instant) -> bool {
+        let kept = self.cookies.get(&address);
+        kept.is_some_and(|(_, since)| now.since(*since) < COOKIE_KEY_LIFETIME)
+    }
+
+    /// Keeps a cookie for `address`; whether it is news. Whoever sends a recorded one again is told
+    /// nothing more.
+    pub(crate) fn keep_cookie(&mut self, address: SocketAddr, cookie: Mark, now: Instant) -> bool {
+        let fresh = |since: Instant| now.since(since) < COOKIE_KEY_LIFETIME;
+        let kept = self.cookies.get(&address);
+        if kept.is_some_and(|(kept, since)| *kept == cookie && fresh(*since)) {
             return false;
         }
         if self.cookies.len() >= COOKIES_MAX {
-            self.cookies
-                .retain(|_, (_, since)| now.since(*since) < COOKIE_KEY_LIFETIME);
+            self.cookies.retain(|_, (_, since)| fresh(*since));
         }
-        let room = self.cookies.len() < COOKIES_MAX || self.cookies.contains_key(&source);
+        let room = self.cookies.len() < COOKIES_MAX || self.cookies.contains_key(&address);
         if room {
-            self.cookies.insert(source, (cookie, now));
+            self.cookies.insert(address, (cookie, now));
         }
         room
     }

@@ -1,26 +1,26 @@
 //! Opening sessions: the three messages of the handshake, in both roles.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use rmesh_wire::codec::Bounded;
+use rmesh_wire::codec::{Bounded, CodecError};
 use rmesh_wire::cookie::{CookieParts, FIRST_PAYLOAD_LEN, FirstMessage, MARK_LEN};
 use rmesh_wire::datagram::{HEADER_LEN, Header, Kind, VERSION};
 use rmesh_wire::handshake::{BINDING_CONTEXT, Cipher, Hello, NAME_LEN_MAX, PROLOGUE};
 use rmesh_wire::{Instant, PeerId, codec};
 
 use super::dial::Goal;
-use super::guard::Verdict;
+use super::guard::{Standing, Verdict};
+use super::half_open::{HalfOpen, Remote};
 use super::session::{Agreement, Finish, Session};
 use super::twin::{Evidence, Twin};
 use super::{Mesh, Origin};
 use crate::api::{Event, Refusals};
 use crate::crypto::{Handshake, HandshakeSetup, Role, peer_id};
-use crate::limits::{HALF_OPEN_MAX, HALF_OPEN_TIMEOUT};
+use crate::limits::{HALF_OPEN_MAX, SESSIONS_PER_PEER_MAX};
 
 /// The one secret generation there is today.
 const GENERATION: u16 = 0;
@@ -32,87 +32,13 @@ const ANSWERS_MAX: u8 = 64;
 /// Refused handshakes are reported to the operator at most this often.
 const REFUSED_REPORT: Duration = Duration::from_secs(1);
 
-/// A handshake that is under way.
-pub(crate) struct HalfOpen {
-    state: Box<dyn Handshake>,
-    created: Instant,
-    /// What this side sent last; sent again when the other side repeats itself.
-    message: Vec<u8>,
-    /// As initiator: what it is for.
-    goal: Option<Goal>,
-    /// As responder: the other side's index and the ephemeral key of its first message.
-    remote: Option<(u32, [u8; 32])>,
-    /// How often this side may still say its message again when the other asks for it.
-    answers_left: u8,
-}
-
-/// All handshakes under way, by local index.
-#[derive(Default)]
-pub(crate) struct HalfOpens {
-    by_index: BTreeMap<u32, HalfOpen>,
-    by_ephemeral: BTreeMap<[u8; 32], u32>,
-}
-
-impl HalfOpens {
-    pub(crate) fn contains(&self, index: u32) -> bool {
-        self.by_index.contains_key(&index)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.by_index.len()
-    }
-
-    fn insert(&mut self, index: u32, half_open: HalfOpen) {
-        if let Some((_, ephemeral)) = half_open.remote {
-            self.by_ephemeral.insert(ephemeral, index);
-        }
-        self.by_index.insert(index, half_open);
-    }
-
-    /// Whether one more can be taken from somebody else; the other half is for those of this side.
-    fn has_room_for_others(&self) -> bool {
-        self.by_ephemeral.len() < HALF_OPEN_MAX / 2
-    }
-
-    fn remove(&mut self, index: u32) -> Option<HalfOpen> {
-        let half_open = self.by_index.remove(&index)?;
-        if let Some((_, ephemeral)) = half_open.remote {
-            self.by_ephemeral.remove(&ephemeral);
-        }
-        Some(half_open)
-    }
-
-    /// Forgets the ones that took too long.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let late = |half: &HalfOpen| now.since(half.created) >= HALF_OPEN_TIMEOUT;
-        let gone: Vec<u32> = self
-            .by_index
-            .iter()
-            .filter(|(_, half)| late(half))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in gone {
-            self.remove(index);
-        }
-    }
-
-    /// When the next one takes too long.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.by_index
-            .values()
-            .map(|half| half.created + HALF_OPEN_TIMEOUT)
-            .min()
-    }
-
-    /// The first message of a handshake this side opened, if it is young enough to be repeated.
-    pub(crate) fn message(&self, index: u32, now: Instant) -> Option<Vec<u8>> {
-        let half = self.by_index.get(&index)?;
-        (now.since(half.created) < HALF_OPEN_TIMEOUT * 4 / 5).then(|| half.message.clone())
-    }
-}
+/// The counter of a reason to refuse.
+pub(super) type RefusedAs = fn(&mut Refusals) -> &mut u64;
+const REFUSED_IDENTITY: RefusedAs = |by| &mut by.identity;
+const REFUSED_VERSION: RefusedAs = |by| &mut by.version;
 
 /// The other side, as its [`Hello`] proved it.
-struct Proven {
+pub(super) struct Proven {
     peer: PeerId,
     hello: Hello,
     cipher: Cipher,
@@ -168,7 +94,7 @@ impl Mesh {
 
     /// What this side says of itself, behind its index: the header's copy of that is not sealed,
     /// and is not looked at.
-    fn hello(&self, index: u32, observed: Option<SocketAddr>, now: Instant) -> Vec<u8> {
+    pub(super) fn hello(&self, index: u32, observed: Option<SocketAddr>, now: Instant) -> Vec<u8> {
         let hello = Hello {
             identity: self.identity_public,
             binding: self.binding,
@@ -211,11 +137,18 @@ impl Mesh {
         let verdict = self
             .guard
             .judge(origin.address(), &first, &mut self.random, now);
-        match verdict {
-            Verdict::Take if self.half_opens.has_room_for_others() => {
-                self.accept(origin, &first, *ephemeral, now);
+        let verdict = match (verdict, origin.address()) {
+            (Verdict::Take(standing), source) if !self.half_opens.has_room_for(standing) => {
+                let cookie = source.filter(|_| standing == Standing::Unproven);
+                cookie.map_or(Verdict::TooMany, |source| {
+                    self.guard.offer_cookie(source, now)
+                })
             }
-            Verdict::Take | Verdict::TooMany => self.counters.handshakes_limited += 1,
+            (verdict, _) => verdict,
+        };
+        match verdict {
+            Verdict::Take(standing) => self.accept(origin, &first, (*ephemeral, standing), now),
+            Verdict::TooMany => self.counters.handshakes_limited += 1,
             Verdict::Replayed => self.counters.handshakes_replayed += 1,
             Verdict::Cookie(cookie) => {
                 let random = &mut self.random;
@@ -246,7 +179,7 @@ impl Mesh {
         &mut self,
         origin: Origin,
         first: &FirstMessage<'_>,
-        ephemeral: [u8; 32],
+        (ephemeral, standing): ([u8; 32], Standing),
         now: Instant,
     ) {
         let mut state = self.new_handshake(Role::Responder);
@@ -270,14 +203,20 @@ impl Mesh {
             created: now,
             message: message.clone(),
             goal: None,
-            remote: Some((remote_index, ephemeral)),
+            remote: Some(Remote {
+                index: remote_index,
+                ephemeral,
+                standing,
+            }),
             answers_left: ANSWERS_MAX,
         };
         self.half_opens.insert(index, half_open);
         self.send_to(origin, message, now);
     }
 
-    /// A cookie: the first message goes there again, with the mark it asks for.
+    /// A cookie: the first message goes there again, with the mark it asks for. Only to addresses
+    /// that this side calls: a cookie is short, and its sender's address may be anybody's. A peer
+    /// with several addresses may answer from another one than was called.
     pub(crate) fn on_cookie(
         &mut self,
         origin: Origin,
@@ -296,11 +235,22 @@ impl Mesh {
         let Some(mark1) = message.last_chunk::<MARK_LEN>() else {
             return;
         };
-        if !self.guard.take_cookie(source, &parts, mark1, now) {
+        let Some(cookie) = self.guard.open_cookie(&parts, mark1) else {
             return self.refuse(|by| &mut by.forged, origin, now);
-        }
+        };
         half.answers_left -= 1;
-        self.send_first(origin, message, now);
+        let Some(goal) = half.goal.clone() else {
+            return;
+        };
+        let called = self.dial_origins(&goal).into_iter();
+        let called: Vec<SocketAddr> = called.filter_map(Origin::address).collect();
+        let from_called = called.contains(&source);
+        for address in called {
+            let meant = address == source || (!from_called && !self.guard.has_given(address, now));
+            if meant && self.guard.keep_cookie(address, cookie, now) {
+                self.send_first(Origin::Direct(address), message.clone(), now);
+            }
+        }
     }
 
     /// A second message: the responder knows the secret and says who it is.
@@ -326,10 +276,12 @@ impl Mesh {
         let Some(mut half) = self.half_opens.remove(header.receiver) else {
             return;
         };
-        let opened = split_index(&payload)
-            .and_then(|(index, hello)| Some((index, self.prove(hello, half.state.as_ref())?)));
-        let Some((remote_index, proven)) = opened else {
-            return self.refuse(|by| &mut by.identity, origin, now);
+        let opened = split_index(&payload).ok_or(REFUSED_IDENTITY);
+        let opened =
+            opened.and_then(|(index, hello)| Ok((index, self.prove(hello, half.state.as_ref())?)));
+        let (remote_index, proven) = match opened {
+            Ok(opened) => opened,
+            Err(reason) => return self.refuse(reason, origin, now),
         };
         let goal = half.goal.take();
         if proven.peer == self.me && proven.hello.boot.random == self.boot.random {
@@ -386,7 +338,7 @@ impl Mesh {
     ) {
         let half = self.half_opens.by_index.get_mut(&header.receiver);
         let remote = half.as_ref().and_then(|half| half.remote);
-        let (Some(half), Some((remote_index, _))) = (half, remote) else {
+        let (Some(half), Some(remote)) = (half, remote) else {
             self.counters.datagrams_ignored += 1;
             return;
         };
@@ -400,10 +352,12 @@ impl Mesh {
             return;
         };
         let proven = split_index(&payload)
-            .filter(|(index, _)| *index == remote_index)
+            .filter(|(index, _)| *index == remote.index)
+            .ok_or(REFUSED_IDENTITY)
             .and_then(|(_, hello)| self.prove(hello, half.state.as_ref()));
-        let Some(proven) = proven else {
-            return self.refuse(|by| &mut by.identity, origin, now);
+        let proven = match proven {
+            Ok(proven) => proven,
+            Err(reason) => return self.refuse(reason, origin, now),
         };
         if proven.peer == self.me {
             return self.heard_twin(proven.hello, origin, now);
@@ -413,7 +367,7 @@ impl Mesh {
         };
         let agreement = Agreement {
             local_index: header.receiver,
-            remote_index,
+            remote_index: remote.index,
             peer: proven.peer,
             peer_boot: proven.hello.boot,
             opener: proven.peer,
@@ -424,13 +378,21 @@ impl Mesh {
         self.establish(agreement, proven.hello, None, origin, now);
     }
 
-    /// Checks everything a [`Hello`] claims.
-    fn prove(&self, payload: &[u8], state: &dyn Handshake) -> Option<Proven> {
-        let hello: Hello = codec::decode(payload).ok()?;
+    /// Checks everything a [`Hello`] claims; or says how it is to be counted.
+    pub(super) fn prove(&self, payload: &[u8], state: &dyn Handshake) -> Result<Proven, RefusedAs> {
+        let hello: Hello = codec::decode(payload).map_err(|error| match error {
+            CodecError::Version(_) => REFUSED_VERSION,
+            _ => REFUSED_IDENTITY,
+        })?;
         let (lowest, highest) = hello.versions;
-        let sane = hello.name.len() <= NAME_LEN_MAX
-            && !hello.name.chars().any(char::is_control)
-            && (lowest..=highest).contains(&VERSION);
+        if !(lowest..=highest).contains(&VERSION) {
+            return Err(REFUSED_VERSION);
+        }
+        self.prove_hello(hello, state).ok_or(REFUSED_IDENTITY)
+    }
+
+    fn prove_hello(&self, hello: Hello, state: &dyn Handshake) -> Option<Proven> {
+        let sane = hello.name.len() <= NAME_LEN_MAX && !hello.name.chars().any(char::is_control);
         let mut signed = Vec::from(BINDING_CONTEXT);
         signed.extend_from_slice(&state.remote_static()?);
         if !sane || !self.crypto.verify(&hello.identity, &signed, &hello.binding) {
@@ -465,6 +427,7 @@ impl Mesh {
         session.finish = finish;
         self.counters.handshakes_completed += 1;
         self.sessions.insert(index, session);
+        self.bound_sessions(peer);
         self.meet(peer, &hello.name, now);
         self.note_observed(hello.observed, now);
         if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
@@ -475,7 +438,22 @@ impl Mesh {
         self.ask_under(index, origin, now);
     }
 
-    fn refuse(&mut self, reason: fn(&mut Refusals) -> &mut u64, origin: Origin, now: Instant) {
+    /// Ends the oldest session with a peer that has opened too many.
+    fn bound_sessions(&mut self, id: PeerId) {
+        let current = self.peers.get(&id).and_then(|peer| peer.current);
+        let of_peer = self.sessions.iter().filter(|(_, s)| s.agreement.peer == id);
+        let mut ages: Vec<(Instant, u32)> = of_peer.map(|(at, s)| (s.established, *at)).collect();
+        if ages.len() <= SESSIONS_PER_PEER_MAX {
+            return;
+        }
+        ages.sort_unstable();
+        let oldest = ages.into_iter().find(|(_, at)| Some(*at) != current);
+        if let Some((_, oldest)) = oldest {
+            self.drop_session(oldest);
+        }
+    }
+
+    fn refuse(&mut self, reason: RefusedAs, origin: Origin, now: Instant) {
         self.counters.handshakes_refused += 1;
         *reason(&mut self.counters.handshakes_refused_by) += 1;
         let Some(source) = origin.address() else {

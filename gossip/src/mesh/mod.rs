@@ -27,8 +27,11 @@ use crate::topology::{Graph, Routes, Store};
 
 mod dial;
 pub(crate) mod guard;
+mod half_open;
 mod handshake;
 mod liveness;
+mod members;
+mod observed;
 mod path;
 mod peer;
 mod publish;
@@ -40,13 +43,11 @@ mod view;
 
 use dial::Dialer;
 use guard::Guard;
-use handshake::HalfOpens;
+use half_open::HalfOpens;
+use observed::Observed;
 use peer::Peer;
 use session::Session;
 use twin::Twins;
-
-/// Reflexive addresses kept: what others say they see us at, newest first.
-const OBSERVED_MAX: usize = 4;
 
 /// Where a datagram came from, and so where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub struct Mesh {
     random: Random,
 
     local_addresses: Vec<IpAddr>,
-    observed: VecDeque<SocketAddr>,
+    observed: Observed,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: BTreeMap<PeerId, Peer>,
     sessions: BTreeMap<u32, Session>,
@@ -116,6 +117,7 @@ pub struct Mesh {
     events: VecDeque<Event>,
     counters: Counters,
     dirty: Dirty,
+    news: members::News,
     routes_due: Option<Instant>,
     routes_followed: Instant,
     next_refused_report: Instant,
@@ -149,7 +151,7 @@ impl Mesh {
             crypto,
             random,
             local_addresses: Vec::new(),
-            observed: VecDeque::new(),
+            observed: Observed::default(),
             own_addresses_met: BTreeSet::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -173,6 +175,7 @@ impl Mesh {
                 links: true,
                 routes: true,
             },
+            news: members::News::default(),
             routes_due: None,
             routes_followed: Instant::ZERO,
             next_refused_report: Instant::ZERO,
@@ -280,7 +283,7 @@ impl Mesh {
     }
 
     /// Sends opaque bytes to a reachable peer; like any datagram they may be lost. Longer than
-    /// 1,100 bytes, or for a peer without a session, they are dropped.
+    /// 1,100 bytes they are dropped; so they are for a peer without a session, which is then opened.
     pub fn handle_channel_send(&mut self, peer: PeerId, channel: u8, bytes: &[u8], now: Instant) {
         self.send_channel(peer, channel, bytes, now);
         self.settle(now);
@@ -304,6 +307,7 @@ impl Mesh {
             return Some(event);
         }
         let changed = core::mem::replace(&mut self.dirty.forwarding, false);
+        self.news.members |= changed;
         changed.then_some(Event::ForwardingChanged)
     }
 
@@ -440,15 +444,12 @@ impl Mesh {
     }
 
     /// Somebody said where they see us.
-    fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
+    pub(crate) fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
         let Some(address) = observed else { return };
         let own = self.local_addresses.contains(&address.ip()) && address.port() == self.port;
-        if own || self.observed.contains(&address) || address.ip().is_unspecified() {
-            return;
+        if !own && !address.ip().is_unspecified() && self.observed.note(address, now) {
+            self.node_changed(now);
         }
-        self.observed.push_front(address);
-        self.observed.truncate(OBSERVED_MAX);
-        self.node_changed(now);
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {
@@ -482,6 +483,7 @@ impl Mesh {
         // Routes follow links, paths follow routes, links follow paths: two rounds reach the end,
         // and whatever is left is picked up by the timer that is set below.
         for _ in 0..2 {
+            self.news.members |= self.dirty.links || self.dirty.routes;
             if core::mem::replace(&mut self.dirty.links, false) {
                 self.refresh_links(now);
             }

@@ -9,11 +9,16 @@ use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
+use super::guard::Allowance;
 use super::path::{Pace, PathState};
 use crate::api::Path;
 
 /// Direct addresses kept for one peer; the ones longest dead give way.
 pub(crate) const CANDIDATES_MAX: usize = 16;
+/// New addresses of one peer's records that are tried at once, and a second after that: its records
+/// cannot make others send to one address after another.
+const PUBLISHED_BURST: u32 = 16;
+const PUBLISHED_PER_S: u32 = 1;
 /// A direct path in use gives way to another only if that is faster by a quarter and this much.
 const FASTER_BY: Duration = Duration::from_millis(1);
 /// Largest UDP payload of an unproven path: a 1280-byte IPv6 packet (RFC 8200's minimum).
@@ -59,6 +64,8 @@ pub(crate) struct Peer {
     pub(crate) answered: Instant,
     /// A peer is reported up once it is, and down once.
     pub(crate) reported_up: bool,
+    /// New addresses it may still publish.
+    pub(crate) published: Allowance,
 }
 
 impl Peer {
@@ -82,6 +89,7 @@ impl Peer {
             published_cost: None,
             answered: Instant::ZERO,
             reported_up: false,
+            published: Allowance::default(),
         }
     }
 
@@ -106,6 +114,14 @@ impl Peer {
             self.direct.remove(&oldest);
         }
         self.direct.insert(address, PathState::new(now));
+    }
+
+    /// Adds an address that it published, unless it has published too many lately; it says so again.
+    pub(crate) fn add_published(&mut self, address: SocketAddr, now: Instant) {
+        let known = self.direct.contains_key(&address);
+        if !known && self.published.take(PUBLISHED_BURST, PUBLISHED_PER_S, now) {
+            self.add_candidate(address, now);
+        }
     }
 
     /// Forgets dead addresses for which `keep` is false.

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::codec::{self, Bounded};
@@ -14,7 +14,7 @@ use super::handshake::wire_name;
 use crate::api::{Endpoint, Event};
 use crate::limits::{LABEL_LEN_MAX, RECORD_REFRESH, SECTIONS_MAX};
 use crate::topology::record::{
-    Body, EndpointRecord, Link, Node, RECORD_LEN_MAX, Record, RecordKey, Version,
+    Body, EndpointRecord, Link, Node, RECORD_LEN_MAX, Record, RecordKey, Version, is_usable,
 };
 
 /// Changes within this time are published together.
@@ -168,10 +168,10 @@ impl Mesh {
             .iter()
             .copied()
             .chain(local)
-            .chain(self.observed.iter().copied());
+            .chain(self.observed.addresses());
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in all {
-            if is_publishable(address.ip()) && !addresses.contains(&address) {
+            if is_usable(&address) && !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
@@ -282,14 +282,6 @@ fn cost_of(round_trip: Duration) -> u32 {
     u32::try_from(round_trip.as_micros())
         .unwrap_or(u32::MAX)
         .max(1)
-}
-
-fn is_publishable(ip: IpAddr) -> bool {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || link_local)
 }
 
 fn endpoint_record(endpoint: Endpoint, moves: u32) -> EndpointRecord {

@@ -118,7 +118,7 @@ impl Mesh {
         Some(sealed)
     }
 
-    pub(crate) fn send_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
+    pub(super) fn send_on_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {
         if let Some(bytes) = Bytes::<CHANNEL_LEN_MAX>::new(Vec::from(bytes)) {
             self.send_control(id, &Control::Channel(channel, bytes), now);
         }
@@ -206,6 +206,7 @@ impl Mesh {
     /// News about a peer: its name, and where it may be reached.
     fn record_taken(&mut self, key: &RecordKey, now: Instant) {
         self.dirty.forwarding = true;
+        self.news.record(key);
         let id = key.0;
         let stored = self.store.get(key).map(|stored| stored.record.body.clone());
         let Some(Body::Node(node)) = stored else {
@@ -222,7 +223,7 @@ impl Mesh {
         };
         let published = node.addresses.as_slice();
         for address in published.iter().filter(|address| !own.contains(*address)) {
-            peer.add_candidate(*address, now);
+            peer.add_published(*address, now);
         }
         peer.retain_candidates(|address| published.contains(address));
     }

@@ -11,11 +11,11 @@ use rmesh_wire::{Instant, PeerId};
 use super::Mesh;
 use super::peer::{Peer, state_of};
 use super::session::Session;
+use crate::ProbeMarks;
 use crate::api::{
     CandidateReport, Endpoint, EndpointReport, Forwarding, PeerForwarding, PeerReport, Report,
 };
 use crate::topology::record::{Body, EndpointRecord};
-use crate::topology::store::{finish, fnv};
 
 impl Mesh {
     pub(crate) fn build_forwarding(&self) -> Forwarding {
@@ -26,24 +26,13 @@ impl Mesh {
         Forwarding {
             me: self.me,
             boot: self.boot,
-            mesh_mark: self.mesh_mark(),
+            probe_marks: ProbeMarks::new(&self.secret),
             sessions: sessions.into_iter().map(Session::keys).collect(),
             peers: peers.map(|peer| (peer.id, forwarding_of(peer))).collect(),
             next_hops: self.hops.clone(),
             macs: self.macs.iter().collect(),
             floods: self.floods.get_or_init(trees).clone(),
         }
-    }
-
-    /// A number that tells meshes apart on a shared LAN without telling about the secret: the
-    /// smallest peer id of the mesh would change; a keyed hash of the secret does not.
-    fn mesh_mark(&self) -> u64 {
-        use sha2::Digest;
-        let hash = sha2::Sha256::new()
-            .chain_update(b"rmesh mesh mark v1")
-            .chain_update(self.secret.0)
-            .finalize();
-        finish(fnv(0, &hash))
     }
 
     pub(crate) fn build_report(&self, now: Instant) -> Report {

@@ -206,8 +206,16 @@ fn is_printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-fn is_usable(address: &SocketAddr) -> bool {
-    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+/// Whether an address means one host, and the same one everywhere: only such are published, and no
+/// record makes its readers send to others.
+pub(crate) fn is_usable(address: &SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let here_only = match ip {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let nobody = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+    address.port() != 0 && !nobody && !here_only
 }
 
 fn signed_bytes(record: &[u8]) -> Vec<u8> {

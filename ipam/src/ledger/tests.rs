@@ -39,7 +39,7 @@ fn runs() -> impl Strategy<Value = Runs> {
 fn setup() -> impl Strategy<Value = Setup> {
     (0..3u32, 1..4u8).prop_map(|(epoch, witness)| Setup {
         stamp: Stamp {
-            generation: 0,
+            generation: crate::setup::Generation::default(),
             epoch,
         },
         witnesses: Bounded::take_from([owner(witness)]),
@@ -87,7 +87,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             peer, ranges: Bounded::take_from([range]),
         }),
         1 => range().prop_map(Entry::HeldEnded),
-        1 => (1..4u8).prop_map(|peer| Entry::Removed { owner: owner(peer), name: "host".into() }),
+        1 => (1..4u8).prop_map(|peer| Entry::Removed { owner: owner(peer), name: "host".into(), n: 7 }),
         1 => ballot.clone().prop_map(Entry::FoundingPromised),
         1 => (ballot, setup()).prop_map(|(ballot, setup)| Entry::FoundingAccepted {
             ballot, foundation: Foundation { ring: RingId([7; 16]), setup },

@@ -8,7 +8,7 @@ use super::*;
 use crate::cell::{Cell, OwnerId};
 use crate::limits::{PAGE_RUNS_LEN_MAX, POOLS_MAX, RUNS_LEN_MAX, WITNESSES_MAX};
 use crate::ring::Run;
-use crate::setup::Pool;
+use crate::setup::{Generation, Pool};
 
 fn wide(n: usize) -> u128 {
     u128::MAX - ((n as u128 + 1) << 80)
@@ -58,7 +58,10 @@ fn setup() -> Setup {
 
 fn stamp() -> Stamp {
     Stamp {
-        generation: u32::MAX,
+        generation: Generation {
+            n: u32::MAX,
+            by: owner(0).peer,
+        },
         epoch: u32::MAX,
     }
 }

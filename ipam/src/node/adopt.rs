@@ -30,6 +30,12 @@ struct Other {
     since: Instant,
 }
 
+impl State {
+    pub(super) fn rings(&self) -> impl Iterator<Item = RingId> {
+        self.others.keys().copied()
+    }
+}
+
 impl Node {
     /// A peer is in another ring.
     pub(super) fn meet(&mut self, peer: PeerId) {
@@ -56,7 +62,7 @@ impl Node {
     }
 
     /// Live addresses of another ring by what its reachable members say; `None`: there are none.
-    fn live_of(&self, ring: RingId) -> Option<u32> {
+    pub(super) fn live_of(&self, ring: RingId) -> Option<u32> {
         let members = self.peers.values();
         let members = members.filter(|p| p.is_reachable && p.ring == Some(ring.short()));
         members.map(|known| known.live).max()
@@ -91,7 +97,7 @@ impl Node {
     }
 
     /// Addresses of own containers that peers of another ring announce too.
-    fn conflicts(&self, ring: RingId) -> Vec<(u128, PeerId)> {
+    pub(super) fn conflicts(&self, ring: RingId) -> Vec<(u128, PeerId)> {
         let Some(other) = self.adoption.others.get(&ring) else {
             return Vec::new();
         };

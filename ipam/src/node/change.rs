@@ -96,8 +96,12 @@ impl Node {
     /// The setup as it should be by what is known here; `None`: as it is.
     fn desired(&self) -> Option<Setup> {
         let setup = self.ledger.setup.as_ref()?;
-        let is_gone =
-            |owner: &OwnerId| self.is_superseded(*owner) || self.ledger.removed.contains_key(owner);
+        let is_gone = |owner: &OwnerId| {
+            // Who is back after all is a member like others.
+            let is_back = self.is_current(*owner) && !self.is_asked_to_remove(*owner);
+            let is_removed = self.ledger.removed.contains_key(owner) && !is_back;
+            is_removed || self.is_superseded(*owner)
+        };
         let old = setup.witnesses.as_slice();
         let mut witnesses: Vec<OwnerId> = old.iter().filter(|w| !is_gone(w)).copied().collect();
         let mut newcomers: Vec<(Instant, OwnerId)> = self
@@ -156,16 +160,6 @@ impl Node {
         })
     }
 
-    /// Whether this witness is bound to a next setup whose new members are gone for good, so that
-    /// neither it nor another can be chosen: what one of them may have accepted cannot be known.
-    pub(super) fn is_change_stuck(&self) -> bool {
-        let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
-        let bound = self.ledger.setup_accepted.as_ref().map(|(_, setup)| setup);
-        bound.is_some_and(|bound| {
-            Some(bound.stamp) > stamp && !bound.is_majority(|w| self.is_current(*w))
-        })
-    }
-
     pub(super) fn drive_change(&mut self) {
         if let Some(change) = &self.change.change
             && self.now.since(change.since) > CHANGE_MAX
@@ -190,7 +184,8 @@ impl Node {
             .setup_promised
             .is_some_and(|(target, _)| target > setup.stamp);
         let wish = self.desired();
-        if !self.acts() || !(is_sealed || wish.is_some()) {
+        let may_lead = self.acts() && !self.ledger.has_left_generation();
+        if !may_lead || !(is_sealed || wish.is_some()) {
             self.change.since = None;
             return;
         }
@@ -237,6 +232,9 @@ impl Node {
     }
 
     pub(super) fn on_outvoted(&mut self, target: Stamp, n: u32) {
+        if self.reform_outvoted(target) {
+            return;
+        }
         self.change.highest = self.change.highest.max(n);
         if self
             .change
@@ -248,7 +246,7 @@ impl Node {
         }
     }
 
-    fn abort_change(&mut self) {
+    pub(super) fn abort_change(&mut self) {
         self.change.change = None;
         self.change.next = self.now + YIELD_MIN + self.random.jittered(YIELD_MIN * 4);
     }
@@ -258,6 +256,7 @@ impl Node {
         self.change.change = None;
         self.change.since = None;
         self.change.next = self.now;
+        self.reform = None;
         let pools = self.pools();
         self.change.pools.retain(|range| !pools.contains(range));
         let witnesses: Vec<PeerId> = self

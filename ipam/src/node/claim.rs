@@ -24,16 +24,16 @@ impl Node {
         if !usable(pool).contains(at) {
             return Some(Err(Refusal::Reserved(ip)));
         }
+        let space = &self.ledger.space;
+        if let Use::Held(hold) = space.state(at, self.now) {
+            let peer = self.name(hold.peer);
+            return Some(Err(Refusal::Held { address: ip, peer }));
+        }
         if let Some(by) = self.user_of(at, container) {
             return Some(Err(Refusal::Used { address: ip, by }));
         }
-        let space = &self.ledger.space;
         match space.state(at, self.now) {
             Use::Allocated(_) => return Some(Ok(Answer::Address(ip))),
-            Use::Held(hold) => {
-                let peer = self.name(hold.peer);
-                return Some(Err(Refusal::Held { address: ip, peer }));
-            }
             Use::Resting(_) | Use::Rested | Use::Fresh if self.may_use() => {
                 if self.disputes.contains(at) {
                     return None;

@@ -36,6 +36,10 @@ impl Disputes {
         self.pieces.get(at).is_some()
     }
 
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Range> {
+        cells(&self.pieces).map(|run| run.range)
+    }
+
     pub(super) fn overlaps(&self, range: Range) -> bool {
         self.pieces.within(range).next().is_some()
     }

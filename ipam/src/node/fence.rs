@@ -12,11 +12,11 @@ use crate::address::Range;
 use crate::api::{Event, Found};
 use crate::cell::OwnerId;
 use crate::entry::Entry;
-use crate::limits::{RUNS_LEN_MAX, START_PATIENCE};
+use crate::limits::{REMOVAL_SILENCE, RUNS_LEN_MAX, START_PATIENCE};
 use crate::message::{Body, Newer};
 use crate::packed::Runs;
 use crate::ring::Run;
-use crate::setup::{Setup, Stamp};
+use crate::setup::Setup;
 
 /// What others answered about some cells.
 #[derive(Debug)]
@@ -28,11 +28,9 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Those who know something newer.
-    fn is_outdated(&self) -> bool {
-        self.answers
-            .values()
-            .any(|(newer, _)| *newer > Newer::Nothing)
+    /// Whether somebody knows something newer than `than`.
+    fn is_outdated(&self, than: Newer) -> bool {
+        self.answers.values().any(|(newer, _)| *newer > than)
     }
 }
 
@@ -43,8 +41,11 @@ pub(super) struct Fence(Option<Check>);
 #[derive(Debug)]
 struct Check {
     since: Instant,
-    /// There is no token: others have to confirm, however long that takes.
+    /// There is no token: the disk may be an older one, and this peer's own word as a witness does
+    /// not count.
     is_unproven: bool,
+    /// A new term is being taken for what this owner has.
+    is_renewing: bool,
     readings: Vec<Reading>,
     retry: Retry,
 }
@@ -60,7 +61,7 @@ impl Node {
         if !is_mine || matches!(found, Found::Nothing | Found::RolledBack) {
             let peer = self.me;
             self.log(&Entry::Began { peer, incarnation });
-        } else if self.ledger.ring_id.is_some() {
+        } else if self.ledger.ring_id.is_some() && !is_brief(found) {
             self.start_check(found == Found::Unproven);
         }
         self.follow_pending(Range::ALL);
@@ -69,23 +70,23 @@ impl Node {
         self.drive_fence();
     }
 
-    /// Whether this peer owns everything and is the only witness.
-    fn is_alone(&self) -> bool {
-        let me = self.owner();
-        let mut owners = self.ledger.ring.iter().map(|run| run.cell.owner.peer);
-        let setup = self.ledger.setup.as_ref();
-        owners.all(|owner| owner == self.me)
-            && setup.is_some_and(|setup| setup.has_witness(me))
-            && self.confirmers().is_empty()
-    }
-
     fn start_check(&mut self, is_unproven: bool) {
         let me = self.owner();
-        let is_alone = self.is_alone();
-        if is_alone && !is_unproven {
+        if self
+            .ledger
+            .ring
+            .iter()
+            .all(|run| run.cell.owner.peer == self.me)
+            && self
+                .ledger
+                .setup
+                .as_ref()
+                .is_some_and(|setup| setup.has_witness(me))
+            && self.confirmers().is_empty()
+        {
             return;
         }
-        if is_unproven && !is_alone {
+        if is_unproven {
             self.log(&Entry::Uninstalled);
         }
         let own = self.ledger.ring.owned_by(me).flat_map(|run| {
@@ -104,6 +105,7 @@ impl Node {
         self.fence.0 = Some(Check {
             since: self.now,
             is_unproven,
+            is_renewing: false,
             readings: readings.collect(),
             retry: Retry::new(self.now),
         });
@@ -152,20 +154,9 @@ impl Node {
     pub(super) fn on_read_answer(
         &mut self,
         from: OwnerId,
-        (id, stamp): (u64, Stamp),
+        id: u64,
         (newer, seen, acts): (Newer, u64, bool),
     ) {
-        // Who knows of another setup is asked again when both know the same: the older one may not
-        // know who has to be asked, or what the others were told.
-        let known = self.ledger.setup.as_ref().map(|setup| setup.stamp);
-        if known != Some(stamp) {
-            if known < Some(stamp) {
-                self.send(from.peer, Body::AskSetup);
-            } else {
-                self.send_digest(from.peer);
-            }
-            return;
-        }
         if self.on_dispute_answer(from, id, newer) {
             return;
         }
@@ -187,25 +178,72 @@ impl Node {
             return;
         };
         let confirmers = self.confirmers();
-        // A founder that nobody got anything from: peers that are there have a moment to say that
-        // they removed it meanwhile.
-        let is_alone = confirmers.is_empty();
-        let is_done = !is_alone
-            && check.readings.iter().all(|reading| {
-                let count = confirmers
-                    .iter()
-                    .filter(|c| reading.answers.contains_key(c))
-                    .count();
-                count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
-            });
-        let is_outdated = check.readings.iter().any(Reading::is_outdated);
-        let is_late =
-            self.now.since(check.since) >= START_PATIENCE && (!check.is_unproven || is_alone);
-        if is_outdated && (is_done || is_late) {
+        let is_done = check.readings.iter().all(|reading| {
+            let count = confirmers
+                .iter()
+                .filter(|c| reading.answers.contains_key(c))
+                .count();
+            count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
+        });
+        // A renewal goes above what was only promised.
+        let renews = self.can_renew(check);
+        let than = if renews {
+            Newer::Promised
+        } else {
+            Newer::Nothing
+        };
+        let is_outdated = check.readings.iter().any(|r| r.is_outdated(than));
+        let is_ready = is_done || self.is_late(check);
+        if is_outdated && is_ready {
             self.new_incarnation("what it owned was given to others while it was away");
-        } else if (is_done || is_late) && !self.waits_for_witnesses(&confirmers) {
+        } else if is_ready && !self.waits_for_witnesses(&confirmers) {
+            if renews {
+                self.begin_renewal();
+            } else {
+                self.open_fence();
+            }
+        }
+    }
+
+    /// The only witness has nobody but owners to ask, and goes on without those that are silent if
+    /// its disk is the one it had: nobody can have taken anything but by a forced reform.
+    fn is_late(&self, check: &Check) -> bool {
+        let is_only = self
+            .ledger
+            .setup
+            .as_ref()
+            .is_some_and(|setup| setup.witnesses.as_slice() == [self.owner()]);
+        is_only && !check.is_unproven && self.now.since(check.since) >= START_PATIENCE
+    }
+
+    /// Whether there are witnesses at which a new term can be taken, now or some time.
+    fn can_renew(&self, check: &Check) -> bool {
+        let setup = self.ledger.setup.as_ref();
+        let is_witness = setup.is_some_and(|setup| setup.has_witness(self.owner()));
+        !is_witness || !check.is_unproven || self.others_carry(check)
+    }
+
+    /// That nothing newer is known is not enough: somebody may be about to take over what this
+    /// owner has. With a new term of its own it is the other one that comes too late.
+    fn begin_renewal(&mut self) {
+        match &mut self.fence.0 {
+            Some(check) if !check.is_renewing => check.is_renewing = true,
+            _ => return,
+        }
+        self.contest_everything();
+        self.end_renewal();
+        self.drive_succession();
+    }
+
+    /// Opens the fence as soon as a new term holds for everything.
+    pub(super) fn end_renewal(&mut self) {
+        if self.is_renewing() && self.is_uncontested() {
             self.open_fence();
         }
+    }
+
+    pub(super) fn is_renewing(&self) -> bool {
+        self.fence.0.as_ref().is_some_and(|check| check.is_renewing)
     }
 
     /// Whether more answers are needed to know if this peer may act as a witness without the
@@ -312,15 +350,15 @@ impl Node {
         )
     }
 
-    pub(super) fn is_fenced(&self) -> bool {
+    /// Whether nothing is handed out before others have confirmed that the ledger is the newest.
+    pub fn is_fenced(&self) -> bool {
         self.fence.0.is_some()
     }
 
     pub(super) fn fence_due(&self) -> Option<Instant> {
         let check = self.fence.0.as_ref().map(|check| {
             let limit = check.since + START_PATIENCE;
-            let is_limited =
-                (!check.is_unproven || self.confirmers().is_empty()) && limit > self.now;
+            let is_limited = !check.is_unproven && limit > self.now;
             if is_limited {
                 check.retry.next.min(limit)
             } else {
@@ -329,6 +367,11 @@ impl Node {
         });
         check.into_iter().chain(self.disputes_due()).min()
     }
+}
+
+/// Whether the daemon was away for too short a time to have been removed meanwhile.
+fn is_brief(found: Found) -> bool {
+    matches!(found, Found::Current { down_for } if down_for < REMOVAL_SILENCE)
 }
 
 /// How many of those who can confirm have to.

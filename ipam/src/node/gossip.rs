@@ -195,7 +195,7 @@ impl Node {
         }
     }
 
-    fn log_announced(&mut self, peer: PeerId, addresses: &[u128], gone: bool) {
+    pub(super) fn log_announced(&mut self, peer: PeerId, addresses: &[u128], gone: bool) {
         for chunk in addresses.chunks(RUNS_MAX) {
             let addresses = Bounded::take_from(chunk.iter().copied());
             self.log(&Entry::Announced {
@@ -211,8 +211,7 @@ impl Node {
         let old = held.filter(|(_, hold)| self.now.since(hold.since) >= HOLD_MAX);
         let old: BTreeSet<Range> = old.map(|(range, _)| range).collect();
         for range in old {
-            self.log(&Entry::HeldEnded(range));
-            self.forget_gone(range);
+            self.end_hold(range);
         }
     }
 }

@@ -68,6 +68,12 @@ impl Node {
     }
 
     fn pick_exact(&self, from: OwnerId, at: u128) -> Result<Range, Denial> {
+        // Whom it is held for announces it too.
+        if let Use::Held(hold) = self.ledger.space.state(at, self.now)
+            && hold.peer != from.peer
+        {
+            return Err(Denial::Held(hold.peer));
+        }
         if let Some(peer) = self.announcer(at, from.peer) {
             return Err(Denial::Used(Text::new(&self.name(peer))));
         }
@@ -76,7 +82,6 @@ impl Node {
         }
         match self.ledger.space.state(at, self.now) {
             Use::Allocated(container) => Err(Denial::Used(Text::new(&container))),
-            Use::Held(hold) if hold.peer != from.peer => Err(Denial::Held(hold.peer)),
             Use::Granting | Use::NotOwned => Err(Denial::NotMine),
             // Who wants exactly this address does not mind that somebody else had it just now.
             Use::Held(_) | Use::Resting(_) | Use::Rested | Use::Fresh => Ok(Range::one(at)),
@@ -139,6 +144,10 @@ impl Node {
             return Some(alloc::format!("container {other} of this peer"));
         }
         let peer = self.announcer(at, self.me)?;
-        Some(alloc::format!("a container of {}", self.name(peer)))
+        let name = self.name(peer);
+        Some(match self.is_reachable(peer) {
+            true => alloc::format!("a container of {name}"),
+            false => alloc::format!("a container of {name}, which does not answer"),
+        })
     }
 }

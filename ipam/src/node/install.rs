@@ -223,7 +223,7 @@ impl Node {
         (first, hash): (u128, u64),
         page: Page,
     ) {
-        if self.on_reform_state(from, id, first, &page) {
+        if self.on_reform_state(from, id, (first, hash), &page) {
             return;
         }
         let differs = hash != self.ledger.ring.hash();
@@ -250,6 +250,9 @@ impl Node {
         let Some(change) = &mut self.change.change else {
             return;
         };
+        if self.ledger.has_left_generation() {
+            return;
+        }
         let has_told = |witness: &OwnerId| {
             change
                 .sealed
@@ -418,7 +421,7 @@ impl Node {
             return;
         }
         change.installed.insert(from);
-        if !change.is_chosen() {
+        if !change.is_chosen() || self.ledger.has_left_generation() {
             return;
         }
         let (members, setup) = (change.members(), change.setup.clone());

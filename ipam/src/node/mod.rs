@@ -31,10 +31,12 @@ mod hearsay;
 mod inspect;
 mod install;
 mod learn;
+mod outlook;
 mod peer;
 mod proposal;
 mod reform;
 mod release;
+mod removal;
 mod report;
 mod request;
 mod succession;
@@ -60,6 +62,8 @@ pub struct Node {
     random: Random,
     /// The last instant given.
     now: Instant,
+    /// The first one.
+    started: Instant,
     ledger: Ledger,
     gate: Gate,
     /// Messages of this peer to itself.
@@ -108,6 +112,7 @@ impl Node {
             me: identity.me,
             random,
             now,
+            started: now,
             announced: ledger.announced.clone(),
             announcers: BTreeMap::new(),
             announced_changed: BTreeSet::new(),
@@ -289,6 +294,7 @@ impl Node {
     }
 
     fn tick(&mut self) {
+        self.wake_requests();
         self.drive_fence();
         self.drive_founding();
         self.drive_proposals();
@@ -424,12 +430,12 @@ impl Node {
             Body::Read { id, cells } => self.on_read(from, id, &cells),
             Body::ReadAnswer {
                 id,
-                stamp,
                 newer,
                 seen,
                 acts,
+                ..
             } => {
-                self.on_read_answer(from, (id, stamp), (newer, seen, acts));
+                self.on_read_answer(from, id, (newer, seen, acts));
             }
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {
@@ -456,6 +462,12 @@ impl Node {
                 self.on_sealed(from, (target, ballot), hash, accepted);
             }
             Body::AskState { id, from: first } => self.on_ask_state(from, id, first),
+            Body::AskReform {
+                id,
+                after,
+                target,
+                from: first,
+            } => self.on_ask_reform(from, (id, first), after, target),
             Body::State {
                 id,
                 from: first,

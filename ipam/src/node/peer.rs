@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) is_listed: bool,
     /// Since when it is reachable without a break.
     pub(super) reachable_since: Option<Instant>,
+    /// When it was last said to be reachable.
+    pub(super) last_reachable: Option<Instant>,
     /// Its incarnation, from its last message.
     pub(super) incarnation: Option<u64>,
     /// The ring it is in, in short; 0: none.
@@ -39,7 +41,24 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
 }
 
+impl Peer {
+    fn note_reach(&mut self, is_reachable: bool, now: Instant) {
+        if self.is_reachable || is_reachable {
+            self.last_reachable = Some(now);
+        }
+        self.is_reachable = is_reachable;
+    }
+}
+
 impl Node {
+    /// When a peer gave its last sign of life, at the latest: before this node's start nobody knows.
+    pub(super) fn last_sign(&self, peer: PeerId) -> Instant {
+        let known = self.peers.get(&peer);
+        let signs = known.map(|known| [known.heard, known.last_reachable]);
+        let signs = signs.into_iter().flatten().flatten();
+        signs.chain([self.started]).max().unwrap_or(self.started)
+    }
+
     /// The name of a peer for messages: as the mesh knows it, as it was when it was removed, or
     /// its id.
     pub(super) fn name(&self, peer: PeerId) -> String {
@@ -49,8 +68,8 @@ impl Node {
             return known.name.clone();
         }
         let mut removed = self.ledger.removed.iter();
-        match removed.find(|(owner, name)| owner.peer == peer && !name.is_empty()) {
-            Some((_, name)) => name.clone(),
+        match removed.find(|(owner, (name, _))| owner.peer == peer && !name.is_empty()) {
+            Some((_, (name, _))) => name.clone(),
             None => alloc::format!("{}", peer.short()),
         }
     }
@@ -90,7 +109,7 @@ impl Node {
         let named: BTreeSet<PeerId> = members.iter().map(|member| member.peer).collect();
         for (peer, known) in &mut self.peers {
             if !named.contains(peer) {
-                known.is_reachable = false;
+                known.note_reach(false, self.now);
                 known.is_neighbour = false;
                 known.reachable_since = None;
             }
@@ -116,7 +135,7 @@ impl Node {
             _ => member.reachable.then_some(now),
         };
         let is_new = member.reachable && !known.is_reachable;
-        known.is_reachable = member.reachable;
+        known.note_reach(member.reachable, now);
         if is_new {
             self.send_digest(member.peer);
         }
@@ -150,6 +169,22 @@ impl Node {
         self.is_stale = true;
     }
 
+    /// What a peer announced of a range counts no more, from now on and after a restart.
+    pub(super) fn forget_announced(&mut self, peer: PeerId, range: Range) {
+        let Some(announced) = self.announced.get_mut(&peer) else {
+            return;
+        };
+        let gone = announced.range(range.first()..=range.last());
+        let gone: Vec<u128> = gone.copied().collect();
+        for at in &gone {
+            announced.remove(at);
+        }
+        for at in &gone {
+            self.forget_announcer(*at, peer);
+        }
+        self.log_announced(peer, &gone, true);
+    }
+
     fn forget_announcer(&mut self, at: u128, peer: PeerId) {
         if let Some(peers) = self.announcers.get_mut(&at) {
             peers.remove(&peer);
@@ -157,26 +192,6 @@ impl Node {
                 self.announcers.remove(&at);
             }
         }
-    }
-
-    /// Addresses of a range that peers announced which do not answer now.
-    pub(super) fn gone_announcers(&self, range: Range) -> impl Iterator<Item = (u128, PeerId)> {
-        let announced = self.announcers.range(range.first()..=range.last());
-        let each = announced.flat_map(|(at, peers)| peers.iter().map(|peer| (*at, *peer)));
-        each.filter(|(_, peer)| !self.is_reachable(*peer))
-    }
-
-    /// Forgets what peers that do not answer announced of a range; whether there was anything.
-    pub(super) fn forget_gone(&mut self, range: Range) -> bool {
-        let gone: Vec<(u128, PeerId)> = self.gone_announcers(range).collect();
-        for (at, peer) in &gone {
-            self.forget_announcer(*at, *peer);
-            if let Some(announced) = self.announced.get_mut(peer) {
-                announced.remove(at);
-            }
-            self.announced_changed.insert(*peer);
-        }
-        !gone.is_empty()
     }
 
     /// A peer other than `except` that announces an address.

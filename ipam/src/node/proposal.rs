@@ -164,7 +164,9 @@ impl Node {
         let Some(proposal) = self.proposals.get_mut(&id) else {
             return;
         };
-        if stamp != setup.stamp || proposal.stamp != stamp || !setup.has_witness(from) {
+        let is_expected = stamp == setup.stamp && proposal.stamp == stamp;
+        // Who answered a reform said that its grants are not chosen: they are not from then on.
+        if !is_expected || !setup.has_witness(from) || self.ledger.has_left_generation() {
             return;
         }
         proposal.accepted.insert(from);

@@ -17,11 +17,14 @@ use crate::entry::{Entry, Promises};
 use crate::limits::REFORM_PATIENCE;
 use crate::message::{Body, Page};
 use crate::runs::RunMap;
-use crate::setup::{Setup, Stamp};
+use crate::setup::{Ballot, Generation, Setup, Stamp};
 
 #[derive(Debug)]
 pub(super) struct Reform {
     id: u64,
+    /// The setup that is left.
+    after: Stamp,
+    target: Stamp,
     since: Instant,
     members: BTreeMap<OwnerId, Collected>,
     retry: Retry,
@@ -29,9 +32,17 @@ pub(super) struct Reform {
 
 impl Node {
     pub(super) fn begin_reform(&mut self) {
+        let Some(after) = self.ledger.setup.as_ref().map(|setup| setup.stamp) else {
+            return;
+        };
         if self.reform.is_some() {
             return;
         }
+        let promised = self.ledger.setup_promised;
+        let left = promised.map_or(0, |(target, _)| target.generation.n);
+        let n = after.generation.n.max(left).saturating_add(1);
+        let target = Stamp::first_of(Generation { n, by: self.me });
+        self.leave_generation(target);
         let fresh = || Collected {
             next: Some(0),
             ..Collected::default()
@@ -45,6 +56,8 @@ impl Node {
         let retry = Retry::new(self.now);
         self.reform = Some(Reform {
             id,
+            after,
+            target,
             since,
             members,
             retry,
@@ -61,13 +74,76 @@ impl Node {
             return;
         }
         if reform.retry.is_due(self.now, &mut self.random) {
-            let id = reform.id;
+            let (id, after, target) = (reform.id, reform.after, reform.target);
             let asked = reform.members.iter();
             let asked = asked.filter_map(|(owner, told)| Some((owner.peer, told.next?)));
             for (peer, from) in asked.collect::<Vec<_>>() {
-                self.send(peer, Body::AskState { id, from });
+                let ask = Body::AskReform {
+                    id,
+                    after,
+                    target,
+                    from,
+                };
+                self.send(peer, ask);
             }
         }
+    }
+
+    /// From now on nothing is acknowledged and nothing counts in the generation there is.
+    fn leave_generation(&mut self, target: Stamp) {
+        let ballot = Ballot::default();
+        if self.ledger.setup_promised != Some((target, ballot)) {
+            self.log(&Entry::SetupPromised { target, ballot });
+        }
+        if self.change.change.is_some() {
+            self.abort_change();
+        }
+    }
+
+    /// Every peer that answers seals itself first, witness or not: what it says then stays true.
+    pub(super) fn on_ask_reform(
+        &mut self,
+        from: OwnerId,
+        (id, first): (u64, u128),
+        after: Stamp,
+        target: Stamp,
+    ) {
+        let Some(stamp) = self.ledger.setup.as_ref().map(|setup| setup.stamp) else {
+            return;
+        };
+        if target.generation.by != from.peer || target.generation <= after.generation {
+            self.refuse(from.peer, "reforms what it cannot reform");
+            return;
+        }
+        if stamp > after {
+            self.send_setup(from.peer);
+            return;
+        }
+        if stamp < after {
+            self.send(from.peer, Body::AskSetup);
+            return;
+        }
+        let left = self.ledger.setup_promised.map(|(left, _)| left);
+        if let Some(left) = left.filter(|left| *left > target) {
+            let n = left.generation.n;
+            self.send(from.peer, Body::Outvoted { target, n });
+            return;
+        }
+        if self.reform.as_ref().is_some_and(|own| own.target < target) {
+            self.reform = None;
+        }
+        self.leave_generation(target);
+        self.on_ask_state(from, id, first);
+    }
+
+    /// True if `target` was a reform's, which gives way to another one then.
+    pub(super) fn reform_outvoted(&mut self, target: Stamp) -> bool {
+        let is_mine = self.reform.as_ref().is_some_and(|own| own.target == target);
+        if is_mine {
+            self.reform = None;
+            self.is_stale = true;
+        }
+        is_mine
     }
 
     /// True if the answer was to a reform's question.
@@ -75,12 +151,14 @@ impl Node {
         &mut self,
         from: OwnerId,
         id: u64,
-        first: u128,
+        (first, hash): (u128, u64),
         page: &Page,
     ) -> bool {
+        let differs = hash != self.ledger.ring.hash();
         let Some(reform) = self.reform.as_mut().filter(|reform| reform.id == id) else {
             return false;
         };
+        let (after, target) = (reform.after, reform.target);
         let Some(told) = reform
             .members
             .get_mut(&from)
@@ -88,15 +166,20 @@ impl Node {
         else {
             return true;
         };
-        told.take(page, false);
-        if let Some(from_next) = told.next {
-            self.send(
-                from.peer,
-                Body::AskState {
+        told.take(page, differs);
+        match told.next {
+            // It is asked again when it is time: what it knows to be chosen has to come first.
+            Some(0) => self.start_sync(from.peer),
+            Some(from_next) => {
+                let ask = Body::AskReform {
                     id,
+                    after,
+                    target,
                     from: from_next,
-                },
-            );
+                };
+                self.send(from.peer, ask);
+            }
+            None => {}
         }
         true
     }
@@ -108,12 +191,8 @@ impl Node {
         for told in reform.members.values() {
             self.carry_over(&told.cells, &told.promised);
         }
-        let generation = old.stamp.generation.saturating_add(1);
         let setup = Setup {
-            stamp: Stamp {
-                generation,
-                epoch: 0,
-            },
+            stamp: reform.target,
             witnesses: Bounded::take_from([self.owner()]),
             pools: old.pools,
         };

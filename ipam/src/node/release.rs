@@ -46,23 +46,28 @@ impl Node {
 
     pub(super) fn release_held(&mut self, ip: IpAddr) -> Result<Answer, Refusal> {
         let at = number(ip);
-        let range = Range::one(at);
-        let is_free = match self.ledger.space.state(at, self.now) {
+        match self.ledger.space.state(at, self.now) {
             Use::Held(_) => {
-                self.log(&Entry::HeldEnded(range));
-                self.forget_gone(range);
-                true
+                self.end_hold(Range::one(at));
+                Ok(Answer::Released(Vec::from([ip])))
             }
-            // Nobody holds it, but it is not given to anybody while the peer that announced it and
-            // is gone may come back.
-            Use::Resting(_) | Use::Rested | Use::Fresh => self.forget_gone(range),
-            _ => false,
-        };
-        if !is_free {
-            return Err(Refusal::Invalid(self.not_held(at)));
+            _ => Err(Refusal::Invalid(self.not_held(at))),
+        }
+    }
+
+    /// Held addresses are free. What the removed peer announced about them counts no more, unless it is
+    /// back: nobody would ever get them otherwise.
+    pub(super) fn end_hold(&mut self, range: Range) {
+        let held = self.ledger.space.held();
+        let ended = held.filter_map(|(held, hold)| Some((held.intersect(&range)?, hold.peer)));
+        let ended: Vec<(Range, PeerId)> = ended.collect();
+        self.log(&Entry::HeldEnded(range));
+        for (range, peer) in ended {
+            if !self.is_reachable(peer) {
+                self.forget_announced(peer, range);
+            }
         }
         self.is_stale = true;
-        Ok(Answer::Released(Vec::from([ip])))
     }
 
     fn not_held(&self, at: u128) -> String {

@@ -16,6 +16,8 @@ pub(super) struct Waiting {
     pub(super) request: Request,
     pub(super) since: Instant,
     pub(super) deadline: Instant,
+    /// It is not begun before.
+    pub(super) not_before: Option<Instant>,
     /// What is asked for on its behalf.
     pub(super) subject: Option<Subject>,
 }
@@ -36,14 +38,16 @@ impl Node {
             self.answer(id, Err(Refusal::TooMany(why)));
             return;
         }
-        if let Some(result) = self.begin(&request) {
+        if let Some(result) = self.begin(&request, deadline) {
             self.answer(id, result);
             return;
         }
+        let not_before = self.removal_wait(&request);
         let waiting = Waiting {
             request,
             since: self.now,
             deadline,
+            not_before,
             subject: None,
         };
         self.requests.insert(id, waiting);
@@ -51,7 +55,7 @@ impl Node {
     }
 
     /// What has to happen once when a request arrives.
-    fn begin(&mut self, request: &Request) -> Served {
+    fn begin(&mut self, request: &Request, deadline: Instant) -> Served {
         match request {
             Request::Allocate { container, .. }
             | Request::Claim { container, .. }
@@ -65,7 +69,7 @@ impl Node {
                 peer,
                 name,
                 is_forced,
-            } => self.begin_removal(*peer, name, *is_forced),
+            } => self.begin_removal((*peer, name), *is_forced, deadline),
             Request::Adopt { peer } => self.begin_adoption(*peer),
             Request::AddPool { range } => self.begin_pool(*range),
             Request::Leave | Request::ReleaseHeld { .. } => None,
@@ -84,10 +88,34 @@ impl Node {
                 continue;
             };
             let request = waiting.request.clone();
-            if let Some(result) = self.serve(id, &request) {
+            if let Some(result) = self
+                .begin_late(id, &request)
+                .or_else(|| self.serve(id, &request))
+            {
                 self.answer(id, result);
             }
         }
+    }
+
+    /// Begins what had to wait, if it is time.
+    fn begin_late(&mut self, id: RequestId, request: &Request) -> Served {
+        let waiting = self.requests.get(&id)?;
+        let deadline = waiting.deadline;
+        if waiting.not_before? > self.now {
+            return None;
+        }
+        let result = self.begin(request, deadline);
+        let not_before = self.removal_wait(request);
+        if let Some(waiting) = self.requests.get_mut(&id) {
+            waiting.not_before = not_before;
+        }
+        result
+    }
+
+    /// Requests that had to wait may be begun.
+    pub(super) fn wake_requests(&mut self) {
+        let mut begins = self.requests.values().filter_map(|w| w.not_before);
+        self.is_stale |= begins.any(|begin| begin <= self.now);
     }
 
     fn serve(&mut self, id: RequestId, request: &Request) -> Served {
@@ -103,7 +131,7 @@ impl Node {
                 Some(self.release_address(container, *address))
             }
             Request::ReleaseHeld { address } => Some(self.release_held(*address)),
-            Request::RemovePeer { peer, .. } => self.serve_removal(*peer),
+            Request::RemovePeer { peer, .. } => self.serve_removal(id, *peer),
             Request::Adopt { peer } => self.serve_adoption(*peer),
             Request::Leave => self.serve_leave(),
             Request::AddPool { range } => self.serve_pool(*range),
@@ -183,6 +211,8 @@ impl Node {
     }
 
     pub(super) fn requests_due(&self) -> Option<Instant> {
-        self.requests.values().map(|waiting| waiting.deadline).min()
+        let due = self.requests.values();
+        let due = due.flat_map(|waiting| waiting.not_before.into_iter().chain([waiting.deadline]));
+        due.min()
     }
 }

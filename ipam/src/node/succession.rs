@@ -11,9 +11,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use super::proposal::{Purpose, Retry};
-use super::request::Served;
 use crate::address::Range;
-use crate::api::{Answer, Refusal, Request};
 use crate::cell::{Cell, OwnerId, Term};
 use crate::entry::Entry;
 use crate::limits::{RANGES_MAX, RUNS_LEN_MAX, YIELD_MIN};
@@ -35,8 +33,10 @@ pub(super) struct State {
     highest: u32,
     /// Own space that somebody had a term promised for: this owner takes a higher one.
     contested: RunMap<()>,
-    taken: BTreeMap<PeerId, Vec<Range>>,
-    held: BTreeMap<PeerId, u128>,
+    /// What an owner took a new term for after its removal had begun: it is back.
+    pub(super) spared: RunMap<()>,
+    pub(super) taken: BTreeMap<PeerId, Vec<Range>>,
+    pub(super) held: BTreeMap<PeerId, u128>,
 }
 
 #[derive(Debug)]
@@ -60,104 +60,26 @@ struct Promise {
     announced: Option<Vec<u128>>,
 }
 
-impl Node {
-    pub(super) fn begin_removal(&mut self, peer: PeerId, name: &str, is_forced: bool) -> Served {
-        let Some(setup) = self.ledger.setup.clone() else {
-            return Some(Err(Refusal::NoRing(self.founding_in_words())));
-        };
-        let shown = if name.is_empty() {
-            self.name(peer)
-        } else {
-            String::from(name)
-        };
-        if peer == self.me && !is_forced {
-            let why = "this is the peer itself; run rmesh reset to leave";
-            return Some(Err(Refusal::Invalid(String::from(why))));
-        }
-        if peer != self.me && self.is_reachable(peer) && !is_forced {
-            return Some(Err(Refusal::Alive(shown)));
-        }
-        let is_there = |w: &OwnerId| w.peer != peer && self.is_said_to_act(*w);
-        let has_majority = setup.is_majority(is_there);
-        if !has_majority && !is_forced {
-            let why = self.witnesses_in_words();
-            return Some(Err(Refusal::NoMajority { why, peer: shown }));
-        }
-        let acts = |w: &OwnerId| w.peer != peer && self.is_acting(*w);
-        let has_acting = setup.is_majority(acts) && !self.is_change_stuck();
-        if is_forced && !has_acting && self.is_fenced() {
-            // Nobody is left who could prove it: what the old ledger owned is taken over like any
-            // other that may have been forgotten.
-            self.new_incarnation("the witnesses that could say whether it is current are gone");
-        }
-        self.record_removal(peer, &shown);
-        if is_forced && !has_acting {
-            self.begin_reform();
-        }
-        None
-    }
-
-    fn record_removal(&mut self, peer: PeerId, name: &str) {
-        let mut owners: BTreeSet<OwnerId> = self
-            .ledger
-            .ring
-            .owned_by_peer(peer)
-            .map(|run| run.cell.owner)
-            .collect();
-        if let Some(incarnation) = self.peers.get(&peer).and_then(|known| known.incarnation) {
-            owners.insert(OwnerId { peer, incarnation });
-        }
-        let witnesses = self
-            .ledger
-            .setup
-            .iter()
-            .flat_map(|setup| setup.witnesses.as_slice());
-        owners.extend(witnesses.filter(|witness| witness.peer == peer));
-        owners.remove(&self.owner());
-        for owner in owners {
-            if !self.ledger.removed.contains_key(&owner) {
-                let name = String::from(name);
-                self.log(&Entry::Removed { owner, name });
+impl Round {
+    /// Per address the newest cell that any of the majority told, as far as all have answered.
+    fn newest(&self) -> Vec<Run> {
+        let promises = self.promises.values();
+        let covered_to = promises.map(|promise| promise.covered_to).min();
+        let mut newest: RunMap<Cell> = RunMap::new();
+        for promise in self.promises.values() {
+            for run in promise.cells.as_slice() {
+                newest.update(run.range, |_, old| old.copied().max(Some(run.cell)));
             }
         }
-        self.succession.taken.remove(&peer);
-        self.succession.held.remove(&peer);
-        self.begin_hearsay(peer);
-        let members: Vec<PeerId> = self.ring_members().map(|(owner, _)| owner.peer).collect();
-        for member in members.into_iter().take(RANGES_MAX) {
-            self.start_sync(member);
-        }
+        let up_to = Range::new(0, covered_to.unwrap_or(0)).unwrap_or(Range::ALL);
+        let ranges = self.ranges.iter().filter_map(|r| r.intersect(&up_to));
+        let told = ranges.flat_map(|range| newest.within(range).collect::<Vec<_>>());
+        told.map(|(range, cell)| Run { range, cell: *cell })
+            .collect()
     }
+}
 
-    pub(super) fn serve_removal(&mut self, peer: PeerId) -> Served {
-        let owned = |run: &Run| self.is_target(run.cell.owner) && run.cell.owner.peer == peer;
-        let is_asking = self.hearsay.contains_key(&peer);
-        if self.reform.is_some()
-            || is_asking
-            || self.ledger.ring.owned_by_peer(peer).any(|run| owned(&run))
-        {
-            return None;
-        }
-        let taken = self.succession.taken.remove(&peer).unwrap_or_default();
-        let held = self.succession.held.remove(&peer).unwrap_or_default();
-        Some(Ok(Answer::Removed { taken, held }))
-    }
-
-    pub(super) fn removal_too_late(&self, peer: PeerId) -> Refusal {
-        let left = self
-            .ledger
-            .ring
-            .owned_by_peer(peer)
-            .map(|run| alloc::format!("{}", run.range));
-        let left: Vec<String> = left.collect();
-        Refusal::TimedOut(alloc::format!(
-            "{} of {} could not be taken over in time: {}; run the command again",
-            left.join(", "),
-            self.name(peer),
-            self.witnesses_in_words()
-        ))
-    }
-
+impl Node {
     /// Whether an owner is the one this peer knows to be there, and reachable.
     pub(super) fn is_current(&self, owner: OwnerId) -> bool {
         let known = self
@@ -168,16 +90,23 @@ impl Node {
             || (self.is_reachable(owner.peer) && known.is_none_or(|i| i == owner.incarnation))
     }
 
-    /// Whether what an owner has is to be taken over: it is an earlier one of this peer, or its
-    /// removal is under way.
-    fn is_target(&self, owner: OwnerId) -> bool {
-        if owner.peer == self.me {
-            return owner != self.owner();
+    /// Pieces of the ring that are to be taken over.
+    pub(super) fn to_take_over(&self) -> impl Iterator<Item = (Range, Cell)> {
+        let runs = self.ledger.ring.iter();
+        let runs = runs.filter(|run| self.is_target(&run.cell));
+        runs.flat_map(|run| {
+            let left = self.succession.spared.gaps(run.range);
+            left.map(move |range| (range, run.cell))
+        })
+    }
+
+    /// Whether what has this cell is to be taken over: its owner is an earlier one of this peer, or
+    /// its removal is under way and it is not back.
+    fn is_target(&self, cell: &Cell) -> bool {
+        if cell.owner.peer == self.me {
+            return cell.owner != self.owner();
         }
-        let is_asked = |request: &Request| matches!(request, Request::RemovePeer { peer, .. } if *peer == owner.peer);
-        let mut requests = self.requests.values();
-        requests.any(|waiting| is_asked(&waiting.request))
-            && self.ledger.removed.contains_key(&owner)
+        self.is_asked_to_remove(cell.owner) && !self.is_renewed(cell)
     }
 
     pub(super) fn drive_succession(&mut self) {
@@ -201,34 +130,25 @@ impl Node {
     }
 
     fn begin_round(&mut self, stamp: Stamp) {
-        if self.now < self.succession.next || !self.may_use() || self.reform.is_some() {
+        let is_kept = self.reform.is_some() || self.ledger.has_left_generation();
+        let may_begin = self.may_use() || self.is_renewing();
+        if self.now < self.succession.next || !may_begin || is_kept {
             return;
         }
-        let targets = self
-            .ledger
-            .ring
-            .iter()
-            .filter(|run| self.is_target(run.cell.owner));
-        let contested = self.contested();
+        // Who is unsure of its ledger takes a new term for its own and for nothing else.
+        let targets = self.to_take_over().filter(|_| self.may_use());
+        let contested = self.contested().map(|run| (run.range, run.cell));
         let targets = targets.chain(contested);
-        let targets: Vec<Run> = targets.take(RANGES_MAX).collect();
-        let Some(removed) = targets.first().map(|run| run.cell.owner.peer) else {
+        let targets: Vec<(Range, Cell)> = targets.take(RANGES_MAX).collect();
+        let Some(removed) = targets.first().map(|(_, cell)| cell.owner.peer) else {
             return;
         };
-        let ranges = targets.iter().filter(|run| run.cell.owner.peer == removed);
-        let ranges: Vec<Range> = ranges.map(|run| run.range).collect();
-        let known = self
-            .ledger
-            .ring
+        let ranges = targets
             .iter()
-            .map(|run| run.cell.term.n)
-            .max()
-            .unwrap_or(0);
-        let highest = known
-            .max(self.ledger.term_used)
-            .max(self.succession.highest);
+            .filter(|(_, cell)| cell.owner.peer == removed);
+        let ranges: Vec<Range> = ranges.map(|(range, _)| *range).collect();
         let term = Term {
-            n: highest.saturating_add(1),
+            n: self.highest_term().saturating_add(1),
             taker: self.me,
         };
         self.log(&Entry::TermUsed(term.n));
@@ -243,6 +163,33 @@ impl Node {
             retry: Retry::new(self.now),
             since: self.now,
         });
+    }
+
+    /// The highest number of a term that this peer has seen or used.
+    pub(super) fn highest_term(&self) -> u32 {
+        let known = self.ledger.ring.iter().map(|run| run.cell.term.n).max();
+        known
+            .unwrap_or(0)
+            .max(self.ledger.term_used)
+            .max(self.succession.highest)
+    }
+
+    /// Takes a new term for everything this owner has, as its ledger says, but for what it granted:
+    /// no succession that began meanwhile gets through any more.
+    pub(super) fn contest_everything(&mut self) {
+        let own: Vec<Run> = self.ledger.ring.owned_by(self.owner()).collect();
+        for run in own {
+            let kept: Vec<Range> = self.ledger.granted.gaps(run.range).collect();
+            for range in kept {
+                self.succession.contested.set(range, ());
+            }
+        }
+        self.succession.next = self.now;
+    }
+
+    /// Whether nothing of this owner is contested any more.
+    pub(super) fn is_uncontested(&self) -> bool {
+        self.contested().next().is_none()
     }
 
     /// Grants of this owner were declined since a higher term was promised: a succession began there
@@ -307,6 +254,9 @@ impl Node {
         if !is_expected || round.proposals.is_some() || !setup.has_witness(from) {
             return;
         }
+        if self.ledger.has_left_generation() {
+            return;
+        }
         round.promises.insert(
             from,
             Promise {
@@ -327,30 +277,20 @@ impl Node {
             return;
         };
         let (term, removed) = (round.term, round.removed);
-        let covered_to = round
-            .promises
-            .values()
-            .map(|p| p.covered_to)
-            .min()
-            .unwrap_or(0);
-        let mut newest: RunMap<Cell> = RunMap::new();
-        for run in round
-            .promises
-            .values()
-            .flat_map(|promise| promise.cells.as_slice())
-        {
-            newest.update(run.range, |_, old| old.copied().max(Some(run.cell)));
-        }
-        let up_to = Range::new(0, covered_to).unwrap_or(Range::ALL);
-        let ranges: Vec<Range> = round
-            .ranges
-            .iter()
-            .filter_map(|r| r.intersect(&up_to))
-            .collect();
+        let told = round.newest();
         let announced = self.announced_of(removed);
         let (mut runs, mut mine) = (Vec::new(), Vec::new());
-        for (range, cell) in ranges.iter().flat_map(|range| newest.within(*range)) {
-            let is_mine = self.is_target(cell.owner);
+        if self.is_renewing() && told.iter().any(|run| self.is_news(run)) {
+            self.new_incarnation("what it owned was given to others while it was away");
+            return;
+        }
+        for Run { range, cell } in told {
+            let is_asked = cell.owner.peer != self.me && self.is_asked_to_remove(cell.owner);
+            if is_asked && self.is_renewed(&cell) {
+                self.succession.spared.set(range, ());
+                continue;
+            }
+            let is_mine = self.is_target(&cell);
             let owner = if is_mine { self.owner() } else { cell.owner };
             if is_mine {
                 mine.push(range);
@@ -384,6 +324,15 @@ impl Node {
         if is_empty {
             self.abort_round();
         }
+    }
+
+    /// Whether a cell is newer than what this ledger knows, own grants included.
+    fn is_news(&self, told: &Run) -> bool {
+        self.ledger.ring.news(told).any(|news| {
+            let granted = self.ledger.granted.pieces(news.range);
+            let mut known = granted.map(|(_, granted)| granted.copied());
+            known.any(|granted| granted.is_none_or(|granted| granted < news.cell))
+        })
     }
 
     /// What a peer last announced, as far as anybody of the majority or this peer knows.
@@ -449,6 +398,7 @@ impl Node {
         for range in settled.map(|run| run.range).collect::<Vec<Range>>() {
             self.succession.contested.remove(range);
         }
+        self.end_renewal();
     }
 
     pub(super) fn takeover_declined(&mut self, id: u64, why: Decline) {
@@ -491,6 +441,7 @@ impl Node {
     pub(super) fn succession_reset(&mut self) {
         self.abort_round();
         self.succession.contested = RunMap::new();
+        self.succession.next = self.now;
     }
 
     pub(super) fn succession_in_words(&self) -> Option<String> {
@@ -513,12 +464,7 @@ impl Node {
             Some(round) if round.proposals.is_none() => Some(round.retry.next),
             Some(round) => Some(round.since + ROUND_MAX + Duration::from_millis(1)),
             None => {
-                let is_wanted = self
-                    .ledger
-                    .ring
-                    .iter()
-                    .any(|run| self.is_target(run.cell.owner))
-                    || self.contested().next().is_some();
+                let is_wanted = self.to_take_over().next().is_some() || !self.is_uncontested();
                 let soon = self.now + Duration::from_millis(50);
                 is_wanted.then_some(self.succession.next.max(soon))
             }

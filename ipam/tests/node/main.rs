@@ -1,5 +1,8 @@
 //! The ring's node in a small world in memory: stories, and random faults by seed.
 
+mod dice;
 mod random;
 mod stories;
+mod stories_reform;
+mod stories_return;
 mod world;

@@ -10,7 +10,8 @@ use rmesh_ipam::{Answer, Found, Founding, Request, RequestId, usable};
 
 use rmesh_wire::Instant;
 
-use crate::world::{Dice, World, allocate, ms, pool, secs};
+use crate::dice::Dice;
+use crate::world::{CURRENT, World, allocate, ms, pool, secs};
 
 const POOL: &str = "10.32.0.0/25";
 const HOSTS: usize = 5;
@@ -36,7 +37,7 @@ impl Chaos {
         Chaos {
             world: world.started(),
             dice: Dice(seed ^ 0x5eed),
-            found: vec![Found::Current; HOSTS],
+            found: vec![CURRENT; HOSTS],
             removing: Vec::new(),
             removed: BTreeSet::new(),
             next_container: 0,
@@ -94,7 +95,7 @@ impl Chaos {
                 self.world.mesh();
             }
             2..4 => self.heal(),
-            4..6 => self.stop(at, Found::Current),
+            4..6 => self.stop(at, CURRENT),
             roll @ 6..9 if may_lose => {
                 self.next_loss = self.world.now + secs(15);
                 let losses = [Found::Unproven, Found::RolledBack, Found::Nothing];
@@ -129,13 +130,13 @@ impl Chaos {
         self.found[at] = found;
         let host = &mut self.world.hosts[at];
         match found {
-            Found::Current => {}
+            Found::Current { .. } => {}
             // No container survives a reboot.
             Found::Unproven => host.containers.clear(),
             Found::RolledBack => {}
             Found::Nothing => host.disk.clear(),
         }
-        if found != Found::Current {
+        if found != CURRENT {
             // It remembers the others, whatever its ledger says: it does not found once more.
             let pools = vec![pool(POOL)];
             let (targets, init_peers) = (HOSTS - 1, None);
@@ -164,7 +165,7 @@ impl Chaos {
             return;
         }
         self.world.start(at, self.found[at]);
-        self.found[at] = Found::Current;
+        self.found[at] = CURRENT;
     }
 
     /// What is held for removed hosts is known by who took over alone: with its ledger that goes.
@@ -216,7 +217,7 @@ impl Chaos {
             name: self.world.hosts[gone].name.clone(),
             is_forced: false,
         };
-        let id = self.world.request(at, request, secs(10));
+        let id = self.world.request(at, request, secs(25));
         self.removing.push((gone, id));
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rmesh_ipam::{Answer, Found, Founding, Refusal, Request};
 
-use crate::world::{World, allocate, ip, ms, pool, secs};
+use crate::world::{CURRENT, World, allocate, ip, ms, pool, secs};
 
 const POOL: &str = "10.32.0.0/16";
 
 /// A world whose first `count` hosts run and own something.
-fn settled(count: usize, pools: &[&str]) -> World {
+pub(crate) fn settled(count: usize, pools: &[&str]) -> World {
     let mut world = World::new(count, pools, 7).started();
     let owns =
         move |world: &World| (0..count).all(|at| world.hosts[at].node().report(world.now).free > 0);
@@ -170,6 +170,7 @@ fn the_owner_of_nearly_everything_dies_and_two_survivors_take_over_at_once() {
     let kept = world.attach(0, "web").unwrap();
     world.run(secs(1));
     world.kill(0);
+    world.run(secs(13));
     let (peer, name) = (world.hosts[0].me, "host0".to_owned());
     let alive = world.ask(
         1,
@@ -212,7 +213,7 @@ fn the_owner_of_nearly_everything_dies_and_two_survivors_take_over_at_once() {
         assert!(refused.to_string().contains("host0"), "{refused}");
     }
     // It returns with its old disk: it owns nothing, and its container keeps its address.
-    world.start(0, Found::Current);
+    world.start(0, CURRENT);
     let back = |world: &World| world.hosts[0].claimed.contains(&kept);
     assert!(
         world.wait(secs(15), back),
@@ -255,7 +256,7 @@ fn a_disk_that_refuses_stops_allocation_and_says_so() {
     assert_eq!(again, refused);
     world.kill(0);
     world.hosts[0].disk_fails = false;
-    world.start(0, Found::Current);
+    world.start(0, CURRENT);
     assert_eq!(world.attach(0, "db"), Ok(ip("10.32.0.2")));
 }
 

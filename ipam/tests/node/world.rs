@@ -11,10 +11,17 @@ use rmesh_ipam::{
 };
 use rmesh_wire::{Instant, PeerId};
 
+use crate::dice::Dice;
+
 /// Members and announcements are told this often.
 const MESH_EVERY: Duration = Duration::from_millis(50);
 /// Steps without time going on that are too many.
 const TURNS_MAX: u32 = 100_000;
+
+/// The disk is the one the token speaks of; [`World::start`] says for how long the daemon was away.
+pub(crate) const CURRENT: Found = Found::Current {
+    down_for: Duration::ZERO,
+};
 
 pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -22,28 +29,6 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 
 pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// SplitMix64.
-#[derive(Clone)]
-pub(crate) struct Dice(pub u64);
-
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides.max(1)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.roll(bound as u64) as usize
-    }
-
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.roll(100) < chance
-    }
 }
 
 /// One host: its disk, its containers, and the node while the daemon runs.
@@ -63,6 +48,7 @@ pub(crate) struct Host {
     pub(crate) claimed: Vec<IpAddr>,
     clock: Duration,
     lives: u64,
+    killed: Instant,
 }
 
 impl Host {
@@ -135,6 +121,7 @@ impl World {
             claimed: Vec::new(),
             clock: Duration::from_secs(dice.roll(1_000_000)),
             lives: 0,
+            killed: Instant::ZERO,
         };
         let hosts = (0..count).map(host).collect();
         World {
@@ -177,6 +164,11 @@ impl World {
 
     /// Starts a daemon from what is on its disk.
     pub(crate) fn start(&mut self, at: usize, found: Found) {
+        let down_for = self.now.since(self.hosts[at].killed);
+        let found = match found {
+            Found::Current { .. } => Found::Current { down_for },
+            other => other,
+        };
         self.trace(|| {
             format!(
                 "host{at} starts {found:?}, {} entries",
@@ -223,7 +215,12 @@ impl World {
     pub(crate) fn kill(&mut self, at: usize) {
         self.trace(|| format!("host{at} is killed"));
         let kept = self.dice.below(self.hosts[at].writing.len() + 1);
+        let now = self.now;
         let host = &mut self.hosts[at];
+        // Who was not sure yet is as if it had stayed away.
+        if host.node.as_ref().is_none_or(|node| !node.is_fenced()) {
+            host.killed = now;
+        }
         host.node = None;
         for (_, _, bytes) in host.writing.drain(..).take(kept) {
             host.disk.push(bytes);

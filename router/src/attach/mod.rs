@@ -4,6 +4,7 @@
 //! under its final name; the other end is a port of the bridge.
 
 mod announce;
+mod carried;
 mod check;
 mod mac;
 mod target;
@@ -19,6 +20,7 @@ pub use crate::error::AttachError;
 use crate::kernel::Bridge;
 use crate::kernel::netlink::Netlink;
 use crate::sys::netns::Netns;
+pub use carried::carried;
 pub(crate) use mac::locally_administered;
 pub use mac::mac_for;
 pub use target::{TargetSpec, netns_inode};
@@ -128,7 +130,7 @@ pub fn is_present(bridge: &Bridge, attachment: &Attachment) -> bool {
 
 /// Name of the host end of the interface `interface` in the namespace with this inode: `vr` and
 /// eleven hexadecimal digits of a hash, so that it is found again without any record.
-fn host_interface(netns_inode: u64, interface: &str) -> String {
+pub fn host_interface(netns_inode: u64, interface: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(netns_inode.to_be_bytes());
     hash.update(interface);

@@ -16,6 +16,7 @@ use super::forward::{Decision, decide};
 use super::inbox::Inbox;
 use super::pending::Pending;
 use super::reassembly::Reassembly;
+use super::screen;
 use super::second_way::SecondWay;
 use super::stats::{Reason, WorkerStats};
 use super::tables::Tables;
@@ -35,10 +36,12 @@ pub(crate) struct Engine {
     pub(crate) second_way: SecondWay,
     pending: Pending,
     own_floods: Bucket,
+    /// For datagrams of lane 0 whose session no snapshot has.
+    pub(crate) unknown: Bucket,
     next_aging: Instant,
     flood_sequence: u64,
-    /// Where a flood's copy for one child is made.
-    copy: Buffer,
+    /// Where a flood's copy for one child is made, and that of a control datagram to be verified.
+    pub(crate) copy: Buffer,
 }
 
 /// Time between two rounds of looking after old state.
@@ -65,6 +68,7 @@ impl Engine {
             second_way: SecondWay::new(now),
             pending: Pending::default(),
             own_floods: floods::allowance(now),
+            unknown: screen::allowance(now),
             next_aging: now + AGING_EVERY,
             flood_sequence: 0,
             copy: Buffer::default(),

@@ -27,8 +27,8 @@ pub(crate) fn decide(frame: &[u8], tables: &Tables, fdb: &Fdb, now: Instant) -> 
     let Some((destination, source)) = addresses(frame) else {
         return Decision::Drop(Reason::Runt);
     };
-    if let Some((mesh, peer)) = parse_second_way_probe(frame) {
-        let is_other = mesh == tables.mesh_mark && peer != tables.me;
+    if let Some((mark, peer)) = parse_second_way_probe(frame) {
+        let is_other = peer != tables.me && mark == tables.probe_marks.of(&peer);
         return if is_other {
             Decision::SecondWay(peer)
         } else {
@@ -86,7 +86,7 @@ pub(crate) fn admit(frame: &[u8]) -> Result<Mac, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rmesh_gossip::Forwarding;
+    use rmesh_gossip::{Forwarding, ProbeMarks};
     use rmesh_wire::ethernet::second_way_probe;
 
     const ME: PeerId = PeerId([1; 16]);
@@ -101,7 +101,6 @@ mod tests {
     fn decide_for(frame: &[u8]) -> Decision {
         let forwarding = Forwarding {
             me: ME,
-            mesh_mark: 77,
             macs: [(MINE, ME), (ANNOUNCED, OTHER)].into(),
             ..Forwarding::default()
         };
@@ -148,11 +147,16 @@ mod tests {
 
     #[test]
     fn only_another_peers_probe_of_this_mesh_is_a_second_way() {
-        let probe = |mesh, peer| second_way_probe(UNKNOWN, mesh, &peer);
+        let marks = ProbeMarks::default();
+        let probe = |mark, peer| second_way_probe(UNKNOWN, mark, &peer);
         let drop = Decision::Drop(Reason::SecondWayProbe);
-        assert_eq!(decide_for(&probe(77, OTHER)), Decision::SecondWay(OTHER));
-        assert_eq!(decide_for(&probe(77, ME)), drop);
-        assert_eq!(decide_for(&probe(78, OTHER)), drop);
-        assert_eq!(admit(&probe(77, OTHER)), Err(Reason::SecondWayProbe));
+        let genuine = probe(marks.of(&OTHER), OTHER);
+        assert_eq!(decide_for(&genuine), Decision::SecondWay(OTHER));
+        assert_eq!(decide_for(&probe(marks.of(&ME), ME)), drop);
+        assert_eq!(decide_for(&probe(marks.of(&OTHER) ^ 1, OTHER)), drop);
+        assert_eq!(admit(&genuine), Err(Reason::SecondWayProbe));
+        // A container reads its own host's mark from that host's probes.
+        let forged = probe(marks.of(&ME), OTHER);
+        assert_eq!(decide_for(&forged), drop, "made by a container");
     }
 }

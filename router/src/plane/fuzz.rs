@@ -105,7 +105,6 @@ fn forwarding(address: SocketAddr) -> Forwarding {
     };
     Forwarding {
         me: ME,
-        mesh_mark: 7,
         sessions: vec![
             keys(MEMBER, 2, 12, 21),
             keys(OTHER, 3, 13, 31),

@@ -19,7 +19,7 @@ const FAILURES_MAX: usize = 256;
 
 /// Longest datagram the control side has, in bytes: a probe that fills a packet of 1,500, and room.
 /// Without it strangers could fill the queue with datagrams of 64 KiB.
-const LEN_MAX: usize = 2_048;
+pub(crate) const LEN_MAX: usize = 2_048;
 
 /// A worker's end of the queue.
 pub(crate) struct Inbox {

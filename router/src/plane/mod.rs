@@ -26,6 +26,7 @@ mod pending;
 mod reassembly;
 mod receive;
 mod replay;
+mod screen;
 mod second_way;
 mod session;
 mod sockets;

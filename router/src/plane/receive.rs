@@ -36,8 +36,7 @@ impl Engine {
                 Ok(())
             }
             Ok(header) if header.lane() == CONTROL_LANE => {
-                self.inbox.datagram(source, buffer.data());
-                Ok(())
+                self.screen(source, &header, buffer.data(), tables, now)
             }
             Ok(header) if header.kind == Kind::Relay => {
                 self.handle_relay(&header, buffer, tables, now)
@@ -113,6 +112,12 @@ impl Engine {
         now: Instant,
     ) -> Result<(), Reason> {
         let source = admit(frame)?;
+        if tables.announced(source) == Some(tables.me) {
+            // A container of ours: written to the bridge, the frame would make it look for that
+            // container here, and who sent it would have cut it off.
+            self.look_for_second_way(tables, now);
+            return Err(Reason::SecondWay);
+        }
         self.count_frame(session, path, frame);
         self.learn(source, Place::Remote(session.peer), tables, now);
         self.write(frame)

@@ -47,7 +47,8 @@ impl SecondWay {
         }
         self.next_probe = now + PROBE_EVERY;
         self.last_probe = Some(now);
-        Some(second_way_probe(PROBE_SOURCE, tables.mesh_mark, &tables.me))
+        let mark = tables.probe_marks.of(&tables.me);
+        Some(second_way_probe(PROBE_SOURCE, mark, &tables.me))
     }
 
     /// Frames look as if there were a second way: the next probe is due soon.
@@ -85,7 +86,7 @@ impl SecondWay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rmesh_gossip::Forwarding;
+    use rmesh_gossip::{Forwarding, ProbeMarks};
     use rmesh_wire::ethernet::parse_second_way_probe;
 
     const SMALL: PeerId = PeerId([1; 16]);
@@ -110,12 +111,14 @@ mod tests {
         assert_eq!(second_way.poll_probe(&Tables::default(), now), None);
         let forwarding = Forwarding {
             me: SMALL,
-            mesh_mark: 5,
             ..Forwarding::default()
         };
         let tables = Tables::build(forwarding, &Tables::default(), 1, Instant::now());
         let probe = second_way.poll_probe(&tables, now).unwrap();
-        assert_eq!(parse_second_way_probe(&probe), Some((5, SMALL)));
+        assert_eq!(
+            parse_second_way_probe(&probe),
+            Some((ProbeMarks::default().of(&SMALL), SMALL))
+        );
         assert_eq!(second_way.poll_probe(&tables, now), None);
         assert!(second_way.poll_probe(&tables, now + PROBE_EVERY).is_some());
     }

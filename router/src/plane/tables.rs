@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::limits::SESSION_LIFETIME;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::{Mac, PeerId, ShortId, relay};
 
@@ -25,7 +25,7 @@ pub(crate) struct Tables {
     pub(crate) me: PeerId,
     pub(crate) me_short: ShortId,
     pub(crate) boot_random: u64,
-    pub(crate) mesh_mark: u64,
+    pub(crate) probe_marks: ProbeMarks,
     /// By the index datagrams arrive with.
     sessions: HashMap<u32, Arc<Session>>,
     peers: HashMap<PeerId, Peer>,
@@ -98,7 +98,7 @@ impl Tables {
             me: forwarding.me,
             me_short: forwarding.me.short_id(),
             boot_random: forwarding.boot.random,
-            mesh_mark: forwarding.mesh_mark,
+            probe_marks: forwarding.probe_marks,
             next_hops: forwarding.next_hops.into_iter().collect(),
             macs: forwarding.macs.into_iter().collect(),
             floods: forwarding.floods.into_iter().collect(),

@@ -7,7 +7,7 @@ mod tap;
 
 use std::time::{Duration, Instant};
 
-use rmesh_gossip::{Path, SendFailure, Transmit};
+use rmesh_gossip::{Path, ProbeMarks, SendFailure, Transmit};
 use rmesh_router::{FrameCounters, Inbound};
 use rmesh_wire::Mac;
 use rmesh_wire::datagram::Header;
@@ -297,7 +297,12 @@ fn a_storm_is_cut_at_its_origin_and_others_go_on() {
 #[test]
 fn a_second_way_round_stops_the_larger_id_and_no_probe_is_carried() {
     let (mut a, mut b) = pair();
-    let probe = |peer| second_way_probe(mac(9), 77, &id(peer));
+    let mark = |peer| ProbeMarks::default().of(&id(peer));
+    let probe = |peer| second_way_probe(mac(9), mark(peer), &id(peer));
+    // A container of b makes one up from what it has read.
+    b.inject(&second_way_probe(mac(9), mark(2), &id(1)));
+    b.assert_drops("second_way_probe", 1);
+    assert!(b.inbox.try_recv().is_err());
     b.inject(&probe(1));
     let (peer, suppressed) = (id(1), true);
     assert_eq!(b.told(), Some(Inbound::SecondWay { peer, suppressed }));

@@ -161,7 +161,6 @@ pub fn forwarding_of(number: u8) -> Forwarding {
             counter: 1,
             random: u64::from(number) << 32 | 1,
         },
-        mesh_mark: 77,
         macs: [(mac(number), id(number))].into(),
         ..Forwarding::default()
     }

@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use rmesh_gossip::{Forwarding, Path};
+use rmesh_gossip::{Forwarding, Path, ProbeMarks};
 use rmesh_router::{Plane, PlaneError};
 use rmesh_wire::Mac;
 use rmesh_wire::ethernet::parse_second_way_probe;
@@ -114,7 +114,9 @@ fn frames_cross_between_two_tap_interfaces() {
     let back = frame(mac(1), mac(2), &[4; 100]);
     (&b_link).write_all(&back).unwrap();
     assert!(sees(&a_link, second, |frame| *frame == back[..]));
-    let probe = |frame: &[u8]| parse_second_way_probe(frame) == Some((77, id(2)));
+    let probe = |frame: &[u8]| {
+        parse_second_way_probe(frame) == Some((ProbeMarks::default().of(&id(2)), id(2)))
+    };
     assert!(
         sees(&b_link, 4 * second, probe),
         "a probe every five seconds"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rmesh_ipam::{Found, Founding, Identity, Ledger, Node, Range, Recovered, Report, Ring};
 use rmesh_wire::{Instant, PeerId};
@@ -191,7 +192,9 @@ pub(super) fn report_of(entries: &[Vec<u8>], written: u64, me: PeerId) -> Option
     let recovered = Recovered {
         ledger,
         written,
-        found: Found::Current,
+        found: Found::Current {
+            down_for: Duration::ZERO,
+        },
     };
     Some(Node::new(identity, recovered, founding, now).report(now))
 }

@@ -48,7 +48,8 @@ impl World {
             self.violate(format!("peer{index} cannot read its ledger"), Vec::new());
             return;
         };
-        let found = found(&ledger, written, host.token);
+        let down_for = clock.since(host.last_there);
+        let found = found(&ledger, written, host.token, down_for);
         let identity = Identity {
             me: host.id(),
             incarnation: host.random.next() | 1,
@@ -113,6 +114,7 @@ impl World {
         let Some(daemon) = host.daemon.take() else {
             return;
         };
+        host.last_there = host.clock(self.now);
         host.peer.crash(true);
         host.disk.crash(remains, &mut host.random);
         self.meter.crashes += 1;
@@ -328,7 +330,7 @@ fn daemon(node: Node) -> Daemon {
 }
 
 /// What the token says of a ledger.
-fn found(ledger: &Ledger, written: u64, token: Option<Token>) -> Found {
+fn found(ledger: &Ledger, written: u64, token: Option<Token>, down_for: Duration) -> Found {
     if written == 0 && ledger.incarnation() == 0 {
         return Found::Nothing;
     }
@@ -336,6 +338,6 @@ fn found(ledger: &Ledger, written: u64, token: Option<Token>) -> Found {
         None => Found::Unproven,
         Some(token) if token.incarnation != ledger.incarnation() => Found::RolledBack,
         Some(token) if token.written > written => Found::RolledBack,
-        Some(_) => Found::Current,
+        Some(_) => Found::Current { down_for },
     }
 }

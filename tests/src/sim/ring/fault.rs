@@ -18,6 +18,8 @@ const LASTS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const JUMP: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(5 * 3600));
 /// All jumps of one clock together: holds end after 24 hours.
 const JUMPS_MAX: Duration = Duration::from_secs(20 * 3600);
+/// A daemon that was away for less than this goes on at once.
+const RESUMES_WITHIN: Duration = Duration::from_secs(10);
 /// A share of datagrams that gets lost.
 const BURST: f64 = 0.3;
 /// Removed peers, at most this part of all.
@@ -260,19 +262,17 @@ impl World {
         removed < (self.hosts.len() / REMOVED_PART).max(1) && self.running().len() > 3
     }
 
-    /// A removed peer comes back, when nobody is removing it any more. One that was not rebooted
-    /// believes its token for as long as no majority of witnesses answers.
+    /// A removed peer comes back, when nobody is removing it any more. One that was away for a
+    /// moment only would believe its token.
     fn come_back(&mut self, host: usize) {
+        let now = self.now;
         let back = &mut self.hosts[host];
-        let is_fenced = back.token.is_none();
-        if !back.is_removed || back.removals > 0 || !(is_fenced || self.cuts.is_empty()) {
+        let is_sure = back.token.is_some() && back.down_for(now) < RESUMES_WITHIN;
+        if !back.is_removed || back.removals > 0 || is_sure {
             return;
         }
         back.is_removed = false;
         self.meter.returned += 1;
-        if !is_fenced {
-            self.truce = self.now + Duration::from_secs(6);
-        }
         self.start(host);
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Host {
     pub(super) life: u32,
     /// How far its clock is ahead of the world's.
     pub(super) ahead: Duration,
+    /// When its daemon last ran, by its own clock.
+    pub(super) last_there: Instant,
     /// The operator has removed it, or is about to.
     pub(super) is_removed: bool,
     /// Removals of it that are not answered yet.
@@ -90,6 +92,7 @@ impl Host {
             daemon: None,
             life: 0,
             ahead: Duration::ZERO,
+            last_there: Instant::ZERO,
             is_removed: false,
             removals: 0,
             is_doomed: false,
@@ -118,6 +121,11 @@ impl Host {
     pub(super) fn moment(&self, at: Instant, now: Instant) -> Instant {
         let left = at.since(self.clock(now));
         now + left
+    }
+
+    /// How long its daemon has been away.
+    pub(super) fn down_for(&self, now: Instant) -> Duration {
+        self.clock(now).since(self.last_there)
     }
 
     pub(super) fn runs(&self) -> bool {

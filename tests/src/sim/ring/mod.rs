@@ -10,8 +10,8 @@
 //!
 //! The operator follows the rules of `docs/ring.md`: a peer is removed while its host is off, or
 //! while its daemon is dead and the taker knows what its containers carry; `--force` is used only
-//! while every other peer that runs answers; a removed peer that was not rebooted comes back only
-//! to a whole network.
+//! while every other peer that runs answers; a removed peer comes back when its removal was answered
+//! and not within 10 s.
 
 mod board;
 mod check;

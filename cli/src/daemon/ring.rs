@@ -1,0 +1,386 @@
+//! The ring: the node that knows who owns which address, with its ledger on the disk and the mesh that
+//! carries its messages.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rmesh_gossip::Mesh;
+use rmesh_ipam::{
+    Answer, Event, Found, Founding, Identity, Ledger, Member, Node, Outlook, Range, Recovered,
+    Refusal, Report, Request, RequestId,
+};
+use rmesh_wire::payload::RING_CHANNEL;
+use rmesh_wire::{Instant, PeerId};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use crate::ledger::{self, Alive, Folded, News, Place, Standing, Writer};
+
+/// Entries under way to the disk; beyond it the node keeps them.
+const WRITES_MAX: u64 = 4_096;
+
+/// Where the answer to a request goes.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// What a ring is made with.
+#[derive(Debug, Clone)]
+pub(crate) struct RingOptions {
+    /// This peer.
+    pub(crate) me: PeerId,
+    /// The pools to propose if there is no ring yet.
+    pub(crate) pools: Vec<IpNet>,
+    /// How many other peers are configured, one of which may have a ring.
+    pub(crate) targets: usize,
+    /// How many peers found it together; by default those configured and this one.
+    pub(crate) init_peers: Option<usize>,
+}
+
+/// What is shown of the ring.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RingView {
+    /// What the node says; nothing while the disk does not let there be one.
+    pub(crate) report: Option<Report>,
+    /// The pools this peer proposes where there is no ring yet.
+    pub(crate) pools: Vec<IpNet>,
+    /// Why nothing can be written down, if that is so.
+    pub(crate) refused: Option<String>,
+    /// The ledger that could not be used, where it was moved, and why.
+    pub(crate) aside: Option<String>,
+    /// Entries made durable since the start.
+    pub(crate) entries_written: u64,
+    /// Commits that took: each is one sync of the disk.
+    pub(crate) commits: u64,
+    /// Writes that the disk refused.
+    pub(crate) writes_failed: u64,
+}
+
+/// The node and everything around it.
+pub(super) struct Ring {
+    options: RingOptions,
+    node: Option<Node>,
+    writer: Writer,
+    /// When this daemon was last there, for the next one.
+    alive: Alive,
+    /// Whether it is sure that the ledger is the newest there is.
+    vouched: bool,
+    queued: u64,
+    confirmed: u64,
+    waiting: BTreeMap<RequestId, Reply>,
+    next_request: u64,
+    view: RingView,
+    /// Whether what containers carry has to be compared with the ledger again.
+    is_new: bool,
+    had_ring: bool,
+}
+
+/// What makes a snapshot of the entries of a ledger.
+pub(crate) fn fold(entries: &[&[u8]]) -> Result<Folded, String> {
+    let ledger = Ledger::fold(entries.iter().copied(), Instant::ZERO);
+    let ledger = ledger.map_err(|error| format!("an entry cannot be read: {error}"))?;
+    Ok(Folded {
+        snapshot: ledger.snapshot(),
+        incarnation: ledger.incarnation(),
+    })
+}
+
+impl Ring {
+    /// Finds the ledger and starts to write it; also returns where the disk's news arrives.
+    ///
+    /// # Errors
+    /// There is no thread or no random number to be had. A disk that refuses is no error: it is tried
+    /// again, and until then no address is handed out.
+    pub(super) fn start(
+        options: RingOptions,
+        place: Place,
+        now: Instant,
+    ) -> io::Result<(Self, UnboundedReceiver<News>)> {
+        let (file, found, refused) = match place.open() {
+            Ok((file, found)) => (Some(file), Some(found), None),
+            Err(error) => (None, None, Some(error.to_string())),
+        };
+        let alive = Alive::beside(&place.token);
+        let (writer, news) = Writer::start(place, file)?;
+        let mut ring = Ring {
+            options,
+            node: None,
+            writer,
+            alive,
+            vouched: false,
+            queued: 0,
+            confirmed: 0,
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            view: RingView::default(),
+            is_new: false,
+            had_ring: false,
+        };
+        if let Some(why) = refused {
+            tracing::error!("{why}: no addresses are handed out until the disk takes writes");
+            ring.view.refused = Some(why);
+        }
+        if let Some(found) = found {
+            ring.begin(found, now)?;
+        }
+        Ok((ring, news))
+    }
+
+    /// A node that goes on from what was found on the disk.
+    fn begin(&mut self, found: ledger::Found, now: Instant) -> io::Result<()> {
+        if let Some((path, why)) = &found.aside {
+            let words = format!(
+                "the ledger of addresses was unusable ({why}) and has been moved to {}: this peer \
+                 owns nothing of what it owned before; run rmesh rmpeer on another member for what \
+                 nobody else has",
+                path.display()
+            );
+            tracing::error!("{words}");
+            self.view.aside = Some(words);
+        }
+        let entries = found.entries.iter().map(Vec::as_slice);
+        // It was folded when it was found, so it can be.
+        let ledger = Ledger::fold(entries, now).map_err(io::Error::other)?;
+        let recovered = Recovered {
+            ledger,
+            written: found.written,
+            found: match found.standing {
+                Standing::Nothing => Found::Nothing,
+                Standing::Current => Found::Current {
+                    down_for: self.alive.down_for(),
+                },
+                Standing::Unproven => Found::Unproven,
+                Standing::RolledBack => Found::RolledBack,
+            },
+        };
+        self.vouched = found.standing != Standing::Unproven;
+        (self.queued, self.confirmed) = (found.written, found.written);
+        let node = Node::new(identity(self.options.me)?, recovered, self.founding(), now);
+        if !node.is_fenced() {
+            self.alive.note();
+        }
+        self.node = Some(node);
+        self.view.refused = None;
+        self.is_new = true;
+        Ok(())
+    }
+
+    fn founding(&self) -> Founding {
+        let pools = self
+            .options
+            .pools
+            .iter()
+            .copied()
+            .map(Range::from)
+            .collect();
+        let init_peers = self.options.init_peers;
+        match (self.options.targets, init_peers) {
+            (0, None) => Founding::Found { pools },
+            (targets, init_peers) => Founding::Join {
+                pools,
+                targets,
+                init_peers,
+            },
+        }
+    }
+
+    /// What is shown of it.
+    pub(super) fn view(&self, now: Instant) -> RingView {
+        RingView {
+            report: self.node.as_ref().map(|node| node.report(now)),
+            pools: self.options.pools.clone(),
+            ..self.view.clone()
+        }
+    }
+
+    /// What there is to know beyond that, and who owns these addresses.
+    pub(super) fn outlook(&self, addresses: &[IpAddr], now: Instant) -> Option<Outlook> {
+        let node = self.node.as_ref()?;
+        Some(node.outlook(addresses, now))
+    }
+
+    /// When [`Ring::handle_timeout`] is wanted.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Some(self.node.as_ref()?.poll_timeout()?.0)
+    }
+
+    /// The time of [`Ring::deadline`] has come.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let is_due = self.deadline().is_some_and(|at| at <= now);
+        if let Some(node) = self.node.as_mut().filter(|_| is_due) {
+            node.handle_timeout(now);
+        }
+    }
+
+    /// A message of another peer's ring.
+    pub(super) fn handle_message(&mut self, from: PeerId, bytes: &[u8], now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_message(from, bytes, now);
+        }
+    }
+
+    /// A local client wants something; it gets its answer by `deadline`.
+    pub(super) fn handle_request(
+        &mut self,
+        request: Request,
+        deadline: Instant,
+        reply: Reply,
+        now: Instant,
+    ) {
+        let refused = self.view.refused.clone();
+        let Some(node) = self.node.as_mut().filter(|_| refused.is_none()) else {
+            let why = refused.unwrap_or_default();
+            drop(reply.send(Err(Refusal::Disk(why))));
+            return;
+        };
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.waiting.insert(id, reply);
+        node.handle_request(id, request, deadline, now);
+    }
+
+    /// What the containers of this host carry, all of them.
+    pub(super) fn handle_running(&mut self, running: &[(String, Vec<IpAddr>)], now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_running(running, now);
+        }
+    }
+
+    /// Whether what containers carry is to be told now: after a start, and when a ring was joined.
+    pub(super) fn wants_running(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
+    }
+
+    /// Once a second: is the ledger proven to be the newest by now, is there a ring?
+    pub(super) fn handle_second(&mut self, now: Instant) {
+        let Some(node) = &self.node else { return };
+        // Before a daemon that was away for long has proven its ledger, it is as if it were still away.
+        if !node.is_fenced() {
+            self.alive.note();
+        }
+        if self.vouched && self.had_ring {
+            return;
+        }
+        let report = node.report(now);
+        if !self.had_ring && report.ring.is_some() {
+            (self.had_ring, self.is_new) = (true, true);
+        }
+        if !self.vouched && report.fence.is_none() {
+            self.vouched = true;
+            let incarnation = node.owner().incarnation;
+            self.writer.write(Vec::new(), Some(incarnation));
+        }
+    }
+
+    /// What became of writes.
+    pub(super) fn handle_news(&mut self, news: News, mesh: &mut Mesh, now: Instant) {
+        match news {
+            News::Written(number) => {
+                self.view.entries_written += number.saturating_sub(self.confirmed);
+                self.view.commits += 1;
+                self.confirmed = number;
+                if let Some(node) = &mut self.node {
+                    node.handle_written(number, now);
+                }
+            }
+            News::Failed(number, why) => {
+                self.view.writes_failed += 1;
+                self.view.refused = Some(why.clone());
+                if let Some(node) = &mut self.node {
+                    node.handle_write_failed(number, why, now);
+                }
+            }
+            News::Reopened(found) => {
+                self.writer.resume();
+                if let Err(error) = self.begin(*found, now) {
+                    tracing::error!("the ledger cannot be gone on with: {error}");
+                }
+                mesh.tell_again();
+            }
+        }
+    }
+
+    /// Takes in what the mesh has to tell, and hands out what follows.
+    pub(super) fn settle(&mut self, mesh: &mut Mesh, now: Instant) {
+        let Some(node) = &mut self.node else { return };
+        if let Some(members) = mesh.poll_members() {
+            node.handle_members(members.into_iter().map(member).collect(), now);
+            self.options.targets = mesh.targets_of_others();
+            node.handle_targets(self.options.targets, now);
+        }
+        while let Some((peer, addresses)) = mesh.poll_announced() {
+            node.handle_announced(peer, &addresses, now);
+        }
+        self.write();
+        self.tell();
+        self.transmit(mesh, now);
+    }
+
+    fn write(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let mut entries = Vec::new();
+        while self.queued - self.confirmed < WRITES_MAX {
+            let Some((number, entry)) = node.poll_write() else {
+                break;
+            };
+            self.queued = number;
+            entries.push(entry);
+        }
+        if !entries.is_empty() {
+            let vouched = self.vouched.then(|| node.owner().incarnation);
+            self.writer.write(entries, vouched);
+        }
+    }
+
+    fn tell(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        while let Some(event) = node.poll_event() {
+            match event {
+                Event::Answer { id, result } => {
+                    // An answer nobody waits for any more is dropped.
+                    let reply = self.waiting.remove(&id);
+                    drop(reply.map(|reply| reply.send(result)));
+                }
+                Event::Claimed { container, address } => {
+                    tracing::info!("{address} of container {container} is owned by this peer now");
+                }
+                Event::Notice(words) => tracing::warn!("{words}"),
+            }
+        }
+    }
+
+    fn transmit(&mut self, mesh: &mut Mesh, now: Instant) {
+        let Some(node) = &mut self.node else { return };
+        while let Some((to, bytes)) = node.poll_transmit() {
+            mesh.handle_channel_send(to, RING_CHANNEL, &bytes, now);
+        }
+    }
+
+    /// Writes what is still to be written and ends. Nothing is given away.
+    pub(super) fn finish(mut self) {
+        self.write();
+        self.writer.finish();
+    }
+}
+
+fn identity(me: PeerId) -> io::Result<Identity> {
+    let (mut seed, mut incarnation) = ([0; 32], [0; 8]);
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    getrandom::fill(&mut incarnation).map_err(io::Error::other)?;
+    Ok(Identity {
+        me,
+        // Zero is nobody's.
+        incarnation: u64::from_be_bytes(incarnation).max(1),
+        seed,
+    })
+}
+
+fn member(member: rmesh_gossip::Member) -> Member {
+    Member {
+        peer: member.peer,
+        name: member.name,
+        reachable: member.reachable,
+        neighbour: member.neighbour,
+        listed: member.listed,
+    }
+}

@@ -1,0 +1,165 @@
+//! Peers that return: what they owned may have been taken over, or be about to be.
+
+use std::collections::BTreeSet;
+
+use rmesh_ipam::{Answer, Found, Refusal, Request, RequestId};
+
+use crate::stories::settled;
+use crate::world::{CURRENT, World, allocate, ip, ms, secs};
+
+const POOL: &str = "10.32.0.0/16";
+
+fn removal(world: &World, gone: usize) -> Request {
+    Request::RemovePeer {
+        peer: world.hosts[gone].me,
+        name: world.hosts[gone].name.clone(),
+        is_forced: false,
+    }
+}
+
+/// Four hosts, host 0 off for long enough to be removed, and one of the others that is no witness
+/// has begun to remove it and was cut off at once.
+fn removal_from_the_edge() -> (World, usize, RequestId) {
+    let mut world = settled(4, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
+    world.run(secs(1));
+    let setup = world.hosts[0]
+        .node()
+        .report(world.now)
+        .setup
+        .expect("there is a ring");
+    let is_witness = |at: usize| setup.has_witness(world.hosts[at].node().owner());
+    let edge = (1..4)
+        .find(|at| !is_witness(*at))
+        .expect("one of four is none");
+    world.kill(0);
+    world.run(secs(13));
+    let request = removal(&world, 0);
+    let id = world.request(edge, request, secs(30));
+    world.groups[edge] = 1;
+    world.run(ms(100));
+    (world, edge, id)
+}
+
+/// It has heard from a witness majority that nothing newer is known than what its ledger says, and
+/// allocates; the removal that began before gets through to the witnesses only now.
+fn returns_while_removed(found: Found) {
+    let (mut world, edge, id) = removal_from_the_edge();
+    world.start(0, found);
+    let given = world.attach(0, "web").expect("it is sure");
+    world.groups = vec![0; 4];
+    assert!(world.wait(secs(31), |world| world.answers.contains_key(&id)));
+    let answer = world.answers[&id].clone();
+    let text = answer.expect_err("it is back").to_string();
+    assert!(
+        text.contains("host0") && text.contains("it is back"),
+        "{text}"
+    );
+    let owner = world.hosts[0].node().owner();
+    assert_eq!(world.hosts[edge].node().owner_of(given), Some(owner));
+    assert!(world.wait(secs(15), World::rings_are_equal));
+    for n in 0..40 {
+        world.attach(0, &format!("own{n}")).expect("it has plenty");
+        let given = world.ask(edge, allocate(&format!("edge{n}")), secs(5));
+        assert!(given.is_ok(), "{given:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_boots_while_it_is_removed_has_what_it_uses() {
+    returns_while_removed(Found::Unproven);
+}
+
+#[test]
+fn a_daemon_that_was_down_for_long_has_what_it_uses() {
+    returns_while_removed(CURRENT);
+}
+
+/// It was removed while it was down, and started again where nobody tells it.
+#[test]
+fn a_daemon_that_was_down_for_long_does_not_allocate_before_a_majority_answers() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.run(secs(1));
+    let kept = world.attach(0, "kept").unwrap();
+    world.run(secs(1));
+    world.kill(0);
+    world.run(secs(13));
+    let done = world.remove(1, 0, false);
+    assert!(matches!(done, Ok(Answer::Removed { .. })), "{done:?}");
+    world.groups = vec![1, 0, 0];
+    world.start(0, CURRENT);
+    let refused = world.ask(0, allocate("early"), secs(5)).unwrap_err();
+    assert!(matches!(refused, Refusal::Fenced(_)), "{refused}");
+    world.groups = vec![0; 3];
+    let back = |world: &World| world.hosts[0].claimed.contains(&kept);
+    assert!(
+        world.wait(secs(15), back),
+        "its container keeps its address"
+    );
+    world.attach(0, "late").unwrap();
+}
+
+#[test]
+fn a_daemon_that_restarts_within_ten_seconds_allocates_at_once_and_alone() {
+    let mut world = settled(3, &[POOL]);
+    world.run(secs(2));
+    world.kill(0);
+    world.groups = vec![1, 0, 0];
+    world.run(secs(9));
+    world.start(0, CURRENT);
+    let given = world.ask(0, allocate("web"), ms(100));
+    assert!(matches!(given, Ok(Answer::Address(_))), "{given:?}");
+}
+
+#[test]
+fn a_peer_is_removed_when_it_has_been_silent_for_twelve_seconds() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.run(secs(1));
+    world.kill(0);
+    let killed = world.now;
+    world.run(secs(4));
+    let request = removal(&world, 0);
+    let refused = world.ask(1, request.clone(), secs(5)).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains(
+            "host0 was heard 4 s ago; a peer can be removed when it has been silent for 12 s"
+        ),
+        "{text}"
+    );
+    // With more patience the command waits for that, on both survivors at once.
+    let ids = [1, 2].map(|at| world.request(at, request.clone(), secs(30)));
+    let done = |world: &World| ids.iter().all(|id| world.answers.contains_key(id));
+    assert!(world.wait(secs(29), done));
+    let took = world.now.since(killed);
+    println!(
+        "removed {:.1} s after it was switched off",
+        took.as_secs_f64()
+    );
+    assert!(took >= secs(12) && took < secs(15), "{took:?}");
+    let given: BTreeSet<_> = [1, 2].map(|at| world.attach(at, "new").unwrap()).into();
+    assert_eq!(given.len(), 2);
+    let claim = Request::Claim {
+        container: "x".into(),
+        address: ip("10.32.200.200"),
+    };
+    assert!(world.ask(2, claim, secs(5)).is_ok());
+}
+
+#[test]
+fn a_peer_that_comes_back_before_its_removal_begins_keeps_everything() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.run(secs(1));
+    world.kill(2);
+    world.run(secs(4));
+    let request = removal(&world, 2);
+    let id = world.request(1, request, secs(30));
+    world.run(secs(4));
+    world.start(2, CURRENT);
+    assert!(world.wait(secs(20), |world| world.answers.contains_key(&id)));
+    assert_eq!(world.answers[&id], Err(Refusal::Alive("host2".into())));
+    world.attach(2, "web").unwrap();
+}

@@ -1,0 +1,29 @@
+//! What the interface of a container really carries.
+
+use ipnet::IpNet;
+
+use super::{Attachment, work};
+use crate::error::AttachError;
+use crate::sys::netns::Netns;
+
+/// The addresses an attached interface carries now, without link-local ones and those a router
+/// advertised; `None` if the namespace or the interface has vanished.
+///
+/// # Errors
+/// The namespace cannot be entered, or the kernel does not answer.
+pub fn carried(attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachError> {
+    let netns = match Netns::open(&attachment.target.parse()?) {
+        Err(error) if error.is_target_gone() => return Ok(None),
+        opened => opened?,
+    };
+    if netns.inode() != attachment.netns_inode {
+        return Ok(None);
+    }
+    let (mut inside, _) = work::open_inside(&netns)?;
+    let Some(link) = inside.link(&attachment.interface)? else {
+        return Ok(None);
+    };
+    let addresses = inside.addresses()?.into_iter();
+    let given = addresses.filter(|a| a.link == link.index && a.is_global && a.is_permanent);
+    Ok(Some(given.map(|address| address.net).collect()))
+}
