@@ -18,8 +18,6 @@ const LASTS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const JUMP: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(5 * 3600));
 /// All jumps of one clock together: holds end after 24 hours.
 const JUMPS_MAX: Duration = Duration::from_secs(20 * 3600);
-/// A daemon that was away for less than this goes on at once.
-const RESUMES_WITHIN: Duration = Duration::from_secs(10);
 /// A share of datagrams that gets lost.
 const BURST: f64 = 0.3;
 /// Removed peers, at most this part of all.
@@ -262,18 +260,13 @@ impl World {
         removed < (self.hosts.len() / REMOVED_PART).max(1) && self.running().len() > 3
     }
 
-    /// A removed peer comes back, when nobody is removing it any more. One that was away for a
-    /// moment only would believe its token.
+    /// A removed peer comes back.
     fn come_back(&mut self, host: usize) {
-        let now = self.now;
-        let back = &mut self.hosts[host];
-        let is_sure = back.token.is_some() && back.down_for(now) < RESUMES_WITHIN;
-        if !back.is_removed || back.removals > 0 || is_sure {
-            return;
+        if self.hosts[host].may_return(self.now) {
+            self.hosts[host].is_removed = false;
+            self.meter.returned += 1;
+            self.start(host);
         }
-        back.is_removed = false;
-        self.meter.returned += 1;
-        self.start(host);
     }
 
     fn end_a_hold(&mut self, host: usize) {
@@ -298,8 +291,11 @@ impl World {
         if !self.hosts[host].runs() || !self.spares_ledger(host) {
             return;
         }
-        while !self.hosts[host].containers.is_empty() {
+        for _ in 0..self.hosts[host].containers.len() {
             self.end_container(host);
+        }
+        if !self.hosts[host].containers.is_empty() {
+            return;
         }
         self.request(host, Job::Leave, Request::Leave, Duration::from_secs(5));
     }

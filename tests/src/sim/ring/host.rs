@@ -12,6 +12,9 @@ use super::super::node::Node as Peer;
 use super::super::random::Random;
 use super::disk::{Disk, Token};
 
+/// A daemon that was away for less than this goes on at once.
+const RESUMES_WITHIN: Duration = Duration::from_secs(10);
+
 /// What the daemon was asked for by a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
@@ -143,6 +146,21 @@ impl Host {
         let all = self.containers.iter();
         all.map(|(key, ips)| (key.clone(), ips.iter().copied().collect()))
             .collect()
+    }
+
+    /// Whether a client waits for an address of a container.
+    pub(super) fn is_attaching(&self, key: &str) -> bool {
+        let waits = |job: &Job| matches!(job, Job::Attach { container, .. } if container == key);
+        self.daemon
+            .as_ref()
+            .is_some_and(|daemon| daemon.jobs.values().any(waits))
+    }
+
+    /// Whether it may come back after it was removed: nobody is at it any more, and it was away for
+    /// longer than a daemon may be that goes on at once.
+    pub(super) fn may_return(&self, now: Instant) -> bool {
+        let is_sure = self.token.is_some() && self.down_for(now) < RESUMES_WITHIN;
+        self.is_removed && self.removals == 0 && !is_sure
     }
 
     pub(super) fn next_container(&mut self) -> String {

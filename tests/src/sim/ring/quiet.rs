@@ -50,8 +50,7 @@ impl World {
         self.is_season = false;
         self.network.set_loss(0.0);
         for host in 0..self.hosts.len() {
-            let is_back = self.hosts[host].removals == 0 && self.random.chance(0.5);
-            if self.hosts[host].is_removed && is_back {
+            if self.hosts[host].may_return(self.now) && self.random.chance(0.5) {
                 self.hosts[host].is_removed = false;
                 self.meter.returned += 1;
             }

@@ -127,7 +127,10 @@ impl World {
 
     /// A container ends; the daemon hears of it, if there is one.
     pub(super) fn end_container(&mut self, index: usize) {
-        let keys: Vec<String> = self.hosts[index].containers.keys().cloned().collect();
+        // One that is being attached is not stopped meanwhile.
+        let keys = self.hosts[index].containers.keys();
+        let settled = keys.filter(|key| !self.hosts[index].is_attaching(key));
+        let keys: Vec<String> = settled.cloned().collect();
         let Some(container) = self.random.pick(&keys).cloned() else {
             return;
         };
