@@ -277,7 +277,7 @@ impl World {
     /// used nor held must be had by somebody.
     pub(super) fn drain(&mut self) {
         let mut left = Vec::new();
-        let drained = self.to_drain();
+        let drained = self.choose_drained();
         for _ in 0..RESTS_MAX {
             self.let_rest();
             for &subnet in &drained {
@@ -298,7 +298,8 @@ impl World {
         }
     }
 
-    fn to_drain(&mut self) -> Vec<Range> {
+    /// Whole pools, or subnets of large ones.
+    fn choose_drained(&mut self) -> Vec<Range> {
         let mut drained = Vec::new();
         for pool in self.pools.clone() {
             if pool.count() <= DRAINED_WHOLE_MAX {
