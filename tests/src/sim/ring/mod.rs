@@ -3,7 +3,7 @@
 //! directly, with partitions, crashes at writes, lost, damaged and restored disks, clock jumps and
 //! an operator who removes peers.
 //!
-//! What must hold is looked at after every step ([`check`]): no two live containers have one
+//! What must hold is looked at after every step (`check.rs`): no two live containers have one
 //! address, no two peers may use one, an answer follows from what is durable, and the cells a peer
 //! knows only rise. Once it is quiet all rings must be equal within 10 s, and every address that is
 //! neither used nor held can be had.
