@@ -89,6 +89,11 @@ pub(crate) enum Entry {
         addresses: Bounded<u128, RUNS_MAX>,
         gone: bool,
     },
+    /// This life has to ask others whether the ledger is current, and the next one too if this one
+    /// ends first: the token in the run folder says nothing about the time before it.
+    Unsure { unproven: bool },
+    /// They have confirmed it.
+    Sure,
 }
 
 impl Entry {

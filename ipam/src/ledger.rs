@@ -39,6 +39,9 @@ pub struct Ledger {
     /// Own grants, where the ring does not know them yet.
     pub(crate) granted: RunMap<Cell>,
     pub(crate) term_used: u32,
+    /// Whether others have to confirm that this is current, and if so, whether it was found without
+    /// a token.
+    pub(crate) unsure: Option<bool>,
     /// What becomes of the addresses this owner owns. Its times are this process's.
     pub(crate) space: Space,
     /// Removed owners: the name, and the highest term's number then.
@@ -113,6 +116,8 @@ impl Ledger {
                 self.setup_accepted = Some((*ballot, setup.clone()));
             }
             Entry::Uninstalled => self.installed = false,
+            Entry::Unsure { unproven } => self.unsure = Some(*unproven),
+            Entry::Sure => self.unsure = None,
             Entry::Carried { accepted, promised } => {
                 self.accept(accepted.as_slice());
                 for (range, term) in promised.as_slice() {
@@ -182,6 +187,7 @@ impl Ledger {
             self.setup_promised = None;
         }
         self.setup_accepted = None;
+        self.unsure = None;
         self.promised = RunMap::new();
         self.accepted = RunMap::new();
         self.granted = RunMap::new();
@@ -349,6 +355,7 @@ impl Ledger {
             entries.push(Entry::SetupAccepted { ballot, setup });
         }
         entries.push(Entry::TermUsed(self.term_used));
+        entries.extend(self.unsure.map(|unproven| Entry::Unsure { unproven }));
         if let Some((ballot, foundation)) = self.founding_accepted.clone() {
             entries.push(Entry::FoundingAccepted { ballot, foundation });
         }

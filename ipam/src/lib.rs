@@ -38,7 +38,7 @@ pub use book::{
 };
 pub use cell::{Cell, OwnerId, Term};
 pub use ledger::Ledger;
-pub use node::Node;
+pub use node::{Node, describe};
 pub use outlook::{OtherRing, Outlook, PoolUse};
 pub use packed::{RUNS_MAX, Runs};
 pub use resting::{REST, RESTING_MAX};

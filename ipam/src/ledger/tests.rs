@@ -69,6 +69,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => (ballot.clone(), setup())
             .prop_map(|(ballot, setup)| Entry::SetupAccepted { ballot, setup }),
         1 => Just(Entry::Uninstalled),
+        1 => any::<bool>().prop_map(|unproven| Entry::Unsure { unproven }),
+        1 => Just(Entry::Sure),
         2 => (runs(), range(), term()).prop_map(|(accepted, range, term)| Entry::Carried {
             accepted, promised: Bounded::take_from([(range, term)]),
         }),

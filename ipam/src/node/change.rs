@@ -160,6 +160,16 @@ impl Node {
         })
     }
 
+    /// Whether this witness is bound to a next setup whose new members are gone for good, so that
+    /// neither it nor another can be chosen: what one of them may have accepted cannot be known.
+    pub(super) fn is_change_stuck(&self) -> bool {
+        let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
+        let bound = self.ledger.setup_accepted.as_ref().map(|(_, setup)| setup);
+        bound.is_some_and(|bound| {
+            Some(bound.stamp) > stamp && !bound.is_majority(|w| self.is_current(*w))
+        })
+    }
+
     pub(super) fn drive_change(&mut self) {
         if let Some(change) = &self.change.change
             && self.now.since(change.since) > CHANGE_MAX

@@ -61,8 +61,11 @@ impl Node {
         if !is_mine || matches!(found, Found::Nothing | Found::RolledBack) {
             let peer = self.me;
             self.log(&Entry::Began { peer, incarnation });
-        } else if self.ledger.ring_id.is_some() && !is_brief(found) {
-            self.start_check(found == Found::Unproven);
+        } else if self.ledger.ring_id.is_some() {
+            let before = self.ledger.unsure;
+            if before.is_some() || !is_brief(found) {
+                self.start_check(found == Found::Unproven || before == Some(true));
+            }
         }
         self.follow_pending(Range::ALL);
         self.resume_grants();
@@ -86,6 +89,8 @@ impl Node {
         {
             return;
         }
+        let unproven = is_unproven;
+        self.log(&Entry::Unsure { unproven });
         if is_unproven {
             self.log(&Entry::Uninstalled);
         }
@@ -300,6 +305,9 @@ impl Node {
                 setup,
                 installed: true,
             });
+        }
+        if self.ledger.unsure.is_some() {
+            self.log(&Entry::Sure);
         }
         self.is_stale = true;
         self.reconsider_wants();

@@ -28,6 +28,7 @@ mod gate;
 mod gossip;
 mod grant;
 mod hearsay;
+mod inspect;
 mod install;
 mod learn;
 mod outlook;
@@ -42,6 +43,8 @@ mod succession;
 #[cfg(test)]
 mod tests;
 mod witness;
+
+pub use inspect::describe;
 
 use gate::Gate;
 use peer::Peer;

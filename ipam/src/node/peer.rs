@@ -185,6 +185,13 @@ impl Node {
         self.log_announced(peer, &gone, true);
     }
 
+    /// Addresses that peers announced which do not answer now.
+    pub(super) fn gone_announcers(&self) -> impl Iterator<Item = (u128, PeerId)> {
+        let announced = self.announcers.iter();
+        let each = announced.flat_map(|(at, peers)| peers.iter().map(|peer| (*at, *peer)));
+        each.filter(|(_, peer)| !self.is_reachable(*peer))
+    }
+
     fn forget_announcer(&mut self, at: u128, peer: PeerId) {
         if let Some(peers) = self.announcers.get_mut(&at) {
             peers.remove(&peer);

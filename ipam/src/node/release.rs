@@ -51,6 +51,12 @@ impl Node {
                 self.end_hold(Range::one(at));
                 Ok(Answer::Released(Vec::from([ip])))
             }
+            // Nobody holds it, but it is given to nobody while the peer that announced it and is gone
+            // may come back.
+            Use::Resting(_) | Use::Rested | Use::Fresh if self.forget_gone(at) => {
+                self.is_stale = true;
+                Ok(Answer::Released(Vec::from([ip])))
+            }
             _ => Err(Refusal::Invalid(self.not_held(at))),
         }
     }
@@ -68,6 +74,18 @@ impl Node {
             }
         }
         self.is_stale = true;
+    }
+
+    /// What peers that do not answer announced of an address counts no more; whether there was any.
+    fn forget_gone(&mut self, at: u128) -> bool {
+        let gone = self
+            .gone_announcers()
+            .filter(|(announced, _)| *announced == at);
+        let gone: Vec<PeerId> = gone.map(|(_, peer)| peer).collect();
+        for peer in &gone {
+            self.forget_announced(*peer, Range::one(at));
+        }
+        !gone.is_empty()
     }
 
     fn not_held(&self, at: u128) -> String {

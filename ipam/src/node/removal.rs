@@ -49,11 +49,11 @@ impl Node {
         if peer != self.me && self.is_reachable(peer) && !is_forced {
             return Some(Err(Refusal::Alive(shown)));
         }
-        let is_there = |w: &OwnerId| w.peer != peer && self.is_current(*w);
+        let may_act = |w: &OwnerId| w.peer != peer && self.is_said_to_act(*w);
+        let acts = |w: &OwnerId| w.peer != peer && self.is_acting(*w);
         // A reform that was answered and did not end leaves no other way than another one.
-        let has_left = self.ledger.has_left_generation();
-        let has_majority = setup.is_majority(is_there) && !has_left;
-        if !has_majority && !is_forced {
+        let has_left = self.ledger.has_left_generation() || self.is_change_stuck();
+        if (!setup.is_majority(may_act) || has_left) && !is_forced {
             let why = self.witnesses_in_words();
             return Some(Err(Refusal::NoMajority { why, peer: shown }));
         }
@@ -64,8 +64,14 @@ impl Node {
             let peer = shown;
             return (begin >= deadline).then_some(Err(Refusal::Recent { peer, heard }));
         }
+        let is_lost = !setup.is_majority(acts) || has_left;
+        if is_forced && is_lost && self.is_fenced() {
+            // Nobody is left who could prove it: what the old ledger owned is taken over like any
+            // other that may have been forgotten.
+            self.new_incarnation("the witnesses that could say whether it is current are gone");
+        }
         self.record_removal(peer, &shown);
-        if !has_majority {
+        if is_forced && is_lost {
             self.begin_reform();
         }
         None

@@ -1,13 +1,16 @@
 //! What can be said about the ring from here.
 
 use alloc::string::String;
-use rmesh_wire::Instant;
+use alloc::vec::Vec;
+
+use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use crate::address::{Range, address};
 use crate::api::Report;
 use crate::cell::OwnerId;
 use crate::ledger::cells;
+use crate::space::Use;
 
 impl Node {
     /// The ring as seen from here.
@@ -27,7 +30,8 @@ impl Node {
             spare_witnesses: reachable.saturating_sub(majority),
             has_majority: setup
                 .as_ref()
-                .is_some_and(|setup| setup.is_majority(|w| self.is_acting(*w))),
+                .is_some_and(|setup| setup.is_majority(|w| self.is_acting(*w)))
+                && !self.is_change_stuck(),
             reachable_witnesses: reachable,
             setup,
             is_witness: self.acts(),
@@ -36,10 +40,7 @@ impl Node {
             hash: self.ledger.ring.hash(),
             allocated: allocated.collect(),
             pending: self.pending.iter().map(|at| address(*at)).collect(),
-            held: space
-                .held()
-                .map(|(range, hold)| (range, hold.peer))
-                .collect(),
+            held: self.held(),
             granted: cells(&self.ledger.granted)
                 .map(|run| (run.range, run.cell.owner))
                 .collect(),
@@ -52,8 +53,36 @@ impl Node {
         }
     }
 
+    /// What is held for removed peers, and free addresses that are given to nobody since a peer that
+    /// does not answer announced them.
+    fn held(&self) -> Vec<(Range, PeerId)> {
+        let space = &self.ledger.space;
+        let held = space.held().map(|(range, hold)| (range, hold.peer));
+        let is_free = |at: u128| {
+            matches!(
+                space.state(at, self.now),
+                Use::Resting(_) | Use::Rested | Use::Fresh
+            )
+        };
+        let announced = self.gone_announcers();
+        let announced = announced.filter(|(at, _)| is_free(*at));
+        held.chain(announced.map(|(at, peer)| (Range::one(at), peer)))
+            .collect()
+    }
+
+    /// Whether a witness is there and did not say of this setup that it does not act in it.
+    pub(super) fn is_said_to_act(&self, witness: OwnerId) -> bool {
+        if witness == self.owner() {
+            return self.acts();
+        }
+        let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
+        let said = self.peers.get(&witness.peer);
+        let said = said.filter(|known| Some(known.stamp) == stamp);
+        self.is_current(witness) && said.is_none_or(|known| known.acts)
+    }
+
     /// Whether a witness is there and acts, by its last digest.
-    fn is_acting(&self, witness: OwnerId) -> bool {
+    pub(super) fn is_acting(&self, witness: OwnerId) -> bool {
         if witness == self.owner() {
             return self.acts();
         }
@@ -61,8 +90,8 @@ impl Node {
         self.is_current(witness) && known.is_some_and(|known| known.acts)
     }
 
-    fn waiting_in_words(&self) -> alloc::vec::Vec<String> {
-        let mut words: alloc::vec::Vec<String> = self.succession_in_words().into_iter().collect();
+    fn waiting_in_words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.succession_in_words().into_iter().collect();
         if self.ledger.ring_id.is_none() {
             words.push(self.founding_in_words());
         }

@@ -288,6 +288,31 @@ fn a_rolled_back_disk_is_another_owner_and_gets_its_space_back() {
 }
 
 #[test]
+fn who_was_not_sure_is_not_sure_after_a_crash_either_though_the_token_is_new() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    let old = world.hosts[1].disk.len();
+    world.attach(1, "web").unwrap();
+    world.kill(1);
+    world.hosts[1].disk.truncate(old);
+    world.hosts[1].containers.clear();
+    world.groups[1] = 1;
+    world.mesh();
+    world.start(1, Found::Unproven);
+    world.run(ms(500));
+    world.kill(1);
+    let down_for = Duration::ZERO;
+    world.start(1, Found::Current { down_for });
+    let fenced = world.ask(1, allocate("early"), secs(3)).unwrap_err();
+    assert!(matches!(fenced, Refusal::Fenced(_)), "{fenced}");
+    world.groups[1] = 0;
+    world.mesh();
+    let opens = |world: &World| !world.hosts[1].node().is_fenced();
+    assert!(world.wait(secs(15), opens));
+    world.attach(1, "web").unwrap();
+}
+
+#[test]
 fn after_a_power_cut_without_tokens_all_come_back_by_themselves() {
     let mut world = settled(3, &[POOL]);
     assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));

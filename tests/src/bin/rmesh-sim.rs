@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use rmesh_tests::sim::ring::{self, RingOptions, Wires};
 use rmesh_tests::sim::{self, Options, Scenario, Summary};
 
 /// Simulates a mesh of many peers in one thread, with faults, from one seed.
@@ -10,6 +11,7 @@ use rmesh_tests::sim::{self, Options, Scenario, Summary};
 /// Examples:
 ///   rmesh-sim --peers 8 --scenario churn --seed 123 --minutes 2
 ///   rmesh-sim --peers 50 --scenario steady --seed 1 --minutes 20 --json
+///   rmesh-sim --peers 8 --scenario ring --wires direct --seed 5 --minutes 0.5 --trace
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Arguments {
@@ -34,10 +36,41 @@ struct Arguments {
     /// Tell every fault and event on standard error.
     #[arg(long)]
     trace: bool,
+    /// How the ring's messages travel; only for the scenario ring.
+    #[arg(long, value_enum, default_value = "gossip")]
+    wires: Wires,
+    /// Run so many seeds, from --seed on; only for the scenario ring.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+}
+
+/// Simulates hosts that get addresses from the ring.
+fn run_ring(arguments: &Arguments) -> ExitCode {
+    let mut failed = 0;
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let seconds = arguments.minutes * 60.0;
+        let mut options = RingOptions::new(arguments.peers, seed, seconds, arguments.wires);
+        options.trace = arguments.trace;
+        match ring::run(&options) {
+            Ok(outcome) => {
+                print!("{}", ring::table(&outcome));
+                failed += u64::from(!outcome.violations.is_empty());
+            }
+            Err(message) => {
+                eprintln!("rmesh-sim: {message}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    println!("{failed} of {} seeds failed", arguments.seeds);
+    ExitCode::from(u8::from(failed > 0))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.scenario == Scenario::Ring {
+        return run_ring(&arguments);
+    }
     let options = Options {
         peers: arguments.peers,
         scenario: arguments.scenario,

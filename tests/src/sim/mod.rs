@@ -4,6 +4,7 @@
 //! [`run`] plays one scenario with one seed and returns an [`Outcome`]; what is wrong, if
 //! anything, is in [`Outcome::violations`].
 
+mod calendar;
 mod check;
 mod fault;
 mod flow;
@@ -12,6 +13,7 @@ mod network;
 mod node;
 pub(crate) mod random;
 mod report;
+pub mod ring;
 mod scenario;
 mod world;
 

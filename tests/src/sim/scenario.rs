@@ -36,6 +36,8 @@ pub enum Scenario {
     Steady,
     /// Loss, cuts, crashes, restarts, moves; then quiet.
     Churn,
+    /// Addresses from the ring: see [`super::ring`], which runs it.
+    Ring,
     /// Comes with a later version.
     Restart,
     /// Comes with a later version.
@@ -49,6 +51,7 @@ impl fmt::Display for Scenario {
         f.write_str(match self {
             Scenario::Steady => "steady",
             Scenario::Churn => "churn",
+            Scenario::Ring => "ring",
             Scenario::Restart => "restart",
             Scenario::Halve => "halve",
             Scenario::Hostile => "hostile",

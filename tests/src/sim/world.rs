@@ -1,13 +1,12 @@
 //! Time, and everything that happens in it.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rmesh_gossip::{Event, SendFailure};
 use rmesh_wire::Instant;
 
+use super::calendar::Calendar;
 use super::fault::Fault;
 use super::network::{Fate, Network, wire_bytes};
 use super::node::Node;
@@ -31,32 +30,6 @@ enum Action {
     Fault(Fault),
 }
 
-struct Scheduled {
-    at: Instant,
-    number: u64,
-    action: Action,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// The whole simulated world.
 pub(crate) struct World {
     pub(crate) now: Instant,
@@ -69,8 +42,7 @@ pub(crate) struct World {
     pub(crate) is_traced: bool,
     /// Pairs that asked for a data session.
     pub(crate) wanted: Vec<(usize, usize)>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    calendar: Calendar<Action>,
     turns_now: u32,
     refused: Vec<SocketAddr>,
 }
@@ -85,25 +57,15 @@ impl World {
             violations: Vec::new(),
             is_traced: false,
             wanted: Vec::new(),
-            queue: BinaryHeap::with_capacity(1024),
-            scheduled: 0,
+            calendar: Calendar::new(),
             turns_now: 0,
             refused: Vec::new(),
         }
     }
 
-    fn schedule(&mut self, at: Instant, action: Action) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Scheduled {
-            at,
-            number: self.scheduled,
-            action,
-        }));
-    }
-
     /// Puts a fault on the calendar.
     pub(crate) fn schedule_fault(&mut self, at: Instant, fault: Fault) {
-        self.schedule(at, Action::Fault(fault));
+        self.calendar.schedule(at, Action::Fault(fault));
     }
 
     pub(crate) fn violate(&mut self, what: String) {
@@ -116,19 +78,15 @@ impl World {
     /// Lets time go on for `duration`.
     pub(crate) fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some(Reverse(next)) = self.queue.peek()
-            && next.at <= end
-            && self.violations.len() < VIOLATIONS_MAX
+        while self.violations.len() < VIOLATIONS_MAX
+            && let Some((at, action)) = self.calendar.next_until(end)
         {
-            let Some(Reverse(next)) = self.queue.pop() else {
-                break;
-            };
-            if next.at > self.now {
-                self.now = next.at;
+            if at > self.now {
+                self.now = at;
                 self.turns_now = 0;
             }
             self.meter.events += 1;
-            self.act(next.action);
+            self.act(action);
         }
         self.now = self.now.max(end);
     }
@@ -218,7 +176,8 @@ impl World {
                     self.meter.sent(self.now, bytes);
                     let at = self.now + delay;
                     let bytes = transmit.bytes;
-                    self.schedule(at, Action::Deliver { to, source, bytes });
+                    self.calendar
+                        .schedule(at, Action::Deliver { to, source, bytes });
                 }
                 Fate::Lost => self.meter.sent(self.now, bytes),
                 Fate::Refused => self.refused.push(transmit.destination),
@@ -259,7 +218,7 @@ impl World {
         let at = at.max(self.now);
         if node.wake.is_none_or(|wake| wake > at) {
             node.wake = Some(at);
-            self.schedule(at, Action::Wake(index));
+            self.calendar.schedule(at, Action::Wake(index));
         }
     }
 }
