@@ -10,7 +10,9 @@ fn an_idle_peer_costs_next_to_nothing() {
     let mut story = story!("idle");
     let figures = idle::measure(&mut story, Duration::from_secs(10));
     println!("{figures}");
-    assert!(figures.rss_bytes_max < idle::RSS_MAX, "{figures}");
+    // The bound is for a release, and `rmesh-bench` judges it; the code of a development build alone
+    // takes several megabytes more.
+    assert!(figures.rss_bytes_max < idle::RSS_MAX * 3 / 2, "{figures}");
     assert!(
         figures.cpu_max < idle::CPU_MAX * f64::from(story::SLACK),
         "{figures}"
