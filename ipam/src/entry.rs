@@ -94,6 +94,13 @@ pub(crate) enum Entry {
     Unsure { unproven: bool },
     /// They have confirmed it.
     Sure,
+    /// A forced reform was answered: in the generation before nothing is acknowledged and nothing
+    /// counts any more.
+    Left(Stamp),
+    /// A reform of this owner.
+    ReformBegan(Stamp),
+    /// It led to no setup and never will: who has left for it comes back.
+    ReformEnded(Stamp),
 }
 
 impl Entry {

@@ -29,6 +29,13 @@ pub struct Ledger {
     /// Whether this peer holds the state to be a witness of [`Ledger::setup`].
     pub(crate) installed: bool,
     pub(crate) setup_promised: Option<(Stamp, Ballot)>,
+    /// Forced reforms that were answered and may have led to a setup: until it is known, or known
+    /// that there will be none, this peer is in no generation.
+    pub(crate) left: BTreeSet<Stamp>,
+    /// This owner's own reform that has neither ended nor led to a setup.
+    pub(crate) reforming: Option<Stamp>,
+    /// This peer's last reform that led to no setup, and never will.
+    pub(crate) reform_ended: Option<Stamp>,
     pub(crate) setup_accepted: Option<(Ballot, Setup)>,
     /// Chosen cells.
     pub(crate) ring: Ring,
@@ -115,6 +122,11 @@ impl Ledger {
             Entry::SetupAccepted { ballot, setup } => {
                 self.setup_accepted = Some((*ballot, setup.clone()));
             }
+            Entry::Left(target) => {
+                self.left.insert(*target);
+            }
+            Entry::ReformBegan(target) => self.reforming = Some(*target),
+            Entry::ReformEnded(target) => self.end_reform(*target),
             Entry::Uninstalled => self.installed = false,
             Entry::Unsure { unproven } => self.unsure = Some(*unproven),
             Entry::Sure => self.unsure = None,
@@ -182,10 +194,10 @@ impl Ledger {
             self.space.own(run.range);
         }
         self.installed = false;
-        // A generation that was left stays left, whoever this peer is.
-        if !self.has_left_generation() {
-            self.setup_promised = None;
-        }
+        // A generation that was left stays left, whoever this peer is; but how a reform of the owner
+        // before ended cannot be told any more.
+        self.reforming = None;
+        self.setup_promised = None;
         self.setup_accepted = None;
         self.unsure = None;
         self.promised = RunMap::new();
@@ -196,15 +208,23 @@ impl Ledger {
     /// Whether a forced reform was answered whose setup is not known yet: in the generation before
     /// nothing is acknowledged and nothing counts any more.
     pub(crate) fn has_left_generation(&self) -> bool {
-        let (Some(setup), Some((target, _))) = (&self.setup, self.setup_promised) else {
-            return false;
-        };
-        target.generation > setup.stamp.generation
+        let generation = self.setup.as_ref().map(|setup| setup.stamp.generation);
+        let last = self.left.last();
+        last.is_some_and(|left| Some(left.generation) > generation)
+    }
+
+    fn end_reform(&mut self, target: Stamp) {
+        self.left.remove(&target);
+        if target.generation.by == self.peer {
+            self.reforming = self.reforming.filter(|own| *own != target);
+            self.reform_ended = self.reform_ended.max(Some(target));
+        }
     }
 
     fn join(&mut self, ring: RingId, setup: &Setup, installed: bool) {
         self.begin(self.incarnation);
-        self.setup_promised = None;
+        self.left = BTreeSet::new();
+        self.reform_ended = None;
         self.ring_id = Some(ring);
         self.ring = Ring::new();
         self.space.disown(Range::ALL);
@@ -222,6 +242,9 @@ impl Ledger {
             .map(|pool| pool.run())
             .collect();
         self.merge(&pools);
+        let generation = setup.stamp.generation;
+        self.reforming = self.reforming.filter(|own| own.generation > generation);
+        self.left.retain(|left| left.generation > generation);
         self.setup = Some(setup.clone());
     }
 
@@ -354,6 +377,9 @@ impl Ledger {
         if let Some((ballot, setup)) = self.setup_accepted.clone() {
             entries.push(Entry::SetupAccepted { ballot, setup });
         }
+        entries.extend(self.reform_ended.map(Entry::ReformEnded));
+        entries.extend(self.left.iter().copied().map(Entry::Left));
+        entries.extend(self.reforming.map(Entry::ReformBegan));
         entries.push(Entry::TermUsed(self.term_used));
         entries.extend(self.unsure.map(|unproven| Entry::Unsure { unproven }));
         if let Some((ballot, foundation)) = self.founding_accepted.clone() {

@@ -74,6 +74,8 @@ pub const GROWTH_PATIENCE: Duration = Duration::from_secs(1);
 pub const LEADER_PATIENCE: Duration = Duration::from_secs(2);
 /// Members have this long to answer before a forced reform goes on without them.
 pub const REFORM_PATIENCE: Duration = Duration::from_secs(2);
+/// Forced reforms that a peer has answered and of whose end it does not know, at most.
+pub const LEFT_MAX: usize = 16;
 /// A founding peer waits this long, times its rank, before it proposes.
 pub const FOUNDING_PATIENCE: Duration = Duration::from_millis(500);
 /// What two rings are has to be stable for this long before one gives way.

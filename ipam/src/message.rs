@@ -233,6 +233,10 @@ pub(crate) enum Body {
         target: Stamp,
         from: u128,
     },
+    /// To a reformer, from one who answered: what became of it?
+    AskReformEnd(Stamp),
+    /// The sender's reform led to no setup and never will.
+    ReformEnded(Stamp),
     State {
         id: u64,
         from: u128,

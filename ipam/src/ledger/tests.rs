@@ -50,6 +50,13 @@ fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
+fn target() -> impl Strategy<Value = Stamp> {
+    (0..3u32, 1..3u8).prop_map(|(n, peer)| {
+        let by = PeerId([peer; 16]);
+        Stamp::first_of(crate::setup::Generation { n, by })
+    })
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let peer = (1..4u8).prop_map(|peer| PeerId([peer; 16]));
     let ballot = (0..4u32).prop_map(|n| Ballot {
@@ -71,6 +78,9 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => Just(Entry::Uninstalled),
         1 => any::<bool>().prop_map(|unproven| Entry::Unsure { unproven }),
         1 => Just(Entry::Sure),
+        1 => target().prop_map(Entry::Left),
+        1 => target().prop_map(Entry::ReformBegan),
+        1 => target().prop_map(Entry::ReformEnded),
         2 => (runs(), range(), term()).prop_map(|(accepted, range, term)| Entry::Carried {
             accepted, promised: Bounded::take_from([(range, term)]),
         }),

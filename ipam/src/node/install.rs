@@ -153,6 +153,10 @@ impl Node {
 
     /// Whether a ballot for `target` may be heeded; then no lower one will be.
     fn vote(&mut self, from: OwnerId, target: Stamp, ballot: Ballot) -> bool {
+        let left = self.ledger.left.last();
+        if left.is_some_and(|left| left.generation > target.generation) {
+            return false;
+        }
         match self.ledger.setup_promised {
             Some((promised, highest)) if promised == target && highest > ballot => {
                 let n = highest.n;

@@ -89,6 +89,7 @@ pub struct Node {
     hearsay: BTreeMap<PeerId, hearsay::Hearsay>,
     change: change::State,
     reform: Option<reform::Reform>,
+    ask_reformer_at: Instant,
     adoption: adopt::State,
     refused: BTreeMap<(PeerId, &'static str), u64>,
     next_digest: Instant,
@@ -134,6 +135,7 @@ impl Node {
             hearsay: BTreeMap::new(),
             change: change::State::default(),
             reform: None,
+            ask_reformer_at: now,
             adoption: adopt::State::default(),
             refused: BTreeMap::new(),
             next_digest,
@@ -499,6 +501,8 @@ impl Node {
             }
             Body::Installed { target, ballot } => self.on_installed(from, target, ballot),
             Body::Outvoted { target, n } => self.on_outvoted(target, n),
+            Body::AskReformEnd(target) => self.on_ask_reform_end(from, target),
+            Body::ReformEnded(target) => self.on_reform_ended(from, target),
             Body::FoundPrepare { ballot } => self.on_found_prepare(from, ballot),
             Body::FoundPromise {
                 ballot,

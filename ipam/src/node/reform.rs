@@ -5,8 +5,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use rmesh_wire::Instant;
 use rmesh_wire::codec::Bounded;
+use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use super::install::{Collected, page};
@@ -14,10 +14,10 @@ use super::proposal::Retry;
 use crate::api::Event;
 use crate::cell::{Cell, OwnerId, Term};
 use crate::entry::{Entry, Promises};
-use crate::limits::REFORM_PATIENCE;
+use crate::limits::{LEFT_MAX, REFORM_PATIENCE};
 use crate::message::{Body, Page};
 use crate::runs::RunMap;
-use crate::setup::{Ballot, Generation, Setup, Stamp};
+use crate::setup::{Generation, Setup, Stamp};
 
 #[derive(Debug)]
 pub(super) struct Reform {
@@ -38,11 +38,14 @@ impl Node {
         if self.reform.is_some() {
             return;
         }
-        let promised = self.ledger.setup_promised;
-        let left = promised.map_or(0, |(target, _)| target.generation.n);
-        let n = after.generation.n.max(left).saturating_add(1);
+        self.end_dropped_reform();
+        let left = self.ledger.left.last().copied();
+        let seen = [Some(after), left, self.ledger.reform_ended];
+        let seen = seen.into_iter().flatten().map(|stamp| stamp.generation.n);
+        let n = seen.max().unwrap_or(0).saturating_add(1);
         let target = Stamp::first_of(Generation { n, by: self.me });
         self.leave_generation(target);
+        self.log(&Entry::ReformBegan(target));
         let fresh = || Collected {
             next: Some(0),
             ..Collected::default()
@@ -67,6 +70,8 @@ impl Node {
 
     pub(super) fn drive_reform(&mut self) {
         let Some(reform) = &mut self.reform else {
+            self.end_dropped_reform();
+            self.ask_how_it_ended();
             return;
         };
         if self.now.since(reform.since) >= REFORM_PATIENCE {
@@ -91,9 +96,8 @@ impl Node {
 
     /// From now on nothing is acknowledged and nothing counts in the generation there is.
     fn leave_generation(&mut self, target: Stamp) {
-        let ballot = Ballot::default();
-        if self.ledger.setup_promised != Some((target, ballot)) {
-            self.log(&Entry::SetupPromised { target, ballot });
+        if !self.ledger.left.contains(&target) {
+            self.log(&Entry::Left(target));
         }
         if self.change.change.is_some() {
             self.abort_change();
@@ -123,10 +127,14 @@ impl Node {
             self.send(from.peer, Body::AskSetup);
             return;
         }
-        let left = self.ledger.setup_promised.map(|(left, _)| left);
-        if let Some(left) = left.filter(|left| *left > target) {
+        if let Some(left) = self.ledger.left.last().filter(|left| **left > target) {
             let n = left.generation.n;
             self.send(from.peer, Body::Outvoted { target, n });
+            return;
+        }
+        let is_known = self.ledger.left.contains(&target);
+        if self.ledger.left.len() >= LEFT_MAX && !is_known {
+            self.refuse(from.peer, "reforms while too many reforms have not ended");
             return;
         }
         if self.reform.as_ref().is_some_and(|own| own.target < target) {
@@ -220,8 +228,71 @@ impl Node {
         }
     }
 
+    /// A reform that was dropped never comes to its setup: those who answered may come back. Not
+    /// while this ledger may be older than what became of it.
+    fn end_dropped_reform(&mut self) {
+        let Some(target) = self.ledger.reforming.filter(|_| self.may_use()) else {
+            return;
+        };
+        self.log(&Entry::ReformEnded(target));
+        let members: Vec<PeerId> = self.ring_members().map(|(owner, _)| owner.peer).collect();
+        for member in members {
+            self.send(member, Body::ReformEnded(target));
+        }
+    }
+
+    /// Reforms of others that were answered and whose end is not known.
+    fn awaited(&self) -> impl Iterator<Item = Stamp> {
+        let left = self.ledger.left.iter().copied();
+        left.filter(|left| left.generation.by != self.me)
+    }
+
+    pub(super) fn awaited_in_words(&self) -> Option<String> {
+        let who = self.names(self.awaited().map(|left| left.generation.by));
+        let is_left = self.ledger.has_left_generation() && !who.is_empty();
+        is_left.then(|| {
+            alloc::format!(
+                "{who} began to form the witness set anew and did not end: this peer bears no witness \
+                 until {who} is back and says how it ended, or rmesh rmpeer --force is run again"
+            )
+        })
+    }
+
+    fn ask_how_it_ended(&mut self) {
+        let awaited: Vec<Stamp> = self.awaited().collect();
+        if awaited.is_empty() || self.now < self.ask_reformer_at {
+            return;
+        }
+        self.ask_reformer_at = self.now + REFORM_PATIENCE + self.random.jittered(REFORM_PATIENCE);
+        for target in awaited {
+            self.send(target.generation.by, Body::AskReformEnd(target));
+        }
+    }
+
+    #[allow(dead_code)]
+    pub(super) fn on_ask_reform_end(&mut self, from: OwnerId, target: Stamp) {
+        let setup = self.ledger.setup.as_ref();
+        if setup.is_some_and(|setup| setup.stamp.generation >= target.generation) {
+            self.send_setup(from.peer);
+        } else if self.ledger.reform_ended >= Some(target) && target.generation.by == self.me {
+            self.send(from.peer, Body::ReformEnded(target));
+        }
+    }
+
+    /// The generation that was left goes on: no other one will come of that reform.
+    pub(super) fn on_reform_ended(&mut self, from: OwnerId, target: Stamp) {
+        if target.generation.by != from.peer {
+            self.refuse(from.peer, "ends a reform that is not its own");
+        } else if self.ledger.left.contains(&target) {
+            self.log(&Entry::ReformEnded(target));
+            self.is_stale = true;
+        }
+    }
+
     pub(super) fn reform_due(&self) -> Option<Instant> {
-        let reform = self.reform.as_ref()?;
+        let Some(reform) = &self.reform else {
+            return self.awaited().next().map(|_| self.ask_reformer_at);
+        };
         Some(reform.retry.next.min(reform.since + REFORM_PATIENCE))
     }
 }

@@ -34,6 +34,7 @@ impl Node {
             return Err(Decline::Setup);
         }
         match self.ledger.setup_promised {
+            _ if self.ledger.has_left_generation() => Err(Decline::Sealed),
             Some((target, _)) if target > stamp => Err(Decline::Sealed),
             _ => Ok(()),
         }

@@ -80,3 +80,90 @@ fn of_two_reforms_on_two_sides_of_a_cut_one_wins_everywhere() {
     let one = |world: &World| sets(world).len() == 1;
     assert!(world.wait(secs(15), one), "{:?}", sets(&world));
 }
+
+/// Six hosts, three of the five witnesses dead: those, and who is left, in the order of their ids.
+fn without_majority() -> (World, Vec<usize>, [usize; 3]) {
+    let mut world = settled(6, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..6).all(|at| world.witnesses(at) == 5)));
+    world.run(secs(1));
+    let setup = world.hosts[0]
+        .node()
+        .report(world.now)
+        .setup
+        .expect("a ring");
+    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
+    let dead: Vec<usize> = (0..6).filter(is_witness).take(3).collect();
+    for at in &dead {
+        world.kill(*at);
+    }
+    world.run(ms(100));
+    let mut left: Vec<usize> = (0..6).filter(|at| !dead.contains(at)).collect();
+    left.sort_by_key(|at| world.hosts[*at].node().owner().peer);
+    (world, dead, [left[0], left[1], left[2]])
+}
+
+fn claim(address: &str) -> Request {
+    Request::Claim {
+        container: address.into(),
+        address: ip(address),
+    }
+}
+
+#[test]
+fn who_answered_a_reform_that_gave_way_to_another_one_comes_back() {
+    let (mut world, dead, [lower, answers, higher]) = without_majority();
+    world.groups[lower] = 1;
+    let first = world.request(lower, removal(&world, dead[0]), secs(30));
+    world.run(ms(1_000));
+    let second = world.request(higher, removal(&world, dead[0]), secs(30));
+    world.run(ms(900));
+    world.groups[lower] = 0;
+    let done = |world: &World| {
+        [first, second]
+            .iter()
+            .all(|id| world.answers.contains_key(id))
+    };
+    assert!(world.wait(secs(30), done));
+    let all = |world: &World| {
+        [lower, answers, higher]
+            .iter()
+            .all(|at| world.witnesses(*at) == 3)
+    };
+    assert!(
+        world.wait(secs(15), all),
+        "the three that are left are the witnesses"
+    );
+    world.run(secs(5));
+    world.kill(higher);
+    let given = world.ask(answers, claim("10.32.200.200"), secs(15));
+    assert!(given.is_ok(), "a grant is chosen again: {given:?}");
+}
+
+#[test]
+fn who_answered_a_reformer_that_died_at_it_comes_back_when_it_does() {
+    let (mut world, dead, left) = without_majority();
+    let setup = world.hosts[left[0]]
+        .node()
+        .report(world.now)
+        .setup
+        .expect("a ring");
+    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
+    let [reformer, answers] = left.into_iter().filter(is_witness).collect::<Vec<_>>()[..] else {
+        panic!("of five witnesses three are dead");
+    };
+    world.request(reformer, removal(&world, dead[0]), secs(30));
+    world.run(ms(500));
+    world.kill(reformer);
+    // With the one that answered they are a majority.
+    for at in &dead[..2] {
+        world.start(*at, CURRENT);
+    }
+    world.run(secs(1));
+    let early = world.ask(answers, claim("10.32.200.200"), secs(5));
+    assert!(early.is_err(), "it may have ended: {early:?}");
+    world.start(reformer, CURRENT);
+    world.run(secs(5));
+    world.kill(dead[1]);
+    let given = world.ask(answers, claim("10.32.200.201"), secs(15));
+    assert!(given.is_ok(), "a grant is chosen again: {given:?}");
+}
