@@ -65,7 +65,9 @@ impl Node {
 
     pub(super) fn start(&mut self, incarnation: u64, found: Found) {
         let is_mine = self.ledger.incarnation != 0 && self.ledger.peer == self.me;
-        if !is_mine || matches!(found, Found::Nothing | Found::RolledBack) {
+        // Of the ring that it may have founded it knows nothing to ask about.
+        let was_founding = found == Found::Unproven && self.ledger.ring_id.is_none();
+        if !is_mine || was_founding || matches!(found, Found::Nothing | Found::RolledBack) {
             let peer = self.me;
             self.log(&Entry::Began { peer, incarnation });
         } else if self.ledger.ring_id.is_some() {
@@ -270,12 +272,11 @@ impl Node {
         check.is_some_and(|check| check.is_unproven && !check.is_renewing)
     }
 
-    /// Whether others are being asked if this ledger is current.
+    /// Whether others are being asked if what this peer knows as a witness is current. Who started
+    /// without a token is no witness before it is installed anew, and current then.
     pub(super) fn is_reading(&self) -> bool {
-        self.fence
-            .0
-            .as_ref()
-            .is_some_and(|check| !check.is_renewing)
+        let check = self.fence.0.as_ref();
+        check.is_some_and(|check| !check.is_renewing && !check.is_unproven)
     }
 
     pub(super) fn is_renewing(&self) -> bool {

@@ -219,3 +219,16 @@ fn a_founder_with_a_disk_from_before_it_met_anybody_waits_for_word_of_others() {
         assert!(given.is_ok_and(|given| given != taken));
     }
 }
+
+#[test]
+fn a_founder_with_a_disk_from_before_the_founding_is_another_owner() {
+    let mut world = settled(3, &[POOL]);
+    let given = world.attach(0, "web").expect("it owns almost everything");
+    world.run(secs(1));
+    world.kill(0);
+    world.hosts[0].disk.truncate(1);
+    world.hosts[0].containers.clear();
+    let before = world.hosts[1].node().owner_of(given);
+    world.start(0, Found::Unproven);
+    assert_ne!(before, Some(world.hosts[0].node().owner()));
+}
