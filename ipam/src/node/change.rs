@@ -14,7 +14,7 @@ use super::install::Collected;
 use super::proposal::Retry;
 use super::request::Served;
 use crate::address::Range;
-use crate::api::{Answer, Refusal};
+use crate::api::{Answer, Refusal, Request};
 use crate::cell::OwnerId;
 use crate::limits::{GROWTH_PATIENCE, LEADER_PATIENCE, POOLS_MAX, WITNESSES_MAX, YIELD_MIN};
 use crate::setup::{Ballot, Pool, Setup, Stamp};
@@ -92,6 +92,14 @@ impl Change {
     }
 }
 
+/// How many witnesses there are among so many members: an odd number.
+fn set_size(members: usize) -> usize {
+    match members.min(WITNESSES_MAX) {
+        even if even.is_multiple_of(2) => even.saturating_sub(1).max(1),
+        odd => odd,
+    }
+}
+
 impl Node {
     /// The setup as it should be by what is known here; `None`: as it is.
     fn desired(&self) -> Option<Setup> {
@@ -111,16 +119,11 @@ impl Node {
             .filter(|(since, _)| self.now.since(*since) >= GROWTH_PATIENCE)
             .collect();
         newcomers.sort();
-        let possible = (witnesses.len() + newcomers.len()).min(WITNESSES_MAX);
-        let size = if possible.is_multiple_of(2) {
-            possible.saturating_sub(1)
-        } else {
-            possible
-        };
+        let size = set_size(witnesses.len() + newcomers.len());
         // Reachable ones stay first if some have to go.
         witnesses.sort_by_key(|witness| !self.is_current(*witness));
         witnesses.extend(newcomers.into_iter().map(|(_, owner)| owner));
-        witnesses.truncate(size.max(1));
+        witnesses.truncate(size);
         let same: BTreeSet<_> = witnesses.iter().collect();
         let is_same = same == old.iter().collect();
         let pools = self.desired_pools(setup);
@@ -205,7 +208,11 @@ impl Node {
             .as_slice()
             .iter()
             .filter(|w| w.peer < self.me);
-        let rank = others.filter(|witness| self.is_current(**witness)).count();
+        let rank = match self.change.pools.is_empty() {
+            true => others.filter(|witness| self.is_current(**witness)).count(),
+            // Nobody else knows that a client wants it.
+            false => 0,
+        };
         let turns = u32::try_from(rank).unwrap_or(u32::MAX) + u32::from(is_sealed);
         if self.now.since(since) < LEADER_PATIENCE.saturating_mul(turns) {
             return;
@@ -268,14 +275,9 @@ impl Node {
         self.change.next = self.now;
         self.reform = None;
         let pools = self.pools();
-        self.change.pools.retain(|range| !pools.contains(range));
-        let witnesses: Vec<PeerId> = self
-            .ledger
-            .setup
-            .iter()
-            .flat_map(|setup| setup.witnesses.as_slice())
-            .map(|witness| witness.peer)
-            .collect();
+        let is_free = |range: &Range| !pools.iter().any(|pool| pool.overlaps(range));
+        self.change.pools.retain(is_free);
+        let witnesses: Vec<PeerId> = self.witnesses().map(|witness| witness.peer).collect();
         for peer in witnesses {
             if peer != self.me {
                 self.send_digest(peer);
@@ -288,59 +290,94 @@ impl Node {
         let Some(setup) = &self.ledger.setup else {
             return Some(Err(Refusal::NoRing(self.founding_in_words())));
         };
-        if let Some(other) = setup
-            .pools
-            .as_slice()
-            .iter()
-            .find(|p| p.range.overlaps(&range))
-        {
-            if other.range == range {
-                return Some(Ok(Answer::PoolAdded));
-            }
+        let has_room = setup.pools.as_slice().len() < POOLS_MAX;
+        // Who will be one within seconds waits for it.
+        let is_left_out = !setup.has_witness(self.owner())
+            && setup.witnesses.as_slice().len() >= set_size(self.ring_members().count() + 1);
+        let done = self.serve_pool(range);
+        if done.is_some() {
+            return done;
+        }
+        if !has_room {
             let why = alloc::format!(
-                "{range} overlaps the pool {}; choose another range",
-                other.range
+                "the ring has {POOLS_MAX} pools, the most there can be; use a subnet of one of them"
+            );
+            return Some(Err(Refusal::TooMany(why)));
+        }
+        if is_left_out {
+            let why = alloc::format!(
+                "only a witness of the ring can add a pool, and this host is none; run the command on \
+                 one of them: {}",
+                self.names(self.witnesses().map(|witness| witness.peer))
             );
             return Some(Err(Refusal::Invalid(why)));
-        }
-        if setup.pools.as_slice().len() >= POOLS_MAX {
-            let why = alloc::format!("the ring has {POOLS_MAX} pools, the most there can be");
-            return Some(Err(Refusal::TooMany(why)));
         }
         self.change.pools.insert(range);
         self.change.next = self.now;
         None
     }
 
-    pub(super) fn serve_pool(&mut self, range: Range) -> Served {
-        self.pools()
-            .contains(&range)
-            .then_some(Ok(Answer::PoolAdded))
+    /// Done as soon as the pool is there, whoever added it; refused if another one is in its way.
+    pub(super) fn serve_pool(&self, range: Range) -> Served {
+        let other = self
+            .pools()
+            .into_iter()
+            .find(|pool| pool.overlaps(&range))?;
+        if other == range {
+            return Some(Ok(Answer::PoolAdded));
+        }
+        let why = alloc::format!("{range} overlaps the pool {other}; choose another range");
+        Some(Err(Refusal::Invalid(why)))
     }
 
-    pub(super) fn change_in_words(&self) -> String {
-        alloc::format!(
-            "the setup of the ring could not be changed in time: {}",
-            self.witnesses_in_words()
-        )
+    /// Nobody waits for that pool any more. A change that is under way may still add it.
+    pub(super) fn withdraw_pool(&mut self, range: Range) {
+        let is_same = |request: &Request| *request == Request::AddPool { range };
+        if !self.requests.values().any(|w| is_same(&w.request)) {
+            self.change.pools.remove(&range);
+        }
+    }
+
+    pub(super) fn pool_too_late(&self) -> Refusal {
+        let why = self.witnesses_in_words();
+        let mut gone = self.witnesses().filter(|w| !self.is_current(*w));
+        let setup = self.ledger.setup.as_ref();
+        let has_majority = setup.is_some_and(|s| s.is_majority(|w| self.is_current(*w)));
+        let todo = match gone.next() {
+            Some(gone) if !has_majority => alloc::format!(
+                "start those that do not answer and try again, or, if they are gone for good, first: \
+                 rmesh rmpeer {} --force",
+                self.name(gone.peer)
+            ),
+            _ => String::from(
+                "see whether the pool is there after all with rmesh ipam status, else try again with a \
+                 longer --timeout",
+            ),
+        };
+        Refusal::TimedOut(alloc::format!(
+            "most witnesses of the ring have to agree to another pool, and did not in time ({why}); {todo}"
+        ))
+    }
+
+    fn witnesses(&self) -> impl Iterator<Item = OwnerId> {
+        let setup = self.ledger.setup.iter();
+        setup.flat_map(|setup| setup.witnesses.as_slice()).copied()
     }
 
     /// Who the witnesses are and which of them answer.
     pub(super) fn witnesses_in_words(&self) -> String {
-        let witnesses = self
-            .ledger
-            .setup
-            .iter()
-            .flat_map(|setup| setup.witnesses.as_slice());
-        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = witnesses
-            .copied()
+        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = self
+            .witnesses()
             .partition(|witness| self.is_current(*witness));
+        let name = |owner: &OwnerId| match owner.peer == self.me {
+            true => String::from("this host"),
+            false => self.name(owner.peer),
+        };
         let names = |owners: Vec<OwnerId>| {
-            let names = self.names(owners.into_iter().map(|owner| owner.peer));
-            if names.is_empty() {
-                String::from("none")
-            } else {
-                names
+            let names: Vec<String> = owners.iter().map(name).collect();
+            match names.is_empty() {
+                true => String::from("none"),
+                false => names.join(", "),
             }
         };
         alloc::format!(

@@ -521,8 +521,8 @@ impl Node {
         }
     }
 
-    /// A piece of the pools that addresses of one kind lie in.
-    fn pools(&self) -> Vec<Range> {
+    /// The pools of the ring; none before there is one.
+    pub fn pools(&self) -> Vec<Range> {
         let setup = self.ledger.setup.as_ref();
         let pools = setup
             .map(|setup| setup.pools.as_slice())
