@@ -108,6 +108,7 @@ impl Node {
             ));
         }
         words.extend(self.awaited_in_words());
+        words.extend(self.given_to_removed_in_words());
         words.extend(self.declined_in_words());
         words.extend(self.adoption_in_words());
         words
