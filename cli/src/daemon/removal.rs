@@ -29,7 +29,8 @@ pub(crate) async fn remove(
     deadline: Instant,
 ) -> Result<RemoveReply, Failure> {
     let what = format!("cannot remove {name}");
-    if handle.snapshot().await?.report.id == peer {
+    // By force it removes nobody: it forms the witnesses anew where those there were forgot too much.
+    if !is_forced && handle.snapshot().await?.report.id == peer {
         let why = "this is the peer itself";
         return Err(Failure::new(FailureKind::Usage, what, why)
             .todo("rmesh stop, then run rmesh rmpeer on another member"));

@@ -87,6 +87,8 @@ pub struct Node {
     disputes: dispute::Disputes,
     succession: succession::State,
     hearsay: BTreeMap<PeerId, hearsay::Hearsay>,
+    /// Until when it is waited for word of peers that are not there, once it was asked for.
+    heard_of_gone: Option<Instant>,
     change: change::State,
     reform: Option<reform::Reform>,
     ask_reformer_at: Instant,
@@ -133,6 +135,7 @@ impl Node {
             disputes: dispute::Disputes::default(),
             succession: succession::State::default(),
             hearsay: BTreeMap::new(),
+            heard_of_gone: None,
             change: change::State::default(),
             reform: None,
             ask_reformer_at: now,
@@ -440,6 +443,8 @@ impl Node {
             } => {
                 self.on_read_answer(from, (id, stamp), (newer, seen));
             }
+            Body::AskGone => self.on_ask_gone(from),
+            Body::Gone(peers) => self.on_gone(peers.as_slice()),
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {
                 peer,
