@@ -15,5 +15,5 @@ pub(crate) mod sys;
 
 pub use plane::{
     FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCounters, PlaneError,
-    PlaneOptions,
+    PlaneOptions, has_aes_instructions,
 };

@@ -35,6 +35,7 @@ mod tables;
 mod transmit;
 mod worker;
 
+pub use aead::has_aes_instructions;
 pub use api::{
     FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCounters, PlaneError,
     PlaneOptions,
