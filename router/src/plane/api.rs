@@ -100,6 +100,10 @@ pub struct PlaneCounters {
     pub frames_from_bridge: u64,
     /// Their bytes.
     pub bytes_from_bridge: u64,
+    /// Reads that took: a super-frame of many frames comes in one.
+    pub reads_from_bridge: u64,
+    /// Writes that frames to the bridge took: many of one flow go in one.
+    pub writes_to_bridge: u64,
     /// Frames written to the bridge.
     pub frames_to_bridge: u64,
     /// Their bytes.

@@ -12,8 +12,9 @@ use std::time::Instant;
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::handshake::Cipher;
-use rmesh_wire::relay::{RelayEnds, TTL};
+use rmesh_wire::relay::{INNER_OFFSET, RelayEnds, TTL};
 use rmesh_wire::{Mac, PeerId};
 use tokio::sync::mpsc;
 
@@ -25,6 +26,7 @@ use super::floods::Floods;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::reassembly::Reassembly;
+use super::receive::Place;
 use super::session::Session;
 use super::sockets::Sockets;
 use super::stats::{PeerStats, WorkerStats};
@@ -72,7 +74,7 @@ struct World {
     member: Session,
     inbound: mpsc::Receiver<Inbound>,
     /// Made once, so that what is measured is the engine's own use of memory.
-    buffer: Buffer,
+    buffer: [Buffer; 1],
     batch: FrameBatch,
 }
 
@@ -148,7 +150,7 @@ impl World {
             tables,
             member: other_end.expect("a cipher spoken here"),
             inbound,
-            buffer: Buffer::default(),
+            buffer: [Buffer::default()],
             batch: FrameBatch::default(),
         }
     }
@@ -163,8 +165,11 @@ impl World {
     /// The datagram in the buffer has arrived.
     fn take(&mut self) {
         let (source, now) = (SocketAddr::new([192, 0, 2, 9].into(), 6783), Instant::now());
+        let (batch, place) = (&mut self.buffer, Place { number: 0, from: 0 });
+        let datagram = batch[0].data_mut();
         self.engine
-            .handle_datagram(source, &mut self.buffer, &self.tables, now);
+            .handle_datagram(source, (datagram, place), &self.tables, now);
+        self.engine.deliver_all(batch);
         self.end_turn(now);
     }
 
@@ -178,7 +183,7 @@ impl World {
 /// A datagram of a stranger.
 pub(crate) fn datagram(bytes: &[u8]) {
     WORLD.with_borrow_mut(|world| {
-        if world.buffer.assign(&[bytes]) {
+        if world.buffer[0].assign(&[bytes]) {
             world.take();
         }
     });
@@ -196,9 +201,9 @@ pub(crate) fn member(mut bytes: &[u8]) {
             let len = u16::from_be_bytes(*len);
             let (payload, rest) = rest.split_at(rest.len().min(usize::from(len & 0x7fff)));
             bytes = rest;
-            let (member, buffer) = (&world.member, &mut world.buffer);
+            let (member, buffer) = (&world.member, &mut world.buffer[0]);
             let sealed = if len & 0x8000 == 0 {
-                buffer.assign(&[payload]) && member.seal_record(1, buffer).is_ok()
+                sealed(member, payload, buffer)
             } else {
                 wrapped(member, payload, buffer)
             };
@@ -207,6 +212,11 @@ pub(crate) fn member(mut bytes: &[u8]) {
             }
         }
     });
+}
+
+fn sealed(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
+    buffer.assign(&[&[0; HEADER_LEN], payload, &[0; TAG_LEN]])
+        && member.seal_record(1, buffer.data_mut()).is_ok()
 }
 
 fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
@@ -224,7 +234,9 @@ fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
         source: FAR.short_id(),
         destination,
     };
-    buffer.assign(&[inner]) && member.wrap(1, ends, TTL.min(whom >> 2), buffer).is_ok()
+    let ttl = TTL.min(whom >> 2);
+    buffer.assign(&[&[0; INNER_OFFSET], inner, &[0; TAG_LEN]])
+        && member.wrap(1, ends, ttl, buffer.data_mut()).is_ok()
 }
 
 /// A frame from the host's own bridge, which containers make.
@@ -240,9 +252,7 @@ pub(crate) fn frame(bytes: &[u8]) {
         });
         assert!(filled.is_ok());
         let now = Instant::now();
-        world
-            .engine
-            .handle_frames(&mut world.batch, &world.tables, now);
+        world.engine.handle_frames(&world.batch, &world.tables, now);
         world.end_turn(now);
     });
 }

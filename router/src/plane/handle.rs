@@ -25,6 +25,7 @@ use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
 use super::worker::{LearnedRequest, WorkerThread};
 use crate::port::Port;
+use crate::port::fast::FastTap;
 use crate::port::plain::PlainTap;
 use crate::sys::udp;
 
@@ -71,11 +72,11 @@ impl Plane {
     /// # Errors
     /// Says what could not be opened; nothing is left behind.
     pub fn start(options: PlaneOptions, inbox: mpsc::Sender<Inbound>) -> Result<Plane, PlaneError> {
-        let tap = PlainTap::open(&options.tap).map_err(|source| PlaneError::Tap {
+        let tap = open_tap(&options.tap).map_err(|source| PlaneError::Tap {
             name: options.tap.clone(),
             source,
         })?;
-        Plane::start_on(Box::new(tap), options, inbox)
+        Plane::start_on(tap, options, inbox)
     }
 
     /// Like [`Plane::start`], on a port made by the caller.
@@ -299,6 +300,18 @@ fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
         sent: since(total.sent, before.sent),
         received_direct: since(total.received_direct, before.received_direct),
         received_relayed: since(total.received_relayed, before.received_relayed),
+    }
+}
+
+/// The fast port, or the plain one where the kernel has no virtio headers for TAPs.
+fn open_tap(name: &str) -> io::Result<Box<dyn Port>> {
+    match FastTap::open(name) {
+        Ok(tap) => Ok(Box::new(tap)),
+        Err(error) => {
+            let plain = PlainTap::open(name)?;
+            tracing::warn!(%error, "frames cross one by one: the TAP has no virtio header");
+            Ok(Box::new(plain))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod aead;
 mod api;
 mod bucket;
 pub mod buffer;
+mod delivery;
 mod engine;
 mod fdb;
 mod floods;

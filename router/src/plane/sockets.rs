@@ -11,8 +11,18 @@ const ADDRESSES_MAX: usize = 8;
 /// With port 0: attempts to find a port that is free in every family.
 const ATTEMPTS: usize = 16;
 
+/// What the kernel does for the sockets of sealed datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketOffloads {
+    /// Cuts runs that are sent.
+    pub(crate) segments: bool,
+    /// Joins what is received.
+    pub(crate) joins: bool,
+}
+
 /// Sockets on one port.
 pub(crate) struct Sockets {
+    offloads: SocketOffloads,
     sealed: Vec<UdpSocket>,
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
@@ -68,7 +78,14 @@ impl Sockets {
         if sealed.is_empty() {
             return Err(PlaneError::NoFamily);
         }
+        let offloads = SocketOffloads {
+            segments: sealed.iter().all(udp::can_segment),
+            joins: sealed
+                .iter()
+                .all(|socket| udp::ask_for_joined(socket).is_ok()),
+        };
         Ok(Sockets {
+            offloads,
             sealed,
             strangers,
             first_v4,
@@ -79,6 +96,11 @@ impl Sockets {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What the kernel does for them.
+    pub(crate) fn offloads(&self) -> SocketOffloads {
+        self.offloads
     }
 
     /// For records and relay datagrams, and for everything that is sent.

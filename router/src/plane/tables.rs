@@ -360,7 +360,7 @@ pub(crate) mod tests {
         let first = Tables::build(sample(), &Tables::default(), 1, now);
         let count = |tables: &Tables, index| {
             let session = tables.session(index).unwrap();
-            session.stats.of(0).count_sent(PathKind::Relay, 100);
+            session.stats.of(0).count_sent(PathKind::Relay, 1, 100);
         };
         count(&first, 20);
         let without = Tables::build(Forwarding::default(), &first, 1, now);
