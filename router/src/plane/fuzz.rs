@@ -3,7 +3,7 @@
 //! The engine outlives an input: making one costs megabytes of buffers.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ use super::sockets::Sockets;
 use super::stats::{PeerStats, WorkerStats};
 use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
-use crate::port::{FrameBatch, Port};
+use crate::port::offload::{Offload, VIRTIO_HEADER_LEN};
+use crate::port::{FrameBatch, Offloads, Port};
 
 const ME: PeerId = PeerId([1; 16]);
 /// The member that speaks.
@@ -56,6 +57,20 @@ impl Port for CountingPort {
 
     fn fd(&self) -> RawFd {
         -1
+    }
+
+    fn offloads(&self) -> Offloads {
+        Offloads {
+            tcp: true,
+            udp: true,
+        }
+    }
+
+    fn write_parts(&mut self, parts: &[IoSlice<'_>], offload: &Offload) -> io::Result<()> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let checked = Offload::decode(&offload.encode(), len);
+        assert_eq!(checked, Some(*offload), "what the kernel would refuse");
+        Ok(())
     }
 
     fn read_batch(&mut self, _: &mut FrameBatch) -> io::Result<()> {
@@ -241,14 +256,27 @@ fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
 
 /// A frame from the host's own bridge, which containers make.
 pub(crate) fn frame(bytes: &[u8]) {
+    from_bridge(bytes, Offload::default());
+}
+
+/// The same behind a virtio header.
+pub(crate) fn super_frame(bytes: &[u8]) {
+    if let Some((header, frame)) = bytes.split_first_chunk::<VIRTIO_HEADER_LEN>()
+        && let Some(offload) = Offload::decode(header, frame.len())
+    {
+        from_bridge(frame, offload);
+    }
+}
+
+fn from_bridge(bytes: &[u8], offload: Offload) {
     WORLD.with_borrow_mut(|world| {
         world.forget();
         let mut waiting = Some(bytes);
-        let filled = world.batch.fill(|space| {
+        let filled = world.batch.fill_offloaded(|space| {
             let frame = waiting.take().unwrap_or_default();
             let len = frame.len().min(space.len());
             space[..len].copy_from_slice(&frame[..len]);
-            Ok(len)
+            Ok((len, offload))
         });
         assert!(filled.is_ok());
         let now = Instant::now();

@@ -15,7 +15,10 @@ use rmesh_wire::PeerId;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
-use super::api::{Inbound, LearnedMac, PeerCounters, PlaneCounters, PlaneError, PlaneOptions};
+use super::aead::has_aes_instructions;
+use super::api::{
+    Inbound, LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters, PlaneError, PlaneOptions,
+};
 use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
@@ -24,9 +27,9 @@ use super::stats::{Reason, WorkerStats};
 use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
 use super::worker::{LearnedRequest, WorkerThread};
-use crate::port::Port;
 use crate::port::fast::FastTap;
 use crate::port::plain::PlainTap;
+use crate::port::{Offloads, Port};
 use crate::sys::udp;
 
 /// Queues the data plane can serve; engines do not share learned MACs and flood windows yet.
@@ -44,6 +47,7 @@ const OUTSIDE: [&str; 3] = [
 /// A running data plane. Dropping it stops it, and its TAP goes.
 pub struct Plane {
     tap: String,
+    offloads: Offloads,
     note: Option<String>,
     sockets: Arc<Sockets>,
     tables: Arc<ArcSwap<Tables>>,
@@ -92,6 +96,7 @@ impl Plane {
         let (count, note) = clamp_workers(options.workers, port.as_ref());
         let mut plane = Plane {
             tap: port.name().to_owned(),
+            offloads: port.offloads(),
             note,
             sockets,
             tables: Arc::default(),
@@ -109,6 +114,7 @@ impl Plane {
             tap = plane.tap,
             bridge = options.bridge,
             port = plane.port(),
+            capabilities = %plane.capabilities(),
             "data plane up"
         );
         Ok(plane)
@@ -155,6 +161,17 @@ impl Plane {
     /// The UDP port actually bound.
     pub fn port(&self) -> u16 {
         self.sockets.port()
+    }
+
+    /// What kernel and processor do for it at the moment.
+    pub fn capabilities(&self) -> PlaneCapabilities {
+        PlaneCapabilities {
+            tcp_super_frames: self.offloads.tcp,
+            udp_super_frames: self.offloads.udp,
+            udp_segmentation: self.sockets.segments(),
+            udp_receive_offload: self.sockets.joins(),
+            aes: has_aes_instructions(),
+        }
     }
 
     /// What an operator should know about how the options were applied.

@@ -38,7 +38,7 @@ mod worker;
 
 pub use aead::has_aes_instructions;
 pub use api::{
-    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCounters, PlaneError,
-    PlaneOptions,
+    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCapabilities, PlaneCounters,
+    PlaneError, PlaneOptions,
 };
 pub use handle::Plane;

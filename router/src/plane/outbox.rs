@@ -25,8 +25,6 @@ struct Queue {
     used: usize,
     runs: [Run; BATCH_LEN],
     count: usize,
-    /// Whether the kernel cuts runs on this socket's ways.
-    segments: bool,
 }
 
 /// One queue a socket.
@@ -47,7 +45,6 @@ impl Outbox {
             used: 0,
             runs: [Run::new(0, 0, NOWHERE); BATCH_LEN],
             count: 0,
-            segments: sockets.offloads().segments,
         };
         Outbox {
             queues: sockets.sealed().iter().map(queue).collect(),
@@ -79,7 +76,7 @@ impl Outbox {
         let queue = self.queues.get_mut(number).ok_or(Reason::SendRefused)?;
         let place = queue.used..queue.used + len;
         make(queue.arena.get_mut(place).ok_or(Reason::TooBig)?)?;
-        queue.add(destination, len);
+        queue.add(destination, len, self.sockets.segments());
         Ok(())
     }
 
@@ -115,7 +112,7 @@ impl Outbox {
                     at += 1;
                     if run.count > 1 && batch::cannot_segment(&error) {
                         // A way out without checksum offload: nobody can cut there.
-                        queue.segments = false;
+                        sockets.stop_segmenting();
                         send_singly(socket, &queue.arena, &run, stats, failures);
                     } else {
                         refuse(stats, failures, &run, &error);
@@ -141,10 +138,10 @@ impl Queue {
         self.used + len <= ARENA_LEN && self.count < BATCH_LEN
     }
 
-    fn add(&mut self, destination: SocketAddr, len: usize) {
+    fn add(&mut self, destination: SocketAddr, len: usize, segments: bool) {
         let start = self.used;
         self.used += len;
-        if self.segments
+        if segments
             && let Some(last) = self.count.checked_sub(1)
             && self.runs[last].take(destination, len)
         {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api::PlaneError;
 use crate::sys::udp;
@@ -11,18 +12,12 @@ const ADDRESSES_MAX: usize = 8;
 /// With port 0: attempts to find a port that is free in every family.
 const ATTEMPTS: usize = 16;
 
-/// What the kernel does for the sockets of sealed datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SocketOffloads {
-    /// Cuts runs that are sent.
-    pub(crate) segments: bool,
-    /// Joins what is received.
-    pub(crate) joins: bool,
-}
-
 /// Sockets on one port.
 pub(crate) struct Sockets {
-    offloads: SocketOffloads,
+    /// Whether the kernel cuts runs that are sent; false for good once it has refused to.
+    segments: AtomicBool,
+    /// Whether it joins what is received.
+    joins: bool,
     sealed: Vec<UdpSocket>,
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
@@ -78,14 +73,13 @@ impl Sockets {
         if sealed.is_empty() {
             return Err(PlaneError::NoFamily);
         }
-        let offloads = SocketOffloads {
-            segments: sealed.iter().all(udp::can_segment),
-            joins: sealed
-                .iter()
-                .all(|socket| udp::ask_for_joined(socket).is_ok()),
-        };
+        let segments = sealed.iter().all(udp::can_segment);
+        let joins = sealed
+            .iter()
+            .all(|socket| udp::ask_for_joined(socket).is_ok());
         Ok(Sockets {
-            offloads,
+            segments: AtomicBool::new(segments),
+            joins,
             sealed,
             strangers,
             first_v4,
@@ -98,9 +92,19 @@ impl Sockets {
         self.port
     }
 
-    /// What the kernel does for them.
-    pub(crate) fn offloads(&self) -> SocketOffloads {
-        self.offloads
+    /// Whether the kernel cuts runs that are sent.
+    pub(crate) fn segments(&self) -> bool {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// The kernel has refused to cut.
+    pub(crate) fn stop_segmenting(&self) {
+        self.segments.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel joins what is received.
+    pub(crate) fn joins(&self) -> bool {
+        self.joins
     }
 
     /// For records and relay datagrams, and for everything that is sent.

@@ -9,6 +9,8 @@ use std::os::fd::RawFd;
 pub(crate) mod checksum;
 pub(crate) mod coalesce;
 pub mod fast;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 pub mod offload;
 pub mod plain;
 mod segment;

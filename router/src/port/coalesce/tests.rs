@@ -108,7 +108,7 @@ impl Recipe {
         } else {
             frame[start + 4..start + 8].copy_from_slice(&self.sequence.to_be_bytes());
             frame[start + 8..start + 12].copy_from_slice(&[9; 4]);
-            frame[start + 12] = ((20 + self.options_len) / 4 << 4) as u8;
+            frame[start + 12] = (((20 + self.options_len) / 4) << 4) as u8;
             frame[start + 13] = self.flags;
             let options = start + 20..start + 20 + self.options_len;
             frame[options].fill(1);
