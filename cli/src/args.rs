@@ -3,7 +3,8 @@
 mod ipam;
 
 pub(crate) use ipam::{
-    AdoptArgs, ClaimArgs, IpamArgs, IpamVerb, LsArgs, ReleaseArgs, ReleaseWhat, RmpeerArgs,
+    AddPoolArgs, AdoptArgs, ClaimArgs, IpamArgs, IpamVerb, LsArgs, PoolVerb, ReleaseArgs,
+    ReleaseWhat, RmpeerArgs,
 };
 
 use std::ffi::OsString;

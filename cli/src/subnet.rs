@@ -7,6 +7,17 @@ use crate::args::check_ip;
 /// The smallest subnet has four addresses, two of which containers can have.
 const SUBNET_BITS_MIN: u8 = 2;
 
+/// What no container can have any of: this host, loopback, groups, links, and IPv4 in disguise.
+const RESERVED: [(&str, &str); 7] = [
+    ("0.0.0.0/8", "this network (RFC 1122)"),
+    ("127.0.0.0/8", "loopback"),
+    ("224.0.0.0/4", "multicast"),
+    ("::1/128", "loopback"),
+    ("::ffff:0:0/96", "IPv4 written as IPv6"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+];
+
 /// Reads addresses for `--cidr`.
 pub(crate) fn parse_cidr(text: &str) -> Result<Ipv4Net, String> {
     match parse_subnet(text)? {
@@ -45,6 +56,11 @@ pub(crate) fn check_subnets(nets: &[IpNet]) -> Result<(), String> {
         if net.max_prefix_len() - net.prefix_len() < SUBNET_BITS_MIN {
             return Err(format!("{net} is too small for a container"));
         }
+        if let Some(why) = reserved(net) {
+            return Err(format!(
+                "{net} has addresses that no container can have: {why}"
+            ));
+        }
     }
     let count = |is_v6| {
         nets.iter()
@@ -55,4 +71,48 @@ pub(crate) fn check_subnets(nets: &[IpNet]) -> Result<(), String> {
         return Err("give one subnet for IPv4 and one for IPv6".into());
     }
     Ok(())
+}
+
+fn reserved(net: &IpNet) -> Option<String> {
+    RESERVED.iter().find_map(|(text, what)| {
+        let other: IpNet = text.parse().ok()?;
+        let overlaps = net.contains(&other) || other.contains(net);
+        overlaps.then(|| format!("{other} is {what}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_container_can_have_is_in_no_subnet() {
+        for text in [
+            "126.0.0.0/7",
+            "127.0.0.0/16",
+            "192.0.0.0/2",
+            "224.0.0.0/8",
+            "::ffff:10.0.0.0/104",
+            "::fffe:0:0/95",
+            "fe80::/64",
+            "ff00::/8",
+            "8000::/1",
+        ] {
+            let refusal = parse_subnet(text).unwrap_err();
+            let is_named = ["cannot", "no container can have"];
+            assert!(
+                is_named.iter().any(|words| refusal.contains(words)),
+                "{text}: {refusal}"
+            );
+        }
+        for text in [
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "198.18.0.0/15",
+            "fd00::/8",
+            "2001:db8::/32",
+        ] {
+            assert!(parse_subnet(text).is_ok(), "{text}");
+        }
+    }
 }

@@ -187,7 +187,7 @@ pub enum Answer {
 pub enum Refusal {
     /// No subnet or pool of that kind.
     #[error(
-        "{0} is not inside a pool of this ring ({1}); add a pool, or choose a subnet inside one"
+        "{0} is not inside a pool of this ring ({1}); choose a subnet inside one, or add a pool first: rmesh ipam pool add CIDR"
     )]
     NoPool(String, String),
     /// An address in use.
@@ -214,7 +214,7 @@ pub enum Refusal {
     Reserved(IpAddr),
     /// Nothing free could be had in time.
     #[error(
-        "no free address: {why} (tried {:.1} s); add a pool, or run rmesh rmpeer if they are gone", tried.as_secs_f64()
+        "no free address: {why} (tried {:.1} s); add a pool (rmesh ipam pool add), or run rmesh rmpeer if they are gone", tried.as_secs_f64()
     )]
     NoFree {
         /// Who was asked and what they answered.
@@ -270,7 +270,7 @@ pub enum Refusal {
     TimedOut(String),
     /// The disk refused a write.
     #[error(
-        "the disk refused a write ({0}); addresses are not handed out until rmesh is started again"
+        "the disk refused a write ({0}), and until it takes writes addresses are neither handed out nor freed; make room or mend it: it is tried again every 10 s"
     )]
     Disk(String),
     /// The request cannot be carried out as it is.

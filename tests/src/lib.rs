@@ -8,6 +8,7 @@ pub mod idle;
 pub mod model;
 pub mod own_hosts;
 pub mod packets;
+pub mod ring;
 pub mod scrape;
 pub mod sim;
 pub mod story;

@@ -1,47 +1,18 @@
 //! The operator's commands about addresses: what each does, what it refuses, and what it says.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rmesh_lab::{Container, Host};
+use rmesh_tests::ring::{MESH_WITHIN, addresses, attached, json, says, triangle};
 use rmesh_tests::story;
-use rmesh_tests::story::{INTERFACE, Router, Story, texts};
+use rmesh_tests::story::{INTERFACE, Story, texts};
 use serde_json::Value;
 
-const MESH_WITHIN: Duration = Duration::from_secs(5);
-/// The witness set grows a second after the third peer has come.
-const WITNESSES_WITHIN: Duration = Duration::from_secs(5);
 /// A peer is only removed when it has been silent for this long; the command waits for that.
 const SILENT_FOR: Duration = Duration::from_secs(12);
 const ALLOCATED_WITHIN: Duration = Duration::from_secs(5);
 const RETURNED_WITHIN: Duration = Duration::from_secs(10);
-
-fn json(story: &Story, host: &Host, words: &[&str]) -> Value {
-    let mut all = vec!["--json"];
-    all.extend(words);
-    let text = story.succeed(host, &all);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
-}
-
-fn says(text: &str, words: &[&str]) {
-    for word in words {
-        assert!(text.contains(word), "{word:?} is missing in:\n{text}");
-    }
-}
-
-/// Addresses as they are printed, one a line.
-fn addresses(printed: &str) -> Vec<IpAddr> {
-    let nets = printed.lines().filter_map(|line| line.split('/').next());
-    nets.map(|address| address.parse().expect("an address"))
-        .collect()
-}
-
-fn attached(story: &Story, host: &Host, name: &str) -> (Container, Vec<IpAddr>) {
-    let container = host.container(name).expect("a container");
-    let given = addresses(&story.succeed(host, &["attach", container.name()]));
-    (container, given)
-}
 
 fn ip(container: &Container, words: &[&str]) {
     let output = container.command(Path::new("ip"), words).expect("ip");
@@ -212,32 +183,6 @@ fn nonsense(story: &Story, a: &Host) {
         ["lo"],
         "an interface is left over"
     );
-}
-
-/// Three hosts that all reach each other; a founds.
-fn triangle(story: &mut Story) -> ([Host; 3], Vec<Router>) {
-    let hosts = story.hosts(["a", "b", "c"]);
-    let [a, b, c] = &hosts;
-    let (ab, ac, _bc) = (story.link(a, b), story.link(a, c), story.link(b, c));
-    let routers = vec![
-        story.launch(a, &[]),
-        story.launch(b, &[ab.address(a, false)]),
-        story.launch(c, &[ac.address(a, false)]),
-    ];
-    story.expect_mesh(MESH_WITHIN, &routers.iter().collect::<Vec<_>>());
-    story.expect_within(
-        WITNESSES_WITHIN,
-        "three witnesses, one of which may be lost",
-        || {
-            hosts.iter().all(|host| {
-                let view = json(story, host, &["ipam", "status"]);
-                view["witnesses"].as_array().map(Vec::len) == Some(3)
-                    && view["survives_loss_of_one"] == true
-                    && view["pools"][0]["owners"].as_array().map(Vec::len) == Some(3)
-            })
-        },
-    );
-    (hosts, routers)
 }
 
 /// Whether a returned peer owns the two addresses its container carries, and nobody holds any.

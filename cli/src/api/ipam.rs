@@ -7,8 +7,8 @@ mod tests;
 mod view;
 
 pub(crate) use body::{
-    AdoptBody, AdoptReply, ClaimBody, ClaimReply, ReleaseBody, ReleaseReply, RemoveBody,
-    RemoveReply,
+    AdoptBody, AdoptReply, ClaimBody, ClaimReply, PoolBody, PoolReply, ReleaseBody, ReleaseReply,
+    RemoveBody, RemoveReply,
 };
 #[cfg(test)]
 pub(crate) use view::OwnerView;
@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<Service>> {
         .route("/v1/ipam/claim", post(claim))
         .route("/v1/ipam/release", post(release))
         .route("/v1/ipam/adopt", post(adopt))
+        .route("/v1/ipam/pools", post(add_pool))
         .route("/v1/peers/remove", post(remove))
 }
 
@@ -112,6 +113,17 @@ async fn adopt(
     };
     let ring = daemon::adopt(&service.handle, found, deadline).await?;
     Ok(Json(AdoptReply { ring }))
+}
+
+async fn add_pool(
+    State(service): Shared,
+    Extension(Deadline(deadline)): Extension<Deadline>,
+    body: Body,
+) -> Answer<PoolReply> {
+    let body: PoolBody = read(body)?;
+    let added = daemon::add_pool(&service.handle, body.pool, deadline).await?;
+    let pool = body.pool;
+    Ok(Json(PoolReply { pool, added }))
 }
 
 /// A peer of the other ring with these digits.

@@ -37,6 +37,7 @@ pub(super) fn warnings(snapshot: &Snapshot) -> Vec<String> {
     warnings.extend(refused.map(|why| {
         format!("addresses are neither handed out nor freed until the disk takes writes: {why}")
     }));
+    warnings.extend(ring.overlaps.iter().cloned());
     let Some(report) = &ring.report else {
         return warnings;
     };

@@ -82,6 +82,11 @@ fn answer(given: &Given, request: Wanted) -> Result<Answer, Refusal> {
             taken: vec![Range::from(HELD.parse::<IpNet>().unwrap())],
             held: 1,
         }),
+        Wanted::AddPool { range } if range.to_string() == "203.0.113.0/24" => {
+            let why = "203.0.113.0/24 overlaps the pool 203.0.113.0/25; choose another range";
+            Err(Refusal::Invalid(why.into()))
+        }
+        Wanted::AddPool { .. } => Ok(Answer::PoolAdded),
         Wanted::Adopt { .. } => Ok(Answer::Adopted(RingId([9; 16]))),
         other => panic!("{other:?}"),
     }
@@ -196,7 +201,7 @@ fn own_mesh(mut calls: tokio::sync::mpsc::Receiver<Call>, suspected: Suspected, 
                     drop(reply.send(saved()));
                 }
                 Call::Suspect(peer) if suspected == Suspected::Dies => die(&mut snapshot, peer),
-                Call::Suspect(_) => {}
+                Call::Suspect(_) | Call::Overlaps(_) => {}
                 Call::Connect { peers, reply, .. } => drop(reply.send(Ok((peers, saved())))),
                 Call::Forget { reply, .. } => drop(reply.send((Vec::new(), saved()))),
                 Call::Ring { request, reply, .. } => {

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Subcommand};
 use ipnet::IpNet;
 
 use super::{check_ip, parse_interface};
+use crate::subnet::parse_subnet;
 
 /// Removing a peer takes a probe of 2 s and words with the witnesses, who may be far.
 pub(crate) const RMPEER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,6 +19,7 @@ pub(crate) const RMPEER_TIMEOUT: Duration = Duration::from_secs(30);
     sudo rmesh ipam status          # pools, owners, witnesses, and what is not well\n  \
     sudo rmesh ipam ls --all\n  \
     sudo rmesh ipam check && echo all agree\n  \
+    sudo rmesh ipam pool add 10.96.0.0/16\n  \
     sudo rmesh ipam release --help  # each has examples")]
 pub(crate) struct IpamArgs {
     #[command(subcommand)]
@@ -41,6 +43,47 @@ pub(crate) enum IpamVerb {
         sudo rmesh ipam check --json | jq '.differences[].todo'")]
     Check,
     Adopt(AdoptArgs),
+    Pool(PoolArgs),
+}
+
+/// `rmesh ipam pool`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Add addresses for containers to the ring",
+    after_help = "Examples:\n  \
+        sudo rmesh ipam pool add 10.96.0.0/16\n  \
+        sudo rmesh ipam status          # shows the pools there are"
+)]
+pub(crate) struct PoolArgs {
+    #[command(subcommand)]
+    pub(crate) verb: PoolVerb,
+}
+
+/// What to do about pools.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolVerb {
+    Add(AddPoolArgs),
+}
+
+/// `rmesh ipam pool add`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Add one more pool of addresses, for all hosts",
+    long_about = "Adds one more pool of addresses to the ring, for all hosts. Most witnesses have to \
+        agree (see `rmesh ipam status`). It cannot be taken away again; a ring has at most eight.\n\n\
+        It is refused if it overlaps another pool, a route of this host, or an address at which \
+        another host is reached. Other hosts whose routes it overlaps say so in their status.\n\n\
+        Containers get addresses of it where they or their host are given it with --subnet; without \
+        that they get addresses of the first pool. A pool is one network: containers of two pools \
+        reach each other only by routes that you add in them.",
+    after_help = "Examples:\n  \
+        sudo rmesh ipam pool add 10.96.0.0/16 && sudo rmesh attach web --subnet 10.96.0.0/16\n  \
+        sudo rmesh ipam pool add fd40::/48"
+)]
+pub(crate) struct AddPoolArgs {
+    /// The addresses: a whole subnet
+    #[arg(value_name = "CIDR", value_parser = parse_subnet)]
+    pub(crate) pool: IpNet,
 }
 
 /// `rmesh ipam ls`.

@@ -182,6 +182,11 @@ fn what_is_released_is_an_address_or_a_container() {
         "rmesh ipam claim 10.32.0.1",
         "rmesh ipam",
         "rmesh ipam adopt",
+        "rmesh ipam pool",
+        "rmesh ipam pool add",
+        "rmesh ipam pool add 10.96.0.1/16",
+        "rmesh ipam pool add 10.96.0.0",
+        "rmesh ipam pool add ::/0",
         "rmesh rmpeer",
     ] {
         assert_eq!(refused(line), 2, "{line}");

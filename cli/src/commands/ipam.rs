@@ -2,11 +2,12 @@
 
 use super::{print, print_json, print_line};
 use crate::api::{
-    AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply, IpamView, ReleaseBody,
-    ReleaseReply,
+    AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply, IpamView, PoolBody,
+    PoolReply, ReleaseBody, ReleaseReply,
 };
 use crate::args::{
-    AdoptArgs, ClaimArgs, Global, IpamArgs, IpamVerb, LsArgs, ReleaseArgs, ReleaseWhat,
+    AddPoolArgs, AdoptArgs, ClaimArgs, Global, IpamArgs, IpamVerb, LsArgs, PoolVerb, ReleaseArgs,
+    ReleaseWhat,
 };
 use crate::client;
 use crate::failure::Failure;
@@ -20,6 +21,9 @@ pub(super) fn run(global: &Global, args: IpamArgs) -> Result<(), Failure> {
         IpamVerb::Release(args) => release(global, args),
         IpamVerb::Check => check(global),
         IpamVerb::Adopt(args) => adopt(global, args),
+        IpamVerb::Pool(args) => match args.verb {
+            PoolVerb::Add(args) => add_pool(global, &args),
+        },
     }
 }
 
@@ -104,4 +108,19 @@ fn adopt(global: &Global, args: AdoptArgs) -> Result<(), Failure> {
          `rmesh ipam status`)",
         reply.ring
     ))
+}
+
+fn add_pool(global: &Global, args: &AddPoolArgs) -> Result<(), Failure> {
+    let body = PoolBody { pool: args.pool };
+    let reply: PoolReply = client::post(global, "/v1/ipam/pools", &body)?;
+    if global.json {
+        return print_json(&reply);
+    }
+    let pool = reply.pool;
+    match reply.added {
+        true => print_line(&format!(
+            "added: {pool}; containers get addresses of it by: rmesh attach TARGET --subnet {pool}"
+        )),
+        false => print_line(&format!("{pool} was a pool already")),
+    }
 }

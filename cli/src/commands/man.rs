@@ -183,8 +183,12 @@ mod tests {
         for verb in visible {
             let name = format!("rmesh-{}", verb.get_name());
             expected.push(name.clone());
-            let own = verb.get_subcommands();
-            expected.extend(own.map(|own| format!("{name}-{}", own.get_name())));
+            for own in verb.get_subcommands() {
+                let name = format!("{name}-{}", own.get_name());
+                expected.push(name.clone());
+                let below = own.get_subcommands();
+                expected.extend(below.map(|verb| format!("{name}-{}", verb.get_name())));
+            }
         }
         assert!(
             expected.contains(&"rmesh-ipam-claim".into()),

@@ -13,7 +13,7 @@ use crate::api::AttachBody;
 use crate::failure::{Failure, FailureKind};
 
 /// What the ring is left for its answer to travel back before the client's time is up.
-const ANSWER_MARGIN: Duration = Duration::from_millis(300);
+pub(super) const ANSWER_MARGIN: Duration = Duration::from_millis(300);
 /// How long a release may take; after that it is done when the daemon starts anew.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 

@@ -58,6 +58,8 @@ pub(crate) enum Call {
     Outlook(Vec<IpAddr>, oneshot::Sender<Option<Outlook>>),
     /// What every container of this host carries, by key. Nothing is being attached meanwhile.
     Running(Vec<(String, Vec<IpAddr>)>),
+    /// Pools of the ring that routes of this host lead elsewhere, in words.
+    Overlaps(Vec<String>),
     /// The mesh secret, as text.
     Secret(oneshot::Sender<Zeroizing<String>>),
     /// End.

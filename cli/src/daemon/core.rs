@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rmesh_gossip::api::Endpoint;
 use rmesh_gossip::crypto::{Key, secret};
 use rmesh_gossip::{Event, Mesh};
@@ -113,6 +114,16 @@ impl Core {
     /// Whether the ring has to be told what the containers carry.
     pub(super) fn wants_running(&mut self) -> bool {
         self.parts.ring.wants_running()
+    }
+
+    /// The pools, if they have to be compared with the routes of this host.
+    pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
+        self.parts.ring.pools_to_compare()
+    }
+
+    /// The routes of this host may have changed.
+    pub(super) fn compare_pools_again(&mut self) {
+        self.parts.ring.compare_again();
     }
 
     /// News from the data plane.
@@ -245,6 +256,7 @@ impl Core {
                 let now = self.parts.clock.now();
                 self.parts.ring.handle_running(&running, now);
             }
+            Call::Overlaps(overlaps) => self.parts.ring.handle_overlaps(overlaps),
             Call::Secret(reply) => drop(reply.send(secret::format(&self.parts.secret))),
             Call::Stop => self.stopping = true,
         }

@@ -25,6 +25,7 @@ use tokio::time::sleep;
 
 pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
+pub(crate) use pools::add as add_pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use removal::{adopt, remove};

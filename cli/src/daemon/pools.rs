@@ -4,12 +4,20 @@ use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rmesh_gossip::crypto::Key;
-use rmesh_router::kernel::{HostLink, HostRoute, host_links, host_routes};
+use rmesh_ipam::{Range, Request};
+use rmesh_router::kernel::{HostLink, HostRoute, KernelError, host_links, host_routes};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
+use super::addresses::{ANSWER_MARGIN, refused};
+use super::call::{Handle, Snapshot};
+use super::ring::RingView;
 use crate::failure::{Failure, FailureKind};
+use crate::subnet::check_subnets;
 
 const WHAT: &str = "cannot start the router";
+/// Routes in the way of pools that are named.
+pub(super) const OVERLAPS_MAX: usize = 8;
 
 /// The pools to propose: those of the operator, or 10.32.0.0/12 and a prefix of the mesh.
 pub(super) fn proposed(v4: Ipv4Net, v6: Option<Ipv6Net>, secret: &Key) -> Vec<IpNet> {
@@ -36,12 +44,8 @@ fn of_mesh(secret: &Key) -> Ipv6Net {
 /// # Errors
 /// Names the pool, the route and its interface.
 pub(super) fn check_routes(pools: &[IpNet], bridge: &str) -> Result<(), Failure> {
-    let cannot = |cause| Failure::failed(WHAT, cause);
-    let (routes, links) = (
-        host_routes().map_err(cannot)?,
-        host_links().map_err(cannot)?,
-    );
-    match overlap(pools, &routes, &links, bridge) {
+    let found = overlaps_here(pools, bridge).map_err(|cause| Failure::failed(WHAT, cause))?;
+    match found.into_iter().next() {
         None => Ok(()),
         Some(why) => Err(Failure::new(FailureKind::Conflict, WHAT, why).todo(
             "choose other addresses for containers with --cidr or --cidr6, the same on all hosts",
@@ -49,34 +53,112 @@ pub(super) fn check_routes(pools: &[IpNet], bridge: &str) -> Result<(), Failure>
     }
 }
 
-/// The first pool that a route leads elsewhere, in words.
-fn overlap(
-    pools: &[IpNet],
-    routes: &[HostRoute],
-    links: &[HostLink],
-    bridge: &str,
-) -> Option<String> {
-    for route in routes {
-        // The default route leads everything elsewhere that nobody else takes.
+/// The pools that routes of this host lead elsewhere, in words, [`OVERLAPS_MAX`] at most.
+pub(super) fn overlaps_here(pools: &[IpNet], bridge: &str) -> Result<Vec<String>, KernelError> {
+    let (routes, links) = (host_routes()?, host_links()?);
+    Ok(all_overlaps(pools, &routes, &links, bridge)
+        .take(OVERLAPS_MAX)
+        .collect())
+}
+
+/// Adds a pool to the ring; whether it was not there before.
+///
+/// # Errors
+/// It is no subnet for containers, overlaps what is there, or most witnesses did not agree in time.
+pub(crate) async fn add(handle: &Handle, pool: IpNet, deadline: Instant) -> Result<bool, Failure> {
+    let what = format!("cannot add the pool {pool}");
+    let usage = |why| Failure::new(FailureKind::Usage, &what, why).todo("choose another subnet");
+    check_subnets(&[pool]).map_err(usage)?;
+    let snapshot = handle.snapshot().await?;
+    let others = in_force(&snapshot.ring);
+    if others.contains(&pool) {
+        return Ok(false);
+    }
+    let other = others.iter().find(|other| overlaps(other, &pool));
+    let other = other.map(|other| format!("it overlaps the pool {other}"));
+    if let Some(why) = other.or_else(|| way_to_peer(&snapshot, &pool)) {
+        return Err(conflict(&what, why));
+    }
+    let bridge = snapshot.bridge;
+    let looked = tokio::task::spawn_blocking(move || overlaps_here(&[pool], &bridge)).await;
+    let looked = looked.map_err(|cause| Failure::failed("an internal task failed", cause))?;
+    let found = looked.map_err(|cause| Failure::failed(&what, cause))?;
+    if let Some(why) = found.into_iter().next() {
+        return Err(conflict(&what, why));
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let range = Range::from(pool);
+    let asked = handle.ring(
+        Request::AddPool { range },
+        left.saturating_sub(ANSWER_MARGIN),
+    );
+    match asked.await? {
+        Ok(_) => Ok(true),
+        Err(refusal) => Err(refused(&what, &refusal)),
+    }
+}
+
+fn conflict(what: &str, why: String) -> Failure {
+    Failure::new(FailureKind::Conflict, what, why)
+        .todo("choose addresses that are used nowhere else: rmesh ipam pool add CIDR")
+}
+
+/// The pools of the ring, or if there is none yet those that are proposed.
+pub(super) fn in_force(ring: &RingView) -> Vec<IpNet> {
+    let setup = ring
+        .report
+        .as_ref()
+        .and_then(|report| report.setup.as_ref());
+    let Some(setup) = setup else {
+        return ring.pools.clone();
+    };
+    let pools = setup.pools.as_slice().iter();
+    pools
+        .filter_map(|pool| pool.range.to_string().parse().ok())
+        .collect()
+}
+
+/// An address in the pool at which a peer is reached, in words: it would not be any more.
+fn way_to_peer(snapshot: &Snapshot, pool: &IpNet) -> Option<String> {
+    let own = snapshot.addresses.iter().find(|ip| pool.contains(*ip));
+    if let Some(ip) = own {
+        return Some(format!("{ip} in it is an address of this host"));
+    }
+    snapshot.report.peers.iter().find_map(|peer| {
+        let mut addresses = peer.candidates.iter().map(|known| known.address.ip());
+        let ip = addresses.find(|ip| pool.contains(ip))?;
+        Some(format!(
+            "{ip} in it is an address of the host {}",
+            peer.name
+        ))
+    })
+}
+
+/// Pools that routes lead elsewhere, in words.
+fn all_overlaps<'a>(
+    pools: &'a [IpNet],
+    routes: &'a [HostRoute],
+    links: &'a [HostLink],
+    bridge: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    routes.iter().filter_map(move |route| {
         let net: IpNet = route.destination.parse().ok()?;
-        let Some(pool) = pools.iter().find(|pool| overlaps(pool, &net)) else {
-            continue;
-        };
+        let pool = pools.iter().find(|pool| overlaps(pool, &net))?;
         let named = |index: u32| links.iter().find(|link| link.index == index);
         let hops = route.next_hops.iter().filter_map(|hop| named(hop.link?));
         let names: Vec<&str> = hops.map(|link| link.name.as_str()).collect();
+        // The default route leads everything elsewhere that nobody else takes.
         if net.prefix_len() == 0 || names == [bridge] {
-            continue;
+            return None;
         }
         let through = match names.join(" and ") {
             names if names.is_empty() => String::new(),
             names => format!(" through {names}"),
         };
-        return Some(format!(
+        Some(format!(
             "the addresses for containers {pool} overlap this host's route to {net}{through}"
-        ));
-    }
-    None
+        ))
+    })
 }
 
 fn overlaps(a: &IpNet, b: &IpNet) -> bool {
@@ -134,13 +216,16 @@ mod tests {
         ];
         for destination in ["10.0.0.0/8", "10.40.1.0/24", "fd32::/64"] {
             let (routes, links) = host(destination, "lan0");
-            let why = overlap(&pools, &routes, &links, "rmesh").unwrap();
+            let overlap = |bridge| all_overlaps(&pools, &routes, &links, bridge).next();
+            let why = overlap("rmesh").unwrap();
             assert!(why.contains(destination) && why.contains("lan0"), "{why}");
             // The containers' own bridge is where they are.
             let (routes, links) = host(destination, "rmesh");
-            assert_eq!(overlap(&pools, &routes, &links, "rmesh"), None);
+            let found = all_overlaps(&pools, &routes, &links, "rmesh").next();
+            assert_eq!(found, None);
         }
         let (routes, links) = host("10.48.0.0/12", "lan0");
-        assert_eq!(overlap(&pools, &routes, &links, "rmesh"), None);
+        let found = all_overlaps(&pools, &routes, &links, "rmesh").next();
+        assert_eq!(found, None);
     }
 }

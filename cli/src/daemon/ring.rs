@@ -44,6 +44,8 @@ pub(crate) struct RingView {
     pub(crate) report: Option<Report>,
     /// The pools this peer proposes where there is no ring yet.
     pub(crate) pools: Vec<IpNet>,
+    /// Pools that routes of this host lead elsewhere, in words.
+    pub(crate) overlaps: Vec<String>,
     /// Why nothing can be written down, if that is so.
     pub(crate) refused: Option<String>,
     /// The ledger that could not be used, where it was moved, and why.
@@ -70,6 +72,8 @@ pub(super) struct Ring {
     waiting: BTreeMap<RequestId, Reply>,
     next_request: u64,
     view: RingView,
+    /// Pools that have been compared with the routes of this host.
+    compared: Option<Vec<IpNet>>,
     /// Whether what containers carry has to be compared with the ledger again.
     is_new: bool,
     had_ring: bool,
@@ -113,6 +117,7 @@ impl Ring {
             waiting: BTreeMap::new(),
             next_request: 0,
             view: RingView::default(),
+            compared: None,
             is_new: false,
             had_ring: false,
         };
@@ -227,9 +232,8 @@ impl Ring {
         reply: Reply,
         now: Instant,
     ) {
-        let refused = self.view.refused.clone();
-        let Some(node) = self.node.as_mut().filter(|_| refused.is_none()) else {
-            let why = refused.unwrap_or_default();
+        let Some(node) = &mut self.node else {
+            let why = self.view.refused.clone().unwrap_or_default();
             drop(reply.send(Err(Refusal::Disk(why))));
             return;
         };
@@ -270,6 +274,40 @@ impl Ring {
             let incarnation = node.owner().incarnation;
             self.writer.write(Vec::new(), Some(incarnation));
         }
+    }
+
+    /// The pools, if they have to be compared with the routes of this host: once after they changed.
+    /// Who joins a ring cannot choose its pools, only say what is wrong with them here.
+    pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
+        let ranges = self.node.as_ref().map(Node::pools).unwrap_or_default();
+        let nets = ranges
+            .iter()
+            .filter_map(|range| range.to_string().parse().ok());
+        let mut pools: Vec<IpNet> = nets.collect();
+        if pools.is_empty() {
+            pools.clone_from(&self.options.pools);
+        }
+        if self.compared.as_ref() == Some(&pools) {
+            return None;
+        }
+        self.compared = Some(pools.clone());
+        Some(pools)
+    }
+
+    /// The routes of this host may have changed.
+    pub(super) fn compare_again(&mut self) {
+        self.compared = None;
+    }
+
+    /// Pools that routes of this host lead elsewhere, in words.
+    pub(super) fn handle_overlaps(&mut self, overlaps: Vec<String>) {
+        for new in overlaps
+            .iter()
+            .filter(|words| !self.view.overlaps.contains(words))
+        {
+            tracing::warn!("{new}: containers with such an address are not reached from this host");
+        }
+        self.view.overlaps = overlaps;
     }
 
     /// What became of writes.

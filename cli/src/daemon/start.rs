@@ -192,17 +192,12 @@ fn open_state(options: &Options) -> Result<(StateDir, [Lock; 2]), Failure> {
     Ok((state, locks))
 }
 
-/// A ring that this peer is in already stays as it is.
+/// A ring that this peer is in already stays as it is; what is wrong with its pools is told later.
 fn check_pools(options: &Options, pools: &[IpNet]) -> Result<(), Failure> {
-    let checked = pools::check_routes(pools, &options.bridge);
-    let is_known = options.state_dir.join(LEDGER).exists();
-    match checked {
-        Err(failure) if is_known => {
-            tracing::warn!("{failure}");
-            Ok(())
-        }
-        checked => checked,
+    if options.state_dir.join(LEDGER).exists() {
+        return Ok(());
     }
+    pools::check_routes(pools, &options.bridge)
 }
 
 /// Where the ledger of the ring is kept.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rmesh_router::kernel::{Bridge, local_addresses};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::call::Call;
 use super::manager::Manager;
+use super::pools::overlaps_here;
 use super::start::Daemon;
 
 /// How often the data plane's counts are looked at.
@@ -52,6 +55,9 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
             _ = second.tick() => {
                 daemon.core.handle_second();
                 manager.alive();
+                if let Some(pools) = daemon.core.pools_to_compare() {
+                    compare(daemon, pools);
+                }
             }
             _ = guard.tick() => see_to_guard(&daemon.bridge),
             Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
@@ -73,6 +79,7 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
             () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {
                 look_again = None;
                 look(daemon);
+                daemon.core.compare_pools_again();
             }
         }
         daemon.core.settle();
@@ -88,6 +95,20 @@ fn tell_running(daemon: &Daemon) {
     tokio::spawn(async move {
         if let Err(failure) = containers.tell_running().await {
             tracing::warn!("{failure}");
+        }
+    });
+}
+
+/// Compares the pools with the routes of this host, outside this thread.
+fn compare(daemon: &Daemon, pools: Vec<IpNet>) {
+    let (bridge, handle) = (daemon.bridge.name().to_owned(), daemon.handle.clone());
+    tokio::spawn(async move {
+        let compared = tokio::task::spawn_blocking(move || overlaps_here(&pools, &bridge)).await;
+        match compared {
+            // It fails only at the end.
+            Ok(Ok(overlaps)) => drop(handle.tell(Call::Overlaps(overlaps)).await),
+            Ok(Err(error)) => tracing::warn!("{error}"),
+            Err(error) => tracing::error!("the look at the routes failed: {error}"),
         }
     });
 }

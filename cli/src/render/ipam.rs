@@ -124,6 +124,7 @@ fn troubles(page: &mut String, view: &IpamView) {
         ("other ring", other_rings(view)),
         ("conflict", conflicts(view)),
         ("disputed", view.disputed.clone()),
+        ("overlap", view.overlaps.clone()),
         ("refused", refused(view)),
         ("waiting", view.waiting.clone()),
         ("ledger", view.aside.iter().cloned().collect()),

@@ -10,11 +10,11 @@ use rmesh_wire::codec::Bounded;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
-use super::install::Collected;
+use super::install::{Collected, decides};
 use super::proposal::Retry;
 use super::request::Served;
 use crate::address::Range;
-use crate::api::{Answer, Refusal};
+use crate::api::{Answer, Refusal, Request};
 use crate::cell::OwnerId;
 use crate::limits::{GROWTH_PATIENCE, LEADER_PATIENCE, POOLS_MAX, WITNESSES_MAX, YIELD_MIN};
 use crate::setup::{Ballot, Pool, Setup, Stamp};
@@ -47,20 +47,39 @@ pub(super) struct Change {
     pub(super) setup: Option<Setup>,
     pub(super) parts: Vec<crate::message::Page>,
     pub(super) carried: BTreeMap<OwnerId, BTreeSet<u32>>,
-    pub(super) installed: BTreeSet<OwnerId>,
+    pub(super) installed: BTreeMap<OwnerId, u64>,
     pub(super) retry: Retry,
     since: Instant,
 }
 
 impl Change {
-    /// What to propose: what the highest ballot among the sealed ones accepted, else the wish.
-    pub(super) fn proposal(&self) -> Setup {
+    /// What to propose: what the highest ballot among the sealed ones accepted, else the wish. `now`:
+    /// the lives that owners are in.
+    pub(super) fn proposal(&self, now: &BTreeMap<OwnerId, u64>) -> Setup {
         let accepted = self
             .sealed
             .values()
             .filter_map(|sealed| sealed.accepted.as_ref());
         let highest = accepted.max_by_key(|(ballot, _)| *ballot);
-        highest.map_or_else(|| self.wish.clone(), |(_, setup)| setup.clone())
+        let setup = highest.map_or_else(|| self.wish.clone(), |(_, setup)| setup.clone());
+        let is_named = |witness: &OwnerId| {
+            let sealed = self.sealed.get(witness);
+            sealed.is_some_and(|sealed| self.old.names(*witness, sealed.life))
+        };
+        if self.old.is_majority(is_named) {
+            return setup;
+        }
+        // Nobody may be left of those it names, though they are there in other lives.
+        let pairs = setup
+            .witnesses
+            .as_slice()
+            .iter()
+            .zip(setup.lives.as_slice());
+        let lives = pairs.map(|(witness, life)| now.get(witness).copied().unwrap_or(*life));
+        Setup {
+            lives: Bounded::take_from(lives.collect::<Vec<u64>>()),
+            ..setup
+        }
     }
 
     /// Everybody who has to install the new setup, or may.
@@ -81,14 +100,26 @@ impl Change {
     /// Majorities of both sets have installed it; of the old one only those count that were sealed
     /// by this ballot, since others may have forgotten what they promised.
     pub(super) fn is_chosen(&self) -> bool {
-        let has = |witness: &OwnerId| self.installed.contains(witness);
-        let is_sealed = |witness: &OwnerId| self.sealed.contains_key(witness);
-        self.setup
-            .as_ref()
-            .is_some_and(|setup| setup.is_majority(has))
-            && self
-                .old
-                .is_majority(|witness| has(witness) && is_sealed(witness))
+        let is_installed = |setup: &Setup| {
+            setup.is_majority(|witness| {
+                let life = self.installed.get(witness);
+                life.is_some_and(|life| setup.names(*witness, *life))
+            })
+        };
+        let both = self.installed.iter().filter(|(witness, life)| {
+            let sealed = self.sealed.get(witness);
+            sealed.is_some_and(|sealed| sealed.life == **life)
+        });
+        let both = both.map(|(witness, life)| (*witness, *life)).collect();
+        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both)
+    }
+}
+
+/// How many witnesses there are among so many members: an odd number.
+fn set_size(members: usize) -> usize {
+    match members.min(WITNESSES_MAX) {
+        even if even.is_multiple_of(2) => even.saturating_sub(1).max(1),
+        odd => odd,
     }
 }
 
@@ -111,29 +142,35 @@ impl Node {
             .filter(|(since, _)| self.now.since(*since) >= GROWTH_PATIENCE)
             .collect();
         newcomers.sort();
-        let possible = (witnesses.len() + newcomers.len()).min(WITNESSES_MAX);
-        let size = if possible.is_multiple_of(2) {
-            possible.saturating_sub(1)
-        } else {
-            possible
-        };
+        let size = set_size(witnesses.len() + newcomers.len());
         // Reachable ones stay first if some have to go.
         witnesses.sort_by_key(|witness| !self.is_current(*witness));
         witnesses.extend(newcomers.into_iter().map(|(_, owner)| owner));
-        witnesses.truncate(size.max(1));
+        witnesses.truncate(size);
         let same: BTreeSet<_> = witnesses.iter().collect();
         let is_same = same == old.iter().collect();
         let pools = self.desired_pools(setup);
         let grows = pools.as_slice().len() > setup.pools.as_slice().len();
-        if (is_same && !grows && !self.has_idle_witness(setup)) || witnesses.is_empty() {
+        if (is_same && !grows && !self.is_dormant() && !self.has_idle_witness(setup))
+            || witnesses.is_empty()
+        {
             return None;
         }
-        let witnesses = Bounded::take_from(witnesses);
+        let lives = witnesses
+            .iter()
+            .map(|witness| self.last_life(setup, *witness));
         Some(Setup {
             stamp: setup.stamp.next(),
-            witnesses,
+            lives: Bounded::take_from(lives.collect::<Vec<u64>>()),
+            witnesses: Bounded::take_from(witnesses),
             pools,
         })
+    }
+
+    /// In which life a witness was last seen, or is named by the setup.
+    fn last_life(&self, setup: &Setup, witness: OwnerId) -> u64 {
+        let life = self.life_of(witness).or(setup.life_of(witness));
+        life.unwrap_or(witness.incarnation)
     }
 
     fn desired_pools(&self, setup: &Setup) -> Bounded<Pool, POOLS_MAX> {
@@ -166,7 +203,11 @@ impl Node {
         let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
         let bound = self.ledger.setup_accepted.as_ref().map(|(_, setup)| setup);
         bound.is_some_and(|bound| {
-            Some(bound.stamp) > stamp && !bound.is_majority(|w| self.is_current(*w))
+            let is_there = |witness: &OwnerId| {
+                let life = self.last_life(bound, *witness);
+                self.is_current(*witness) && bound.names(*witness, life)
+            };
+            Some(bound.stamp) > stamp && !bound.is_majority(is_there)
         })
     }
 
@@ -194,7 +235,8 @@ impl Node {
             .setup_promised
             .is_some_and(|(target, _)| target > setup.stamp);
         let wish = self.desired();
-        let may_lead = self.acts() && !self.ledger.has_left_generation();
+        let is_witness = self.acts() || self.is_dormant();
+        let may_lead = is_witness && !self.ledger.has_left_generation();
         if !may_lead || !(is_sealed || wish.is_some()) {
             self.change.since = None;
             return;
@@ -205,13 +247,20 @@ impl Node {
             .as_slice()
             .iter()
             .filter(|w| w.peer < self.me);
-        let rank = others.filter(|witness| self.is_current(**witness)).count();
+        let rank = match self.change.pools.is_empty() {
+            true => others.filter(|witness| self.is_current(**witness)).count(),
+            // Nobody else knows that a client wants it.
+            false => 0,
+        };
         let turns = u32::try_from(rank).unwrap_or(u32::MAX) + u32::from(is_sealed);
         if self.now.since(since) < LEADER_PATIENCE.saturating_mul(turns) {
             return;
         }
         // Without a majority the seal would only keep others from acting.
-        if setup.is_majority(|witness| self.is_current(*witness)) {
+        let witnesses = setup.witnesses.as_slice().iter();
+        let here = witnesses.filter(|witness| self.is_current(**witness));
+        let here = here.map(|witness| (*witness, self.last_life(&setup, *witness)));
+        if decides(&setup, &here.collect()) {
             let next = setup.stamp.next();
             let same = || Setup {
                 stamp: next,
@@ -234,7 +283,7 @@ impl Node {
             setup: None,
             parts: Vec::new(),
             carried: BTreeMap::new(),
-            installed: BTreeSet::new(),
+            installed: BTreeMap::new(),
             retry: Retry::new(self.now),
             since: self.now,
         });
@@ -268,14 +317,9 @@ impl Node {
         self.change.next = self.now;
         self.reform = None;
         let pools = self.pools();
-        self.change.pools.retain(|range| !pools.contains(range));
-        let witnesses: Vec<PeerId> = self
-            .ledger
-            .setup
-            .iter()
-            .flat_map(|setup| setup.witnesses.as_slice())
-            .map(|witness| witness.peer)
-            .collect();
+        let is_free = |range: &Range| !pools.iter().any(|pool| pool.overlaps(range));
+        self.change.pools.retain(is_free);
+        let witnesses: Vec<PeerId> = self.witnesses().map(|witness| witness.peer).collect();
         for peer in witnesses {
             if peer != self.me {
                 self.send_digest(peer);
@@ -288,59 +332,94 @@ impl Node {
         let Some(setup) = &self.ledger.setup else {
             return Some(Err(Refusal::NoRing(self.founding_in_words())));
         };
-        if let Some(other) = setup
-            .pools
-            .as_slice()
-            .iter()
-            .find(|p| p.range.overlaps(&range))
-        {
-            if other.range == range {
-                return Some(Ok(Answer::PoolAdded));
-            }
+        let has_room = setup.pools.as_slice().len() < POOLS_MAX;
+        // Who will be one within seconds waits for it.
+        let is_left_out = !setup.has_witness(self.owner())
+            && setup.witnesses.as_slice().len() >= set_size(self.ring_members().count() + 1);
+        let done = self.serve_pool(range);
+        if done.is_some() {
+            return done;
+        }
+        if !has_room {
             let why = alloc::format!(
-                "{range} overlaps the pool {}; choose another range",
-                other.range
+                "the ring has {POOLS_MAX} pools, the most there can be; use a subnet of one of them"
+            );
+            return Some(Err(Refusal::TooMany(why)));
+        }
+        if is_left_out {
+            let why = alloc::format!(
+                "only a witness of the ring can add a pool, and this host is none; run the command on \
+                 one of them: {}",
+                self.names(self.witnesses().map(|witness| witness.peer))
             );
             return Some(Err(Refusal::Invalid(why)));
-        }
-        if setup.pools.as_slice().len() >= POOLS_MAX {
-            let why = alloc::format!("the ring has {POOLS_MAX} pools, the most there can be");
-            return Some(Err(Refusal::TooMany(why)));
         }
         self.change.pools.insert(range);
         self.change.next = self.now;
         None
     }
 
-    pub(super) fn serve_pool(&mut self, range: Range) -> Served {
-        self.pools()
-            .contains(&range)
-            .then_some(Ok(Answer::PoolAdded))
+    /// Done as soon as the pool is there, whoever added it; refused if another one is in its way.
+    pub(super) fn serve_pool(&self, range: Range) -> Served {
+        let other = self
+            .pools()
+            .into_iter()
+            .find(|pool| pool.overlaps(&range))?;
+        if other == range {
+            return Some(Ok(Answer::PoolAdded));
+        }
+        let why = alloc::format!("{range} overlaps the pool {other}; choose another range");
+        Some(Err(Refusal::Invalid(why)))
     }
 
-    pub(super) fn change_in_words(&self) -> String {
-        alloc::format!(
-            "the setup of the ring could not be changed in time: {}",
-            self.witnesses_in_words()
-        )
+    /// Nobody waits for that pool any more. A change that is under way may still add it.
+    pub(super) fn withdraw_pool(&mut self, range: Range) {
+        let is_same = |request: &Request| *request == Request::AddPool { range };
+        if !self.requests.values().any(|w| is_same(&w.request)) {
+            self.change.pools.remove(&range);
+        }
+    }
+
+    pub(super) fn pool_too_late(&self) -> Refusal {
+        let why = self.witnesses_in_words();
+        let mut gone = self.witnesses().filter(|w| !self.is_current(*w));
+        let setup = self.ledger.setup.as_ref();
+        let has_majority = setup.is_some_and(|s| s.is_majority(|w| self.is_current(*w)));
+        let todo = match gone.next() {
+            Some(gone) if !has_majority => alloc::format!(
+                "start those that do not answer and try again, or, if they are gone for good, first: \
+                 rmesh rmpeer {} --force",
+                self.name(gone.peer)
+            ),
+            _ => String::from(
+                "see whether the pool is there after all with rmesh ipam status, else try again with a \
+                 longer --timeout",
+            ),
+        };
+        Refusal::TimedOut(alloc::format!(
+            "most witnesses of the ring have to agree to another pool, and did not in time ({why}); {todo}"
+        ))
+    }
+
+    fn witnesses(&self) -> impl Iterator<Item = OwnerId> {
+        let setup = self.ledger.setup.iter();
+        setup.flat_map(|setup| setup.witnesses.as_slice()).copied()
     }
 
     /// Who the witnesses are and which of them answer.
     pub(super) fn witnesses_in_words(&self) -> String {
-        let witnesses = self
-            .ledger
-            .setup
-            .iter()
-            .flat_map(|setup| setup.witnesses.as_slice());
-        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = witnesses
-            .copied()
+        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = self
+            .witnesses()
             .partition(|witness| self.is_current(*witness));
+        let name = |owner: &OwnerId| match owner.peer == self.me {
+            true => String::from("this host"),
+            false => self.name(owner.peer),
+        };
         let names = |owners: Vec<OwnerId>| {
-            let names = self.names(owners.into_iter().map(|owner| owner.peer));
-            if names.is_empty() {
-                String::from("none")
-            } else {
-                names
+            let names: Vec<String> = owners.iter().map(name).collect();
+            match names.is_empty() {
+                true => String::from("none"),
+                false => names.join(", "),
             }
         };
         alloc::format!(
@@ -353,8 +432,7 @@ impl Node {
     pub(super) fn change_due(&self) -> Option<Instant> {
         match &self.change.change {
             Some(change) => Some(change.retry.next),
-            None => self
-                .acts()
+            None => (self.acts() || self.is_dormant())
                 .then_some(self.change.next.max(self.now + Duration::from_millis(1))),
         }
     }

@@ -342,6 +342,7 @@ impl Node {
         let message = Message {
             ring: self.ring_short(),
             incarnation: self.ledger.incarnation,
+            life: self.ledger.life,
             written: self.gate.queued(),
             body,
         };
@@ -372,6 +373,7 @@ impl Node {
             known.incarnation = Some(message.incarnation);
             known.written = 0;
         }
+        known.life = Some(message.life);
         known.written = known.written.max(message.written);
         let moved = known.ring != Some(message.ring);
         known.ring = Some(message.ring);
@@ -432,12 +434,11 @@ impl Node {
             Body::Read { id, cells } => self.on_read(from, id, &cells),
             Body::ReadAnswer {
                 id,
+                stamp,
                 newer,
                 seen,
-                acts,
-                ..
             } => {
-                self.on_read_answer(from, id, (newer, seen, acts));
+                self.on_read_answer(from, (id, stamp), (newer, seen));
             }
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {
@@ -521,8 +522,8 @@ impl Node {
         }
     }
 
-    /// A piece of the pools that addresses of one kind lie in.
-    fn pools(&self) -> Vec<Range> {
+    /// The pools of the ring; none before there is one.
+    pub fn pools(&self) -> Vec<Range> {
         let setup = self.ledger.setup.as_ref();
         let pools = setup
             .map(|setup| setup.pools.as_slice())

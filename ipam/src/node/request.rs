@@ -172,6 +172,9 @@ impl Node {
             let request = waiting.request.clone();
             let refusal = self.too_late(id, &request);
             self.answer(id, Err(refusal));
+            if let Request::AddPool { range } = request {
+                self.withdraw_pool(range);
+            }
         }
     }
 
@@ -181,7 +184,7 @@ impl Node {
         match (request, subject) {
             (Request::RemovePeer { peer, .. }, _) => self.removal_too_late(*peer),
             (Request::Leave, _) => self.leave_too_late(),
-            (Request::AddPool { .. }, _) => Refusal::TimedOut(self.change_in_words()),
+            (Request::AddPool { .. }, _) => self.pool_too_late(),
             (Request::Adopt { peer }, _) => {
                 let name = self.name(*peer);
                 Refusal::TimedOut(alloc::format!("{name} does not say which ring it is in"))

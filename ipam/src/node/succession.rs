@@ -146,7 +146,9 @@ impl Node {
         let ranges = targets
             .iter()
             .filter(|(_, cell)| cell.owner.peer == removed);
-        let ranges: Vec<Range> = ranges.map(|(range, _)| *range).collect();
+        let mut ranges: Vec<Range> = ranges.map(|(range, _)| *range).collect();
+        // What the owner before had and what is contested of this one's own lie among each other.
+        ranges.sort();
         let term = Term {
             n: self.highest_term().saturating_add(1),
             taker: self.me,
@@ -247,11 +249,12 @@ impl Node {
         cells: Runs,
         announced: Option<Vec<u128>>,
     ) {
+        let is_witness = self.is_witness(from);
         let (Some(round), Some(setup)) = (&mut self.succession.round, &self.ledger.setup) else {
             return;
         };
         let is_expected = round.id == id && round.stamp == stamp && setup.stamp == stamp;
-        if !is_expected || round.proposals.is_some() || !setup.has_witness(from) {
+        if !is_expected || round.proposals.is_some() || !is_witness {
             return;
         }
         if self.ledger.has_left_generation() {

@@ -45,6 +45,7 @@ fn hear(node: &mut Node, body: Body) {
     let message = Message {
         ring: node.ring_short(),
         incarnation: 22,
+        life: 1,
         written: 1,
         body,
     };
@@ -99,6 +100,31 @@ fn claims_of_what_a_peer_cannot_own_change_nothing_and_are_counted() {
     ];
     assert_eq!(reasons, expected);
     assert!(refused.keys().all(|(peer, _)| *peer == OTHER));
+}
+
+#[test]
+fn whoever_asks_after_the_disk_has_refused_is_answered_at_once() {
+    let mut node = founder();
+    let request = |container: &str| Request::Allocate {
+        container: String::from(container),
+        subnet: Some(range(256, 511)),
+        wants_v6: false,
+    };
+    let (deadline, now) = (Instant::from_nanos(1_000_000_000), Instant::ZERO);
+    node.handle_request(RequestId(1), request("before"), deadline, now);
+    let (number, _) = node.poll_write().unwrap();
+    node.handle_write_failed(number, String::from("no space left"), now);
+    node.handle_request(RequestId(2), request("after"), deadline, now);
+    for expected in [1, 2] {
+        let Some(Event::Answer { id, result }) = node.poll_event() else {
+            panic!("request {expected} has no answer");
+        };
+        assert_eq!(id, RequestId(expected));
+        let words = alloc::format!("{}", result.unwrap_err());
+        assert!(words.contains("no space left"), "{words}");
+    }
+    assert_eq!(node.poll_event(), None);
+    assert_eq!(node.poll_write(), None);
 }
 
 #[test]

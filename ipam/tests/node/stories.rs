@@ -458,41 +458,6 @@ fn who_leaves_hands_everything_over() {
 }
 
 #[test]
-fn another_pool_is_added_and_everybody_gets_from_it() {
-    let mut world = settled(3, &[POOL]);
-    let range = pool("10.99.0.0/24");
-    assert_eq!(
-        world.ask(1, Request::AddPool { range }, secs(10)),
-        Ok(Answer::PoolAdded)
-    );
-    let request = |_| Request::Allocate {
-        container: "x".into(),
-        subnet: Some(range),
-        wants_v6: false,
-    };
-    world.run(secs(2));
-    for at in 0..3 {
-        assert!(matches!(
-            world.ask(at, request(at), secs(5)),
-            Ok(Answer::Address(_))
-        ));
-    }
-    let overlapping = world.ask(
-        0,
-        Request::AddPool {
-            range: pool("10.99.0.0/16"),
-        },
-        secs(5),
-    );
-    assert!(
-        overlapping
-            .unwrap_err()
-            .to_string()
-            .contains("overlaps the pool 10.99.0.0/24")
-    );
-}
-
-#[test]
 fn an_idle_ring_is_quiet() {
     let mut world = settled(5, &[POOL]);
     world.run(secs(20));

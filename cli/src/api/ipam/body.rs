@@ -59,6 +59,23 @@ pub(crate) struct ReleaseReply {
     pub(crate) released: Vec<IpAddr>,
 }
 
+/// `POST /v1/ipam/pools`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PoolBody {
+    /// A whole subnet.
+    pub(crate) pool: IpNet,
+}
+
+/// Answer to [`PoolBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PoolReply {
+    /// The pool.
+    pub(crate) pool: IpNet,
+    /// Whether it was not there before.
+    pub(crate) added: bool,
+}
+
 /// `POST /v1/ipam/adopt`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -48,6 +48,7 @@ pub(super) fn status(snapshot: &Snapshot, outlook: &Outlook) -> IpamView {
         name: snapshot.report.name.clone(),
         disk: ring.refused.clone(),
         aside: ring.aside.clone(),
+        overlaps: ring.overlaps.clone(),
         ..IpamView::default()
     };
     if let Some(report) = &ring.report {
@@ -217,6 +218,14 @@ fn advice(view: &IpamView) -> Vec<String> {
         ));
     }
     advice.extend(view.others.iter().map(of_other_ring));
+    if !view.overlaps.is_empty() {
+        advice.push(
+            "this host and containers use the same addresses: change the route, or attach containers \
+             only from another part of the pool (rmesh attach --subnet) or from another pool (rmesh \
+             ipam pool add)"
+                .into(),
+        );
+    }
     if view.disk.is_some() {
         advice.push("see to the disk of the state folder; containers keep what they have".into());
     }
@@ -351,6 +360,18 @@ mod tests {
         assert_eq!(all[0].held_for.as_deref(), Some("hostd"));
         assert_eq!(all[1].state, AddressState::Announced);
         assert!(!all[1].here, "{all:?}");
+    }
+
+    #[test]
+    fn a_pool_that_a_route_leads_elsewhere_is_named_on_both_pages() {
+        let mut snapshot = samples::snapshot();
+        let words = "10.32.0.0/12 overlap this host's route to 10.40.0.0/16 through lan0";
+        snapshot.ring.overlaps = vec![words.into()];
+        let view = status(&snapshot, &Outlook::default());
+        assert_eq!(view.overlaps, [words]);
+        let advice = view.advice.join("\n");
+        assert!(advice.contains("rmesh ipam pool add"), "{advice}");
+        assert!(crate::api::ring::warnings(&snapshot).contains(&words.to_owned()));
     }
 
     #[test]

@@ -129,3 +129,31 @@ async fn another_ring_is_joined_by_the_name_of_a_peer() {
     let (status, _) = api.post("/v1/ipam/adopt", json!({"to": "0909"})).await;
     assert_eq!(status, 404);
 }
+
+#[tokio::test]
+async fn a_pool_is_added_unless_something_is_in_its_way_which_is_named() {
+    let api = Api::start(Suspected::Answers);
+    let (status, reply) = api
+        .post("/v1/ipam/pools", json!({"pool": "198.51.100.0/24"}))
+        .await;
+    let added = json!({"pool": "198.51.100.0/24", "added": true});
+    assert_eq!((status, reply), (200, added));
+    for (pool, status, words) in [
+        ("192.0.2.1/32", 400, "too small"),
+        (
+            "192.0.2.0/30",
+            409,
+            "192.0.2.1 in it is an address of this host",
+        ),
+        ("192.0.2.2/31", 400, "too small"),
+        ("203.0.113.0/24", 400, "overlaps the pool 203.0.113.0/25"),
+        ("198.51.100.1/24", 400, "did you mean 198.51.100.0/24"),
+        ("126.0.0.0/7", 400, "no container can have"),
+    ] {
+        let (got, error) = api.post("/v1/ipam/pools", json!({"pool": pool})).await;
+        assert_eq!(got, status, "{pool}: {error}");
+        let why = error["error"]["why"].as_str().unwrap();
+        assert!(why.contains(words), "{pool}: {error}");
+        assert_ne!(error["error"]["todo"], "", "{pool}: {error}");
+    }
+}

@@ -80,6 +80,8 @@ pub(crate) struct IpamView {
     pub(crate) others: Vec<OtherRingView>,
     /// Own space that somebody says is another's; not used until the witnesses have answered.
     pub(crate) disputed: Vec<String>,
+    /// Pools that routes of this host lead elsewhere.
+    pub(crate) overlaps: Vec<String>,
     /// Messages about addresses that were refused.
     pub(crate) refused: Vec<RefusedView>,
     /// Why nothing is handed out although the disk is well, if that is so.
