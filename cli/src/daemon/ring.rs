@@ -35,6 +35,8 @@ pub(crate) struct RingOptions {
     pub(crate) targets: usize,
     /// How many peers found it together; by default those configured and this one.
     pub(crate) init_peers: Option<usize>,
+    /// The ring this peer was last in, as it is shown.
+    pub(crate) remembered: Option<String>,
 }
 
 /// What is shown of the ring.
@@ -50,6 +52,8 @@ pub(crate) struct RingView {
     pub(crate) refused: Option<String>,
     /// The ledger that could not be used, where it was moved, and why.
     pub(crate) aside: Option<String>,
+    /// The ring whose ledger was lost, if this peer founded another one instead and is alone in it.
+    pub(crate) lost: Option<String>,
     /// Entries made durable since the start.
     pub(crate) entries_written: u64,
     /// Commits that took: each is one sync of the disk.
@@ -77,6 +81,8 @@ pub(super) struct Ring {
     /// Whether what containers carry has to be compared with the ledger again.
     is_new: bool,
     had_ring: bool,
+    /// Whether it founds a ring although it was in one.
+    is_second: bool,
 }
 
 /// What makes a snapshot of the entries of a ledger.
@@ -120,6 +126,7 @@ impl Ring {
             compared: None,
             is_new: false,
             had_ring: false,
+            is_second: false,
         };
         if let Some(why) = refused {
             tracing::error!("{why}: no addresses are handed out until the disk takes writes");
@@ -160,7 +167,10 @@ impl Ring {
         };
         self.vouched = found.standing != Standing::Unproven;
         (self.queued, self.confirmed) = (found.written, found.written);
-        let node = Node::new(identity(self.options.me)?, recovered, self.founding(), now);
+        let founding = self.founding();
+        self.is_second =
+            found.standing == Standing::Nothing && matches!(founding, Founding::Found { .. });
+        let node = Node::new(identity(self.options.me)?, recovered, founding, now);
         if !node.is_fenced() {
             self.alive.note();
         }
@@ -274,6 +284,33 @@ impl Ring {
             let incarnation = node.owner().incarnation;
             self.writer.write(Vec::new(), Some(incarnation));
         }
+    }
+
+    /// Once a second: the ring this peer is in, if that is to be remembered. A second one that it
+    /// founded alone is not, until another peer is in it or the daemon is started anew.
+    pub(super) fn ring_to_remember(&mut self, now: Instant) -> Option<String> {
+        let node = self.node.as_ref()?;
+        let ring = node.ring_id()?.to_string();
+        if self.options.remembered.as_ref() == Some(&ring) {
+            self.view.lost = None;
+            return None;
+        }
+        let lost = self.options.remembered.clone().filter(|_| self.is_second);
+        let report = node.report(now);
+        let is_alone = report
+            .owners
+            .keys()
+            .all(|owner| owner.peer == self.options.me);
+        if let Some(lost) = lost.filter(|_| is_alone) {
+            if self.view.lost.is_none() {
+                tracing::error!("{}", lost_in_words(&lost));
+            }
+            self.view.lost = Some(lost);
+            return None;
+        }
+        self.view.lost = None;
+        self.options.remembered = Some(ring.clone());
+        Some(ring)
     }
 
     /// The pools, if they have to be compared with the routes of this host: once after they changed.
@@ -399,6 +436,14 @@ impl Ring {
         self.write();
         self.writer.finish();
     }
+}
+
+/// What an operator has to know of a ring that this host is not in any more.
+pub(crate) fn lost_in_words(ring: &str) -> String {
+    format!(
+        "the ledger of addresses was lost and a new ring was founded: if other hosts have the old one \
+         ({ring}), connect to them: rmesh connect HOST; until then both may hand out the same addresses"
+    )
 }
 
 fn identity(me: PeerId) -> io::Result<Identity> {

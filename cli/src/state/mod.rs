@@ -126,6 +126,11 @@ impl StateDir {
         Ok(self.load(File::Attachments)?.unwrap_or_default())
     }
 
+    /// The ring of addresses this host was last in.
+    pub(crate) fn ring(&self) -> Result<Option<String>, StateError> {
+        self.load(File::Ring)
+    }
+
     /// Attached containers as far as they can be read; a damaged file stays where it is.
     pub(crate) fn attachments_if_whole(&self) -> Vec<Attachment> {
         file::peek(self.disk.as_ref(), &self.folder, File::Attachments).unwrap_or_default()

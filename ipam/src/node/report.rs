@@ -47,6 +47,7 @@ impl Node {
             free: space.free_count(),
             fence: self.is_fenced().then(|| self.fence_in_words()),
             waiting: self.waiting_in_words(),
+            reformers: self.awaited_reformers(),
             refused: self.refused.clone(),
             dropped: self.gate.dropped(),
             halted: self.gate.halted().cloned(),
