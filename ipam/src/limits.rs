@@ -66,7 +66,8 @@ pub const REMOVAL_SILENCE: Duration = Duration::from_secs(10);
 /// How much longer than that a peer has to be silent before it is removed: what its last sign of
 /// life and the news of its return may take.
 pub const REMOVAL_MARGIN: Duration = Duration::from_secs(2);
-/// Longest wait of the only witness for other owners at a start with a token; then that has to do.
+/// Longest wait of the only witness for other owners at a start with a token, and of one that knows of
+/// no other owner for word that there are some; then that has to do.
 pub const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Members have to be reachable for this long before the witness set grows by them.
 pub const GROWTH_PATIENCE: Duration = Duration::from_secs(1);

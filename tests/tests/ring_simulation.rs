@@ -118,6 +118,16 @@ fn thirty_two_peers_over_the_mesh_never_give_an_address_twice() {
     all_hold("32 peers over the mesh", &runs);
 }
 
+/// Each of these failed once, for a reason of its own.
+const FAILED_ONCE: [u64; 9] = [378, 1648, 1927, 2220, 2283, 2569, 4197, 4349, 6808];
+
+#[test]
+fn seeds_that_failed_once_hold() {
+    let run = |seed| RingOptions::new(8, seed, 20.0, Wires::Direct);
+    let runs: Vec<RingOptions> = FAILED_ONCE.map(run).into();
+    all_hold("8 peers, seeds that failed once", &runs);
+}
+
 /// Writes of the whole mesh at each of which it crashes once in each way.
 const CRASHES: u64 = 120;
 

@@ -16,7 +16,7 @@ use crate::limits::{REMOVAL_SILENCE, RUNS_LEN_MAX, START_PATIENCE};
 use crate::message::{Body, Newer};
 use crate::packed::Runs;
 use crate::ring::Run;
-use crate::setup::Setup;
+use crate::setup::{Setup, Stamp};
 
 /// What others answered about some cells.
 #[derive(Debug)]
@@ -50,6 +50,13 @@ struct Check {
     retry: Retry,
 }
 
+impl Check {
+    fn have_answered(&self, confirmers: &[OwnerId]) -> bool {
+        let mut readings = self.readings.iter();
+        readings.all(|reading| confirmers.iter().all(|c| reading.answers.contains_key(c)))
+    }
+}
+
 impl Node {
     /// Whether what this owner owns may be used.
     pub(super) fn may_use(&self) -> bool {
@@ -58,7 +65,9 @@ impl Node {
 
     pub(super) fn start(&mut self, incarnation: u64, found: Found) {
         let is_mine = self.ledger.incarnation != 0 && self.ledger.peer == self.me;
-        if !is_mine || matches!(found, Found::Nothing | Found::RolledBack) {
+        // Of the ring that it may have founded it knows nothing to ask about.
+        let was_founding = found == Found::Unproven && self.ledger.ring_id.is_none();
+        if !is_mine || was_founding || matches!(found, Found::Nothing | Found::RolledBack) {
             let peer = self.me;
             self.log(&Entry::Began { peer, incarnation });
         } else if self.ledger.ring_id.is_some() {
@@ -75,18 +84,7 @@ impl Node {
 
     fn start_check(&mut self, is_unproven: bool) {
         let me = self.owner();
-        if self
-            .ledger
-            .ring
-            .iter()
-            .all(|run| run.cell.owner.peer == self.me)
-            && self
-                .ledger
-                .setup
-                .as_ref()
-                .is_some_and(|setup| setup.has_witness(me))
-            && self.confirmers().is_empty()
-        {
+        if !is_unproven && self.is_alone() {
             return;
         }
         let unproven = is_unproven;
@@ -114,6 +112,16 @@ impl Node {
             readings: readings.collect(),
             retry: Retry::new(self.now),
         });
+    }
+
+    /// Whether nobody else is in this ring, as far as its ledger knows.
+    fn is_alone(&self) -> bool {
+        let me = self.owner();
+        let mut runs = self.ledger.ring.iter();
+        let setup = self.ledger.setup.as_ref();
+        runs.all(|run| run.cell.owner.peer == self.me)
+            && setup.is_some_and(|setup| setup.has_witness(me))
+            && self.confirmers().is_empty()
     }
 
     /// Who can say whether this ledger is current: the other witnesses, or all other owners if
@@ -144,9 +152,11 @@ impl Node {
         if check.retry.is_due(self.now, &mut self.random) {
             let mut reads = Vec::new();
             for reading in &check.readings {
-                let silent = confirmers
-                    .iter()
-                    .filter(|c| !reading.answers.contains_key(c));
+                // Who did not act when it was asked may do by now.
+                let silent = confirmers.iter().filter(|confirmer| {
+                    let answer = reading.answers.get(confirmer);
+                    answer.is_none_or(|(_, acts)| check.is_unproven && !acts)
+                });
                 reads.extend(silent.map(|to| (to.peer, reading.id, reading.cells.clone())));
             }
             for (peer, id, cells) in reads {
@@ -159,10 +169,16 @@ impl Node {
     pub(super) fn on_read_answer(
         &mut self,
         from: OwnerId,
-        id: u64,
+        (id, stamp): (u64, Stamp),
         (newer, seen, acts): (Newer, u64, bool),
     ) {
         if self.on_dispute_answer(from, id, newer) {
+            return;
+        }
+        let setup = self.ledger.setup.as_ref();
+        if setup.is_some_and(|setup| setup.stamp < stamp) {
+            // Who is to be asked may be others by now.
+            self.send(from.peer, Body::AskSetup);
             return;
         }
         let queued = self.gate.queued();
@@ -198,7 +214,10 @@ impl Node {
             Newer::Nothing
         };
         let is_outdated = check.readings.iter().any(|r| r.is_outdated(than));
-        let is_ready = is_done || self.is_late(check);
+        // Those who answer first may have been removed with this one, and be back too.
+        let has_waited = self.now.since(check.since) >= START_PATIENCE;
+        let have_all_answered = !confirmers.is_empty() && check.have_answered(&confirmers);
+        let is_ready = (is_done && (have_all_answered || has_waited)) || self.is_late(check);
         if is_outdated && is_ready {
             self.new_incarnation("what it owned was given to others while it was away");
         } else if is_ready && !self.waits_for_witnesses(&confirmers) {
@@ -245,6 +264,19 @@ impl Node {
         if self.is_renewing() && self.is_uncontested() {
             self.open_fence();
         }
+    }
+
+    /// Whether the ledger may be an older one, as nobody has confirmed it yet.
+    pub(super) fn may_be_older(&self) -> bool {
+        let check = self.fence.0.as_ref();
+        check.is_some_and(|check| check.is_unproven && !check.is_renewing)
+    }
+
+    /// Whether others are being asked if what this peer knows as a witness is current. Who started
+    /// without a token is no witness before it is installed anew, and current then.
+    pub(super) fn is_reading(&self) -> bool {
+        let check = self.fence.0.as_ref();
+        check.is_some_and(|check| !check.is_renewing && !check.is_unproven)
     }
 
     pub(super) fn is_renewing(&self) -> bool {
@@ -366,7 +398,7 @@ impl Node {
     pub(super) fn fence_due(&self) -> Option<Instant> {
         let check = self.fence.0.as_ref().map(|check| {
             let limit = check.since + START_PATIENCE;
-            let is_limited = !check.is_unproven && limit > self.now;
+            let is_limited = limit > self.now;
             if is_limited {
                 check.retry.next.min(limit)
             } else {

@@ -47,7 +47,7 @@ impl Node {
             hash: self.ledger.ring.hash(),
             seen: known.map_or(0, |known| known.written),
             seen_as: known.and_then(|known| known.incarnation).unwrap_or(0),
-            acts: self.acts(),
+            acts: self.is_installed(),
             has_free: self.may_use() && self.ledger.space.free_count() > 0,
             live: self.live_addresses(),
         };

@@ -435,12 +435,12 @@ impl Node {
             Body::Read { id, cells } => self.on_read(from, id, &cells),
             Body::ReadAnswer {
                 id,
+                stamp,
                 newer,
                 seen,
                 acts,
-                ..
             } => {
-                self.on_read_answer(from, id, (newer, seen, acts));
+                self.on_read_answer(from, (id, stamp), (newer, seen, acts));
             }
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {

@@ -231,7 +231,7 @@ impl Node {
     /// A reform that was dropped never comes to its setup: those who answered may come back. Not
     /// while this ledger may be older than what became of it.
     fn end_dropped_reform(&mut self) {
-        let Some(target) = self.ledger.reforming.filter(|_| self.may_use()) else {
+        let Some(target) = self.ledger.reforming.filter(|_| !self.may_be_older()) else {
             return;
         };
         self.log(&Entry::ReformEnded(target));

@@ -8,6 +8,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use super::request::Served;
+use crate::address::Range;
 use crate::api::{Answer, Refusal, Request, RequestId};
 use crate::cell::{Cell, OwnerId};
 use crate::entry::Entry;
@@ -147,6 +148,24 @@ impl Node {
             self.name(peer),
             self.witnesses_in_words()
         ))
+    }
+
+    /// A grant to a peer that was under way when it was removed may be chosen later.
+    pub(super) fn given_to_removed_in_words(&self) -> Option<String> {
+        let is_gone =
+            |owner: &OwnerId| self.ledger.removed.contains_key(owner) && !self.is_current(*owner);
+        let sizes = self.ledger.ring.sizes(Range::ALL);
+        let gone = sizes
+            .keys()
+            .filter(|owner| is_gone(owner) && !self.is_asked_to_remove(**owner));
+        let gone: Vec<PeerId> = gone.map(|owner| owner.peer).collect();
+        let who = self.names(gone);
+        (!who.is_empty()).then(|| {
+            alloc::format!(
+                "{who}: removed, and owns addresses again by a grant that was under way; run rmesh rmpeer \
+                 once more to take them over"
+            )
+        })
     }
 
     /// Whether an owner took the term of a cell itself after its removal had begun.

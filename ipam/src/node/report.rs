@@ -34,7 +34,7 @@ impl Node {
                 && !self.is_change_stuck(),
             reachable_witnesses: reachable,
             setup,
-            is_witness: self.acts(),
+            is_witness: self.is_installed(),
             owners: self.ledger.ring.sizes(Range::ALL),
             runs: self.ledger.ring.len(),
             hash: self.ledger.ring.hash(),
@@ -74,7 +74,7 @@ impl Node {
     /// Whether a witness is there and did not say of this setup that it does not act in it.
     pub(super) fn is_said_to_act(&self, witness: OwnerId) -> bool {
         if witness == self.owner() {
-            return self.acts();
+            return self.is_installed();
         }
         let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
         let said = self.peers.get(&witness.peer);
@@ -85,7 +85,7 @@ impl Node {
     /// Whether a witness is there and acts, by its last digest.
     pub(super) fn is_acting(&self, witness: OwnerId) -> bool {
         if witness == self.owner() {
-            return self.acts();
+            return self.is_installed();
         }
         let known = self.peers.get(&witness.peer);
         self.is_current(witness) && known.is_some_and(|known| known.acts)
@@ -109,6 +109,7 @@ impl Node {
             ));
         }
         words.extend(self.awaited_in_words());
+        words.extend(self.given_to_removed_in_words());
         words.extend(self.declined_in_words());
         words.extend(self.adoption_in_words());
         words

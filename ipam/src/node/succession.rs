@@ -146,7 +146,9 @@ impl Node {
         let ranges = targets
             .iter()
             .filter(|(_, cell)| cell.owner.peer == removed);
-        let ranges: Vec<Range> = ranges.map(|(range, _)| *range).collect();
+        let mut ranges: Vec<Range> = ranges.map(|(range, _)| *range).collect();
+        // What the owner before had and what is contested of this one's own lie among each other.
+        ranges.sort();
         let term = Term {
             n: self.highest_term().saturating_add(1),
             taker: self.me,

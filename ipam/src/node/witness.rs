@@ -26,11 +26,8 @@ pub(super) struct Known {
 impl Node {
     /// Whether this peer may act as a witness of exactly this setup.
     pub(super) fn may_act(&self, stamp: Stamp) -> Result<(), Decline> {
-        let Some(setup) = &self.ledger.setup else {
-            return Err(Decline::Setup);
-        };
-        let is_witness = setup.has_witness(self.owner()) && self.ledger.installed;
-        if setup.stamp != stamp || !is_witness {
+        let setup = self.ledger.setup.as_ref();
+        if setup.is_none_or(|setup| setup.stamp != stamp) || !self.acts() {
             return Err(Decline::Setup);
         }
         match self.ledger.setup_promised {
@@ -40,8 +37,14 @@ impl Node {
         }
     }
 
-    /// Whether this peer is a witness that holds the state to act, sealed or not.
+    /// Whether this peer is a witness that acts, sealed or not. Not while it asks what happened while
+    /// it was away: it may have been removed with everybody it would confirm.
     pub(super) fn acts(&self) -> bool {
+        self.is_installed() && !self.is_reading()
+    }
+
+    /// Whether this peer is a witness that holds the state to act.
+    pub(super) fn is_installed(&self) -> bool {
         let setup = self.ledger.setup.as_ref();
         self.ledger.installed && setup.is_some_and(|setup| setup.has_witness(self.owner()))
     }
@@ -204,7 +207,7 @@ impl Node {
         });
         let newer = compared.max().unwrap_or(Newer::Nothing);
         let seen = self.seen_of(from);
-        let acts = self.acts();
+        let acts = self.is_installed();
         self.send(
             from.peer,
             Body::ReadAnswer {

@@ -163,3 +163,72 @@ fn a_peer_that_comes_back_before_its_removal_begins_keeps_everything() {
     assert_eq!(world.answers[&id], Err(Refusal::Alive("host2".into())));
     world.attach(2, "web").unwrap();
 }
+
+/// Two of three witnesses were removed by force, and return before they hear of it.
+#[test]
+fn two_who_were_removed_together_do_not_confirm_each_other() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.run(secs(1));
+    world.kill(0);
+    world.kill(1);
+    world.run(secs(13));
+    for gone in [0, 1] {
+        let done = world.remove(2, gone, true);
+        assert!(matches!(done, Ok(Answer::Removed { .. })), "{done:?}");
+    }
+    // The two hear each other at once, and the third a second later.
+    world.groups[2] = 1;
+    let down_for = secs(14);
+    for at in [0, 1] {
+        world.start(at, Found::Current { down_for });
+    }
+    world.run(secs(1));
+    world.groups[2] = 0;
+    for n in 0..40 {
+        for at in 0..3 {
+            let given = world.attach(at, &format!("late{n}"));
+            assert!(given.is_ok(), "{given:?}");
+        }
+    }
+}
+
+#[test]
+fn a_founder_with_a_disk_from_before_it_met_anybody_waits_for_word_of_others() {
+    let mut world = settled(3, &[POOL]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.kill(0);
+    world.run(secs(13));
+    let done = world.remove(1, 0, false);
+    assert!(matches!(done, Ok(Answer::Removed { .. })), "{done:?}");
+    let taken = ip("10.32.0.9");
+    let claim = Request::Claim {
+        container: "x".into(),
+        address: taken,
+    };
+    assert_eq!(world.ask(1, claim, secs(5)), Ok(Answer::Address(taken)));
+    // It began and founded, and nothing more.
+    world.hosts[0].disk.truncate(2);
+    world.groups[0] = 1;
+    world.start(0, Found::Unproven);
+    let early = world.ask(0, allocate("early"), secs(1));
+    assert!(early.is_err(), "others may be there: {early:?}");
+    world.groups[0] = 0;
+    for n in 0..20 {
+        let given = world.attach(0, &format!("late{n}"));
+        assert!(given.is_ok_and(|given| given != taken));
+    }
+}
+
+#[test]
+fn a_founder_with_a_disk_from_before_the_founding_is_another_owner() {
+    let mut world = settled(3, &[POOL]);
+    let given = world.attach(0, "web").expect("it owns almost everything");
+    world.run(secs(1));
+    world.kill(0);
+    world.hosts[0].disk.truncate(1);
+    world.hosts[0].containers.clear();
+    let before = world.hosts[1].node().owner_of(given);
+    world.start(0, Found::Unproven);
+    assert_ne!(before, Some(world.hosts[0].node().owner()));
+}
