@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rmesh_lab::{Container, Host, Link};
 use rmesh_tests::ring::{MESH_WITHIN, attached, expect_three_witnesses, mesh_of, ring, says};
 use rmesh_tests::story;
-use rmesh_tests::story::{Story, texts};
+use rmesh_tests::story::{Router, Story, texts};
 use serde_json::Value;
 
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
@@ -39,6 +39,9 @@ fn a_reformer_that_died_is_named_with_the_command_that_ends_it() {
     for name in &bears[..2] {
         routers[at(name)].kill();
     }
+    story.expect_within(NAMED_WITHIN, "the lost majority is known", || {
+        ring(&story, &hosts[reformer])["has_majority"] == false
+    });
     // Two of three witnesses are gone; the third one forms the set anew and dies at it.
     let gone = bears[0].as_str();
     std::thread::scope(|scope| {
@@ -99,73 +102,123 @@ fn distinct(all: &[IpAddr]) {
     assert_eq!(set.len(), all.len(), "an address was given twice: {all:?}");
 }
 
-#[test]
-fn a_founder_that_lost_its_ledger_says_so_and_its_second_ring_gives_way() {
-    let mut story = story!("faultlost");
-    let ([a, b], links, mut routers) = mesh_of(&mut story, ["a", "b"]);
-    let (web, before) = attached(&story, &a, "web");
-    let others: Vec<_> = (0..3)
-        .map(|n| attached(&story, &b, &format!("far{n}")))
-        .collect();
-    let old = ring(&story, &a)["ring"].clone();
-    assert_eq!(ring(&story, &b)["ring"], old);
-    // Longer than it takes to remember the ring.
+/// a founds, loses its ledger while it is cut off, and does not remember the others; says so.
+fn lost<const N: usize>(story: &mut Story, names: [&str; N]) -> Lost<N> {
+    let (hosts, links, mut routers) = mesh_of(story, names);
+    if N > 2 {
+        expect_three_witnesses(story, &hosts);
+    }
+    let a = &hosts[0];
+    let (web, before) = attached(story, a, "web");
+    let mut all = before.clone();
+    all.extend((0..3).flat_map(|n| attached(story, &hosts[1], &format!("far{n}")).1));
+    let old = ring(story, a)["ring"].as_str().expect("a ring").to_owned();
     story.expect_within(NAMED_WITHIN, "the ring is remembered", || {
         a.state_dir().join("ring").exists()
     });
     routers.remove(0).kill();
-    links[0].cut().expect("a link of this lab");
-    // It remembers no peer, and not where they were.
+    set_links(&links[..N - 1], false);
     remove_files(&a.state_dir(), |name| {
         name.starts_with("ledger") || name == "hints"
     });
-    routers.insert(0, story.launch(&a, &[]));
+    routers.insert(0, story.launch(a, &[]));
     story.expect_within(NAMED_WITHIN, "the second ring is named", || {
-        ring(&story, &a)["lost_ring"] == old
+        ring(story, a)["lost_ring"] == old.as_str()
     });
-    let old_id = old.as_str().expect("a ring").to_owned();
     let words = [
         "ledger of addresses was lost",
         "a new ring was founded",
         "rmesh connect",
-        &old_id,
+        &old,
     ];
-    let page = story.succeed(&a, &["ipam", "status"]);
+    let page = story.succeed(a, &["ipam", "status"]);
     println!("{page}");
     says(&page, &words);
-    says(&story.succeed(&a, &["status"]), &words);
+    says(&story.succeed(a, &["status"]), &words);
     says(&routers[0].logged(), &words);
     // The addresses its container carries are its own meanwhile.
-    assert_eq!(given(&story, &a, &web), before);
-
-    // b tries a for ever, so it has to forget it for the command to be what brings them together.
-    story.succeed(&b, &["connect", "--replace", "192.0.2.1"]);
-    links[0].restore().expect("a link of this lab");
-    story.succeed(&a, &["connect", &links[0].address(&b, false).to_string()]);
-    story.expect_within(
-        ONE_RING_WITHIN,
-        "one ring, the old one, and all claimed",
-        || {
-            let views = [&a, &b].map(|host| ring(&story, host));
-            views.iter().all(|view| {
-                view["ring"] == old && view["pending"].as_array().is_some_and(Vec::is_empty)
-            })
-        },
-    );
-    story.expect_within(NAMED_WITHIN, "nothing is lost any more", || {
-        ring(&story, &a)["lost_ring"].is_null()
-    });
-    assert_eq!(
-        given(&story, &a, &web),
+    assert_eq!(given(story, a, &web), before);
+    // The others try a for ever, so they have to forget it if the command is to bring them together.
+    for host in &hosts[1..] {
+        story.succeed(host, &["connect", "--replace", "192.0.2.1"]);
+    }
+    set_links(&links[..N - 1], true);
+    let to = links[0].address(&hosts[1], false).to_string();
+    story.succeed(a, &["connect", &to]);
+    Lost {
+        hosts,
+        routers,
+        old,
+        web,
         before,
-        "a container lost its addresses"
+        all,
+    }
+}
+
+struct Lost<const N: usize> {
+    hosts: [Host; N],
+    routers: Vec<Router>,
+    old: String,
+    web: Container,
+    before: Vec<IpAddr>,
+    all: Vec<IpAddr>,
+}
+
+impl<const N: usize> Lost<N> {
+    /// All are in the old ring, and what a's container carries is a's.
+    fn is_over(&self, story: &Story) -> bool {
+        let is_over = |host: &Host| {
+            let view = ring(story, host);
+            view["ring"] == self.old.as_str()
+                && view["pending"].as_array().is_some_and(Vec::is_empty)
+                && view["has_majority"] == true
+                && view["lost_ring"].is_null()
+        };
+        self.hosts.iter().all(is_over)
+    }
+
+    fn check(self, story: &Story) {
+        assert_eq!(self.routers.len(), N);
+        let a = &self.hosts[0];
+        assert_eq!(
+            given(story, a, &self.web),
+            self.before,
+            "a container lost its addresses"
+        );
+        says(&story.succeed(a, &["ipam", "check"]), &["all agree"]);
+        let mut all = self.all;
+        for host in &self.hosts {
+            all.extend(attached(story, host, &format!("new{}", host.short_name())).1);
+        }
+        distinct(&all);
+    }
+}
+
+#[test]
+fn a_founder_that_lost_its_ledger_says_so_and_its_second_ring_gives_way() {
+    let mut story = story!("faultlost");
+    let lost = lost(&mut story, ["a", "b", "c"]);
+    let what = "one ring, the old one, and all claimed";
+    story.expect_within(ONE_RING_WITHIN, what, || lost.is_over(&story));
+    lost.check(&story);
+}
+
+#[test]
+fn where_the_founder_was_the_only_witness_the_command_that_ends_it_is_named() {
+    let mut story = story!("faultsole");
+    let lost = lost(&mut story, ["a", "b"]);
+    let command = "on a: rmesh rmpeer a --force";
+    story.expect_within(ONE_RING_WITHIN, "the command is named on both", || {
+        let mut hosts = lost.hosts.iter();
+        hosts.all(|host| story.succeed(host, &["ipam", "status"]).contains(command))
+    });
+    println!("{}", story.succeed(&lost.hosts[0], &["ipam", "status"]));
+    println!(
+        "{}",
+        story.succeed(&lost.hosts[0], &["rmpeer", "a", "--force"])
     );
-    says(&story.succeed(&a, &["ipam", "check"]), &["all agree"]);
-    let mut all: Vec<IpAddr> = before;
-    all.extend(others.iter().flat_map(|(_, given)| given.clone()));
-    all.extend(attached(&story, &a, "new").1);
-    all.extend(attached(&story, &b, "more").1);
-    distinct(&all);
+    story.expect_within(ONE_RING_WITHIN, "all claimed", || lost.is_over(&story));
+    lost.check(&story);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -29,7 +29,9 @@ pub(crate) async fn remove(
     deadline: Instant,
 ) -> Result<RemoveReply, Failure> {
     let what = format!("cannot remove {name}");
-    if handle.snapshot().await?.report.id == peer {
+    // By force it is what became of this peer's former lives that is taken over.
+    let is_self = handle.snapshot().await?.report.id == peer;
+    if is_self && !is_forced {
         let why = "this is the peer itself";
         return Err(Failure::new(FailureKind::Usage, what, why)
             .todo("rmesh stop, then run rmesh rmpeer on another member"));

@@ -30,8 +30,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::ledger::{LEDGER, LEDGER_TOKEN, News, Place};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, aside_warning,
-    lock_todo, make_folder, owner,
+    File, KnownRing, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError,
+    aside_warning, lock_todo, make_folder, owner,
 };
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
@@ -98,7 +98,7 @@ pub(crate) struct Remembered {
     pub(crate) peers: Vec<PeerAddress>,
     hints: Vec<SocketAddr>,
     attachments: Vec<Attachment>,
-    ring: Option<String>,
+    ring: Option<KnownRing>,
     /// Damaged files that earlier starts or this one moved aside.
     pub(crate) moved_aside: Vec<PathBuf>,
 }
@@ -139,7 +139,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         pools,
         targets: targets.peers().len(),
         init_peers: options.init_peers,
-        remembered: known_ring,
+        remembered: known_ring.unwrap_or_default(),
     };
     let ring = Ring::start(ring, ledger_place(&options), clock.now());
     let (ring, ledger) = ring.map_err(|e| cannot(&e))?;

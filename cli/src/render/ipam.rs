@@ -39,9 +39,10 @@ pub(crate) fn ipam_status(view: &IpamView) -> String {
 }
 
 fn witnesses(view: &IpamView) -> String {
-    let name = |w: &WitnessView| match w.reachable {
-        true => w.name.clone(),
-        false => format!("{} (does not answer)", w.name),
+    let name = |w: &WitnessView| match (w.reachable, w.former) {
+        (_, true) => format!("{} (began anew)", w.name),
+        (true, false) => w.name.clone(),
+        (false, false) => format!("{} (does not answer)", w.name),
     };
     let names: Vec<String> = view.witnesses.iter().map(name).collect();
     match names.as_slice() {

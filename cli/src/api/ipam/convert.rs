@@ -84,6 +84,7 @@ fn of_report(view: &mut IpamView, names: &Names<'_>, report: &Report) {
         peer: peer.to_string(),
         name: names.of(peer),
         reachable: names.is_reachable(peer),
+        former: report.former_witnesses.contains(&peer),
     };
     view.witnesses = witnesses.map(|owner| witness(owner.peer)).collect();
     view.reformers = report.reformers.iter().map(|peer| witness(*peer)).collect();
@@ -193,12 +194,13 @@ fn other_ring(other: &OtherRing, names: &Names<'_>) -> OtherRingView {
 fn advice(view: &IpamView) -> Vec<String> {
     let mut advice: Vec<String> = Vec::new();
     advice.extend(view.lost_ring.iter().map(|lost| lost_in_words(lost)));
+    let former = view.witnesses.iter().find(|witness| witness.former);
     let silent = view.witnesses.iter().filter(|witness| !witness.reachable);
     let silent: Vec<&str> = silent.map(|witness| witness.name.as_str()).collect();
     if let Some(reformer) = view.reformers.last() {
         advice.push(of_reformer(reformer));
     } else if view.ring.is_some() && !view.has_majority {
-        advice.push(of_lost_majority(&silent));
+        advice.push(of_lost_majority(&silent, former));
     } else if !silent.is_empty() {
         let names = silent.join(", ");
         advice.push(format!(
@@ -247,7 +249,15 @@ fn of_reformer(reformer: &WitnessView) -> String {
     )
 }
 
-fn of_lost_majority(silent: &[&str]) -> String {
+fn of_lost_majority(silent: &[&str], former: Option<&WitnessView>) -> String {
+    if let Some(former) = former.filter(|_| silent.is_empty()) {
+        let name = &former.name;
+        return format!(
+            "{name} lost its ledger and began anew, and with its former life most witnesses are gone: this \
+             host hands out what it owns and gets no more; on {name}: rmesh rmpeer {name} --force forms \
+             them anew from the hosts that answer"
+        );
+    }
     let Some(first) = silent.first() else {
         return "the witnesses answer and most of them do not act: this host hands out what it owns and \
                 gets no more; `rmesh ipam status` on each of them says what it waits for"

@@ -148,6 +148,8 @@ pub(crate) struct WitnessView {
     pub(crate) name: String,
     /// Whether it answers, or is this peer.
     pub(crate) reachable: bool,
+    /// Whether it lost its ledger and began anew: it bears no witness ever again.
+    pub(crate) former: bool,
 }
 
 /// One address that a container carries and this peer does not own.

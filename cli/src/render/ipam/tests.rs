@@ -17,6 +17,7 @@ fn witness(name: &str, reachable: bool) -> WitnessView {
         peer: name.repeat(32),
         name: name.into(),
         reachable,
+        former: false,
     }
 }
 
