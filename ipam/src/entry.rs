@@ -41,8 +41,9 @@ pub(crate) enum Entry {
     SetupPromised { target: Stamp, ballot: Ballot },
     /// Accepted by this ballot.
     SetupAccepted { ballot: Ballot, setup: Setup },
-    /// This peer may have forgotten what it acknowledged and is no witness until installed anew.
-    Uninstalled,
+    /// This peer may have forgotten what it acknowledged: as a witness it lives anew, and is none until
+    /// a setup names this life.
+    Life(u64),
     /// What witnesses of the setup before had accepted and promised.
     Carried { accepted: Runs, promised: Promises },
     /// Cells that are known to be chosen.

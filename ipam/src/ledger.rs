@@ -28,6 +28,8 @@ pub struct Ledger {
     pub(crate) setup: Option<Setup>,
     /// Whether this peer holds the state to be a witness of [`Ledger::setup`].
     pub(crate) installed: bool,
+    /// In which this peer bears witness; with a new incarnation, the same number.
+    pub(crate) life: u64,
     pub(crate) setup_promised: Option<(Stamp, Ballot)>,
     /// Forced reforms that were answered and may have led to a setup: until it is known, or known
     /// that there will be none, this peer is in no generation.
@@ -109,6 +111,7 @@ impl Ledger {
             Entry::Began { peer, incarnation } => {
                 self.peer = *peer;
                 self.begin(*incarnation);
+                self.life = *incarnation;
             }
             Entry::Joined {
                 ring,
@@ -127,7 +130,10 @@ impl Ledger {
             }
             Entry::ReformBegan(target) => self.reforming = Some(*target),
             Entry::ReformEnded(target) => self.end_reform(*target),
-            Entry::Uninstalled => self.installed = false,
+            Entry::Life(life) => {
+                self.life = *life;
+                self.installed = false;
+            }
             Entry::Unsure { unproven } => self.unsure = Some(*unproven),
             Entry::Sure => self.unsure = None,
             Entry::Carried { accepted, promised } => {
@@ -341,6 +347,7 @@ impl Ledger {
             peer: self.peer,
             incarnation: self.incarnation,
         }]);
+        entries.push(Entry::Life(self.life));
         if let (Some(ring), Some(setup)) = (self.ring_id, self.setup.clone()) {
             let installed = self.installed;
             entries.push(Entry::Joined {

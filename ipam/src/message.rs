@@ -23,6 +23,8 @@ pub(crate) struct Message {
     pub(crate) ring: u64,
     /// Which owner the sender is.
     pub(crate) incarnation: u64,
+    /// In which life the sender bears witness.
+    pub(crate) life: u64,
     /// The sender's last write that the message may depend on.
     pub(crate) written: u64,
     pub(crate) body: Body,
@@ -207,8 +209,6 @@ pub(crate) enum Body {
         newer: Newer,
         /// The highest write the receiver was seen to depend on.
         seen: u64,
-        /// Whether the sender acts as a witness.
-        acts: bool,
     },
 
     Seal {

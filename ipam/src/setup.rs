@@ -109,6 +109,9 @@ pub struct Setup {
     pub stamp: Stamp,
     /// Whose majority decides: an odd number of them.
     pub witnesses: Bounded<OwnerId, WITNESSES_MAX>,
+    /// In which life each of them bears witness: one that may have forgotten what it acknowledged
+    /// begins another life, and is none until a setup names that.
+    pub lives: Bounded<u64, WITNESSES_MAX>,
     /// The pools; they share no address.
     pub pools: Bounded<Pool, POOLS_MAX>,
 }
@@ -122,6 +125,25 @@ impl Setup {
     /// Whether `owner` is a witness.
     pub fn has_witness(&self, owner: OwnerId) -> bool {
         self.witnesses.as_slice().contains(&owner)
+    }
+
+    /// In which life `owner` bears witness.
+    pub fn life_of(&self, owner: OwnerId) -> Option<u64> {
+        let mut pairs = self.witnesses.as_slice().iter().zip(self.lives.as_slice());
+        pairs
+            .find(|(witness, _)| **witness == owner)
+            .map(|(_, life)| *life)
+    }
+
+    /// Whether `owner` is a witness in this life.
+    pub fn names(&self, owner: OwnerId, life: u64) -> bool {
+        self.life_of(owner) == Some(life)
+    }
+
+    /// So many witnesses, in whatever lives, know as much as a majority: whatever a majority has
+    /// acknowledged two of them have, one more than the one whose disk may be an older one.
+    pub fn revival(&self) -> usize {
+        (self.majority() + 1).min(self.witnesses.as_slice().len())
     }
 
     /// Whether `acknowledged` is true of a majority of the witnesses.
@@ -161,7 +183,8 @@ impl Setup {
             let mut others = pools.iter().skip(at + 1);
             others.all(|other| !other.range.overlaps(&pool.range))
         });
-        witnesses.len() % 2 == 1 && named_once && apart
+        let has_lives = self.lives.as_slice().len() == witnesses.len();
+        witnesses.len() % 2 == 1 && has_lives && named_once && apart
     }
 }
 

@@ -43,6 +43,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             epoch,
         },
         witnesses: Bounded::take_from([owner(witness)]),
+        lives: Bounded::take_from([1]),
         pools: Bounded::take_from([Pool {
             range: Range::new(0, 63).unwrap(),
             founder: owner(1),
@@ -75,7 +76,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         }),
         1 => (ballot.clone(), setup())
             .prop_map(|(ballot, setup)| Entry::SetupAccepted { ballot, setup }),
-        1 => Just(Entry::Uninstalled),
+        1 => (1..4u64).prop_map(Entry::Life),
         1 => any::<bool>().prop_map(|unproven| Entry::Unsure { unproven }),
         1 => Just(Entry::Sure),
         1 => target().prop_map(Entry::Left),

@@ -52,6 +52,7 @@ fn setup() -> Setup {
     Setup {
         stamp: stamp(),
         witnesses: Bounded::take_from((0..WITNESSES_MAX).map(owner)),
+        lives: Bounded::take_from([u64::MAX; WITNESSES_MAX]),
         pools: Bounded::take_from(pools),
     }
 }
@@ -179,6 +180,7 @@ fn the_longest_messages_fit() {
         let message = Message {
             ring: u64::MAX,
             incarnation: u64::MAX,
+            life: u64::MAX,
             written: u64::MAX,
             body,
         };

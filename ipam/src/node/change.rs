@@ -10,7 +10,7 @@ use rmesh_wire::codec::Bounded;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
-use super::install::Collected;
+use super::install::{Collected, decides};
 use super::proposal::Retry;
 use super::request::Served;
 use crate::address::Range;
@@ -47,20 +47,39 @@ pub(super) struct Change {
     pub(super) setup: Option<Setup>,
     pub(super) parts: Vec<crate::message::Page>,
     pub(super) carried: BTreeMap<OwnerId, BTreeSet<u32>>,
-    pub(super) installed: BTreeSet<OwnerId>,
+    pub(super) installed: BTreeMap<OwnerId, u64>,
     pub(super) retry: Retry,
     since: Instant,
 }
 
 impl Change {
-    /// What to propose: what the highest ballot among the sealed ones accepted, else the wish.
-    pub(super) fn proposal(&self) -> Setup {
+    /// What to propose: what the highest ballot among the sealed ones accepted, else the wish. `now`:
+    /// the lives that owners are in.
+    pub(super) fn proposal(&self, now: &BTreeMap<OwnerId, u64>) -> Setup {
         let accepted = self
             .sealed
             .values()
             .filter_map(|sealed| sealed.accepted.as_ref());
         let highest = accepted.max_by_key(|(ballot, _)| *ballot);
-        highest.map_or_else(|| self.wish.clone(), |(_, setup)| setup.clone())
+        let setup = highest.map_or_else(|| self.wish.clone(), |(_, setup)| setup.clone());
+        let is_named = |witness: &OwnerId| {
+            let sealed = self.sealed.get(witness);
+            sealed.is_some_and(|sealed| self.old.names(*witness, sealed.life))
+        };
+        if self.old.is_majority(is_named) {
+            return setup;
+        }
+        // Nobody may be left of those it names, though they are there in other lives.
+        let pairs = setup
+            .witnesses
+            .as_slice()
+            .iter()
+            .zip(setup.lives.as_slice());
+        let lives = pairs.map(|(witness, life)| now.get(witness).copied().unwrap_or(*life));
+        Setup {
+            lives: Bounded::take_from(lives.collect::<Vec<u64>>()),
+            ..setup
+        }
     }
 
     /// Everybody who has to install the new setup, or may.
@@ -81,14 +100,18 @@ impl Change {
     /// Majorities of both sets have installed it; of the old one only those count that were sealed
     /// by this ballot, since others may have forgotten what they promised.
     pub(super) fn is_chosen(&self) -> bool {
-        let has = |witness: &OwnerId| self.installed.contains(witness);
-        let is_sealed = |witness: &OwnerId| self.sealed.contains_key(witness);
-        self.setup
-            .as_ref()
-            .is_some_and(|setup| setup.is_majority(has))
-            && self
-                .old
-                .is_majority(|witness| has(witness) && is_sealed(witness))
+        let is_installed = |setup: &Setup| {
+            setup.is_majority(|witness| {
+                let life = self.installed.get(witness);
+                life.is_some_and(|life| setup.names(*witness, *life))
+            })
+        };
+        let both = self.installed.iter().filter(|(witness, life)| {
+            let sealed = self.sealed.get(witness);
+            sealed.is_some_and(|sealed| sealed.life == **life)
+        });
+        let both = both.map(|(witness, life)| (*witness, *life)).collect();
+        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both)
     }
 }
 
@@ -128,15 +151,26 @@ impl Node {
         let is_same = same == old.iter().collect();
         let pools = self.desired_pools(setup);
         let grows = pools.as_slice().len() > setup.pools.as_slice().len();
-        if (is_same && !grows && !self.has_idle_witness(setup)) || witnesses.is_empty() {
+        if (is_same && !grows && !self.is_dormant() && !self.has_idle_witness(setup))
+            || witnesses.is_empty()
+        {
             return None;
         }
-        let witnesses = Bounded::take_from(witnesses);
+        let lives = witnesses
+            .iter()
+            .map(|witness| self.last_life(setup, *witness));
         Some(Setup {
             stamp: setup.stamp.next(),
-            witnesses,
+            lives: Bounded::take_from(lives.collect::<Vec<u64>>()),
+            witnesses: Bounded::take_from(witnesses),
             pools,
         })
+    }
+
+    /// In which life a witness was last seen, or is named by the setup.
+    fn last_life(&self, setup: &Setup, witness: OwnerId) -> u64 {
+        let life = self.life_of(witness).or(setup.life_of(witness));
+        life.unwrap_or(witness.incarnation)
     }
 
     fn desired_pools(&self, setup: &Setup) -> Bounded<Pool, POOLS_MAX> {
@@ -169,7 +203,11 @@ impl Node {
         let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
         let bound = self.ledger.setup_accepted.as_ref().map(|(_, setup)| setup);
         bound.is_some_and(|bound| {
-            Some(bound.stamp) > stamp && !bound.is_majority(|w| self.is_current(*w))
+            let is_there = |witness: &OwnerId| {
+                let life = self.last_life(bound, *witness);
+                self.is_current(*witness) && bound.names(*witness, life)
+            };
+            Some(bound.stamp) > stamp && !bound.is_majority(is_there)
         })
     }
 
@@ -197,7 +235,8 @@ impl Node {
             .setup_promised
             .is_some_and(|(target, _)| target > setup.stamp);
         let wish = self.desired();
-        let may_lead = self.acts() && !self.ledger.has_left_generation();
+        let is_witness = self.acts() || self.is_dormant();
+        let may_lead = is_witness && !self.ledger.has_left_generation();
         if !may_lead || !(is_sealed || wish.is_some()) {
             self.change.since = None;
             return;
@@ -218,7 +257,10 @@ impl Node {
             return;
         }
         // Without a majority the seal would only keep others from acting.
-        if setup.is_majority(|witness| self.is_current(*witness)) {
+        let witnesses = setup.witnesses.as_slice().iter();
+        let here = witnesses.filter(|witness| self.is_current(**witness));
+        let here = here.map(|witness| (*witness, self.last_life(&setup, *witness)));
+        if decides(&setup, &here.collect()) {
             let next = setup.stamp.next();
             let same = || Setup {
                 stamp: next,
@@ -241,7 +283,7 @@ impl Node {
             setup: None,
             parts: Vec::new(),
             carried: BTreeMap::new(),
-            installed: BTreeSet::new(),
+            installed: BTreeMap::new(),
             retry: Retry::new(self.now),
             since: self.now,
         });
@@ -390,8 +432,7 @@ impl Node {
     pub(super) fn change_due(&self) -> Option<Instant> {
         match &self.change.change {
             Some(change) => Some(change.retry.next),
-            None => self
-                .acts()
+            None => (self.acts() || self.is_dormant())
                 .then_some(self.change.next.max(self.now + Duration::from_millis(1))),
         }
     }

@@ -95,6 +95,7 @@ impl Node {
 
     /// True if the answer was to a dispute's question.
     pub(super) fn on_dispute_answer(&mut self, from: OwnerId, id: u64, newer: Newer) -> bool {
+        let is_witness = self.is_witness(from);
         let Some(open) = self
             .disputes
             .open
@@ -103,14 +104,16 @@ impl Node {
         else {
             return false;
         };
-        open.reading.answers.insert(from, (newer, true));
+        if is_witness {
+            open.reading.answers.insert(from, newer);
+        }
         let (by, answers) = (open.by, &open.reading.answers);
         let Some(setup) = &self.ledger.setup else {
             return true;
         };
         let says = |witness: &OwnerId, is_lost: bool| {
             let answer = answers.get(witness);
-            answer.is_some_and(|(newer, _)| (*newer >= Newer::Accepted) == is_lost)
+            answer.is_some_and(|newer| (*newer >= Newer::Accepted) == is_lost)
         };
         if setup.is_majority(|witness| says(witness, true)) {
             self.new_incarnation("a majority of the witnesses gave what it owned to others");

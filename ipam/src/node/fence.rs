@@ -23,14 +23,14 @@ use crate::setup::{Setup, Stamp};
 pub(super) struct Reading {
     pub(super) id: u64,
     pub(super) cells: Runs,
-    /// How much newer what they know is, and whether they act as witnesses.
-    pub(super) answers: BTreeMap<OwnerId, (Newer, bool)>,
+    /// How much newer what they know is.
+    pub(super) answers: BTreeMap<OwnerId, Newer>,
 }
 
 impl Reading {
     /// Whether somebody knows something newer than `than`.
     fn is_outdated(&self, than: Newer) -> bool {
-        self.answers.values().any(|(newer, _)| *newer > than)
+        self.answers.values().any(|newer| *newer > than)
     }
 }
 
@@ -90,7 +90,8 @@ impl Node {
         let unproven = is_unproven;
         self.log(&Entry::Unsure { unproven });
         if is_unproven {
-            self.log(&Entry::Uninstalled);
+            let life = self.random.number();
+            self.log(&Entry::Life(life));
         }
         let own = self.ledger.ring.owned_by(me).flat_map(|run| {
             let kept = self.ledger.granted.gaps(run.range).collect::<Vec<Range>>();
@@ -143,6 +144,13 @@ impl Node {
         owners.filter(|owner| owner.peer != self.me).collect()
     }
 
+    /// Somebody is there who was not: whoever was asked in vain is asked again at once.
+    pub(super) fn ask_anew(&mut self) {
+        if let Some(check) = &mut self.fence.0 {
+            check.retry = Retry::new(self.now);
+        }
+    }
+
     pub(super) fn drive_fence(&mut self) {
         self.drive_disputes();
         let confirmers = self.confirmers();
@@ -152,11 +160,9 @@ impl Node {
         if check.retry.is_due(self.now, &mut self.random) {
             let mut reads = Vec::new();
             for reading in &check.readings {
-                // Who did not act when it was asked may do by now.
-                let silent = confirmers.iter().filter(|confirmer| {
-                    let answer = reading.answers.get(confirmer);
-                    answer.is_none_or(|(_, acts)| check.is_unproven && !acts)
-                });
+                let silent = confirmers
+                    .iter()
+                    .filter(|c| !reading.answers.contains_key(c));
                 reads.extend(silent.map(|to| (to.peer, reading.id, reading.cells.clone())));
             }
             for (peer, id, cells) in reads {
@@ -170,7 +176,7 @@ impl Node {
         &mut self,
         from: OwnerId,
         (id, stamp): (u64, Stamp),
-        (newer, seen, acts): (Newer, u64, bool),
+        (newer, seen): (Newer, u64),
     ) {
         if self.on_dispute_answer(from, id, newer) {
             return;
@@ -189,7 +195,7 @@ impl Node {
             return;
         };
         let newer = if seen > queued { Newer::Chosen } else { newer };
-        reading.answers.insert(from, (newer, acts));
+        reading.answers.insert(from, newer);
         self.judge_fence();
     }
 
@@ -207,25 +213,18 @@ impl Node {
             count >= needed(setup, &confirmers, self.owner(), check.is_unproven)
         });
         // A renewal goes above what was only promised.
-        let renews = self.can_renew(check);
-        let than = if renews {
-            Newer::Promised
-        } else {
-            Newer::Nothing
-        };
-        let is_outdated = check.readings.iter().any(|r| r.is_outdated(than));
+        let is_outdated = check
+            .readings
+            .iter()
+            .any(|r| r.is_outdated(Newer::Promised));
         // Those who answer first may have been removed with this one, and be back too.
         let has_waited = self.now.since(check.since) >= START_PATIENCE;
         let have_all_answered = !confirmers.is_empty() && check.have_answered(&confirmers);
         let is_ready = (is_done && (have_all_answered || has_waited)) || self.is_late(check);
         if is_outdated && is_ready {
             self.new_incarnation("what it owned was given to others while it was away");
-        } else if is_ready && !self.waits_for_witnesses(&confirmers) {
-            if renews {
-                self.begin_renewal();
-            } else {
-                self.open_fence();
-            }
+        } else if is_ready {
+            self.begin_renewal();
         }
     }
 
@@ -238,13 +237,6 @@ impl Node {
             .as_ref()
             .is_some_and(|setup| setup.witnesses.as_slice() == [self.owner()]);
         is_only && !check.is_unproven && self.now.since(check.since) >= START_PATIENCE
-    }
-
-    /// Whether there are witnesses at which a new term can be taken, now or some time.
-    fn can_renew(&self, check: &Check) -> bool {
-        let setup = self.ledger.setup.as_ref();
-        let is_witness = setup.is_some_and(|setup| setup.has_witness(self.owner()));
-        !is_witness || !check.is_unproven || self.others_carry(check)
     }
 
     /// That nothing newer is known is not enough: somebody may be about to take over what this
@@ -272,6 +264,14 @@ impl Node {
         check.is_some_and(|check| check.is_unproven && !check.is_renewing)
     }
 
+    /// Whether others are being asked if the ledger is current.
+    pub(super) fn is_asking(&self) -> bool {
+        self.fence
+            .0
+            .as_ref()
+            .is_some_and(|check| !check.is_renewing)
+    }
+
     /// Whether others are being asked if what this peer knows as a witness is current. Who started
     /// without a token is no witness before it is installed anew, and current then.
     pub(super) fn is_reading(&self) -> bool {
@@ -281,24 +281,6 @@ impl Node {
 
     pub(super) fn is_renewing(&self) -> bool {
         self.fence.0.as_ref().is_some_and(|check| check.is_renewing)
-    }
-
-    /// Whether more answers are needed to know if this peer may act as a witness without the
-    /// others carrying their state to it.
-    fn waits_for_witnesses(&self, confirmers: &[OwnerId]) -> bool {
-        let is_witness = self
-            .ledger
-            .setup
-            .as_ref()
-            .is_some_and(|s| s.has_witness(self.owner()));
-        let Some(check) = self.fence.0.as_ref().filter(|check| check.is_unproven) else {
-            return false;
-        };
-        let has_answered = |owner: &OwnerId| {
-            let mut readings = check.readings.iter();
-            self.is_superseded(*owner) || readings.all(|r| r.answers.contains_key(owner))
-        };
-        is_witness && !self.others_carry(check) && !confirmers.iter().all(has_answered)
     }
 
     /// Whether the peer has begun anew since, as another owner of this ring.
@@ -312,32 +294,9 @@ impl Node {
         now.is_some_and(|now| now != owner.incarnation)
     }
 
-    /// Whether a majority of the witnesses acts, so that they install this one anew.
-    fn others_carry(&self, check: &Check) -> bool {
-        let acts = |witness: &OwnerId| {
-            let answers = check.readings.iter().filter_map(|r| r.answers.get(witness));
-            answers.map(|(_, acts)| *acts).max().unwrap_or(false)
-        };
-        self.ledger
-            .setup
-            .as_ref()
-            .is_some_and(|setup| setup.is_majority(acts))
-    }
-
-    /// The ledger is current. Where all witnesses started without a token, after a power cut say,
-    /// nobody is left to install them anew: they go on from what they have.
+    /// The ledger is current.
     fn open_fence(&mut self) {
-        let check = self.fence.0.take();
-        let resumes = check.is_some_and(|check| check.is_unproven && !self.others_carry(&check));
-        if let Some(setup) = self.ledger.setup.clone()
-            && resumes
-            && setup.has_witness(self.owner())
-        {
-            self.log(&Entry::SetupChosen {
-                setup,
-                installed: true,
-            });
-        }
+        self.fence.0 = None;
         if self.ledger.unsure.is_some() {
             self.log(&Entry::Sure);
         }

@@ -90,6 +90,7 @@ impl Node {
         let setup = Setup {
             stamp: Stamp::default(),
             witnesses: Bounded::take_from([founder]),
+            lives: Bounded::take_from([self.ledger.life]),
             pools: Bounded::take_from(pools),
         };
         let mut bytes = [0; 16];
@@ -115,7 +116,7 @@ impl Node {
     pub(super) fn enter(&mut self, ring: RingId, setup: Setup) {
         // Nobody acted in a first setup but its one witness, which therefore lacks nothing.
         let is_first = setup.stamp == Stamp::default();
-        let installed = is_first && setup.witnesses.as_slice() == [self.owner()];
+        let installed = is_first && setup.names(self.owner(), self.ledger.life);
         self.log(&Entry::Joined {
             ring,
             setup,

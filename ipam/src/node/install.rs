@@ -1,6 +1,6 @@
 //! The steps of a setup change: seal the old witnesses, carry their state over, install.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rmesh_wire::PeerId;
@@ -21,6 +21,8 @@ use crate::setup::{Ballot, Setup, Stamp};
 /// What one witness told of its state.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
+    /// The life in which it told.
+    pub(super) life: u64,
     pub(super) accepted: Option<(Ballot, Setup)>,
     /// From where on it is to be asked for more; `None`: it has told everything.
     pub(super) next: Option<u128>,
@@ -38,6 +40,21 @@ impl Collected {
             None => None,
         };
     }
+}
+
+/// Whether these witnesses of the old setup, in these lives, decide on its successor: a majority in the
+/// lives it names, or so many in whatever lives that nothing can be forgotten.
+pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>) -> bool {
+    let is_named = |witness: &OwnerId| {
+        lives
+            .get(witness)
+            .is_some_and(|life| old.names(*witness, *life))
+    };
+    let known = lives
+        .keys()
+        .filter(|witness| old.has_witness(**witness))
+        .count();
+    old.is_majority(is_named) || known >= old.revival()
 }
 
 /// Raises cells and promises to those of a page.
@@ -131,7 +148,7 @@ impl Node {
             self.send(from.peer, Body::AskSetup);
             return;
         }
-        if !self.acts() {
+        if !self.acts() && !self.is_dormant() {
             return;
         }
         if !self.vote(from, target, ballot) {
@@ -178,6 +195,9 @@ impl Node {
         accepted: Option<(Ballot, Setup)>,
     ) {
         let differs = hash != self.ledger.ring.hash();
+        let Some(life) = self.life_of(from) else {
+            return;
+        };
         let Some(change) = &mut self.change.change else {
             return;
         };
@@ -185,10 +205,15 @@ impl Node {
         if !is_expected || !change.old.has_witness(from) {
             return;
         }
-        if change.sealed.contains_key(&from) {
+        if change
+            .sealed
+            .get(&from)
+            .is_some_and(|sealed| sealed.life == life)
+        {
             return;
         }
         let collected = Collected {
+            life,
             accepted,
             next: Some(0),
             ..Collected::default()
@@ -251,22 +276,23 @@ impl Node {
 
     /// As soon as a majority of the old set is sealed and has told everything.
     fn propose_setup(&mut self) {
+        let mut now = BTreeMap::from([(self.owner(), self.ledger.life)]);
+        now.extend(
+            self.ring_members()
+                .filter_map(|(owner, peer)| Some((owner, peer.life?))),
+        );
         let Some(change) = &mut self.change.change else {
             return;
         };
         if self.ledger.has_left_generation() {
             return;
         }
-        let has_told = |witness: &OwnerId| {
-            change
-                .sealed
-                .get(witness)
-                .is_some_and(|collected| collected.next.is_none())
-        };
-        if change.setup.is_some() || !change.old.is_majority(has_told) {
+        let told = change.sealed.iter().filter(|(_, told)| told.next.is_none());
+        let lives = told.map(|(witness, told)| (*witness, told.life)).collect();
+        if change.setup.is_some() || !decides(&change.old, &lives) {
             return;
         }
-        change.setup = Some(change.proposal());
+        change.setup = Some(change.proposal(&now));
         let (mut union, mut promised) = (RunMap::new(), RunMap::new());
         for collected in change.sealed.values() {
             for run in cells(&collected.cells) {
@@ -298,7 +324,7 @@ impl Node {
         let Some(setup) = change.setup.clone() else {
             return;
         };
-        if change.installed.contains(&member) {
+        if change.installed.contains_key(&member) {
             return;
         }
         let (target, ballot) = (change.target, change.ballot);
@@ -403,6 +429,11 @@ impl Node {
             self.refuse(from.peer, "a setup that cannot be");
             return;
         }
+        let me = self.owner();
+        if setup.has_witness(me) && !self.is_named(&setup, me) {
+            // It is for what this peer was before it forgot.
+            return;
+        }
         if self.ledger.ring.hash() != hash {
             self.start_sync(from.peer);
             return;
@@ -418,13 +449,14 @@ impl Node {
     }
 
     pub(super) fn on_installed(&mut self, from: OwnerId, target: Stamp, ballot: Ballot) {
-        let Some(change) = &mut self.change.change else {
+        let life = self.life_of(from);
+        let (Some(life), Some(change)) = (life, &mut self.change.change) else {
             return;
         };
         if change.target != target || change.ballot != ballot {
             return;
         }
-        change.installed.insert(from);
+        change.installed.insert(from, life);
         if !change.is_chosen() || self.ledger.has_left_generation() {
             return;
         }

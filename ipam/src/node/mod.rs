@@ -345,6 +345,7 @@ impl Node {
         let message = Message {
             ring: self.ring_short(),
             incarnation: self.ledger.incarnation,
+            life: self.ledger.life,
             written: self.gate.queued(),
             body,
         };
@@ -375,6 +376,7 @@ impl Node {
             known.incarnation = Some(message.incarnation);
             known.written = 0;
         }
+        known.life = Some(message.life);
         known.written = known.written.max(message.written);
         let moved = known.ring != Some(message.ring);
         known.ring = Some(message.ring);
@@ -438,9 +440,8 @@ impl Node {
                 stamp,
                 newer,
                 seen,
-                acts,
             } => {
-                self.on_read_answer(from, (id, stamp), (newer, seen, acts));
+                self.on_read_answer(from, (id, stamp), (newer, seen));
             }
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {

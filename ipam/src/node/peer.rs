@@ -12,6 +12,7 @@ use crate::address::{self, Range};
 use crate::api::Member;
 use crate::cell::OwnerId;
 use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX};
+use crate::setup::Setup;
 
 /// What is known of another peer.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Peer {
     pub(super) last_reachable: Option<Instant>,
     /// Its incarnation, from its last message.
     pub(super) incarnation: Option<u64>,
+    /// In which life it bears witness, from its last message.
+    pub(super) life: Option<u64>,
     /// The ring it is in, in short; 0: none.
     pub(super) ring: Option<u64>,
     /// The highest write of that incarnation it was seen to depend on.
@@ -89,6 +92,29 @@ impl Node {
     }
 
     /// Peers that are reachable and in this ring, with the owner each of them is now.
+    /// In which life an owner bears witness, by its last message; `None`: not known.
+    pub(super) fn life_of(&self, owner: OwnerId) -> Option<u64> {
+        if owner == self.owner() {
+            return Some(self.ledger.life);
+        }
+        let known = self.peers.get(&owner.peer)?;
+        known
+            .life
+            .filter(|_| known.incarnation == Some(owner.incarnation))
+    }
+
+    /// Whether an owner is a witness of a setup in the life it is in.
+    pub(super) fn is_named(&self, setup: &Setup, owner: OwnerId) -> bool {
+        self.life_of(owner)
+            .is_some_and(|life| setup.names(owner, life))
+    }
+
+    /// The same of the setup that is in force.
+    pub(super) fn is_witness(&self, owner: OwnerId) -> bool {
+        let setup = self.ledger.setup.as_ref();
+        setup.is_some_and(|setup| self.is_named(setup, owner))
+    }
+
     pub(super) fn ring_members(&self) -> impl Iterator<Item = (OwnerId, &Peer)> {
         let ring = self.ring_short();
         self.peers.iter().filter_map(move |(peer, known)| {
@@ -138,6 +164,7 @@ impl Node {
         known.note_reach(member.reachable, now);
         if is_new {
             self.send_digest(member.peer);
+            self.ask_anew();
         }
     }
 

@@ -161,12 +161,13 @@ impl Node {
         let Some(setup) = &self.ledger.setup else {
             return;
         };
+        let is_witness = self.is_named(setup, from);
         let Some(proposal) = self.proposals.get_mut(&id) else {
             return;
         };
         let is_expected = stamp == setup.stamp && proposal.stamp == stamp;
         // Who answered a reform said that its grants are not chosen: they are not from then on.
-        if !is_expected || !setup.has_witness(from) || self.ledger.has_left_generation() {
+        if !is_expected || !is_witness || self.ledger.has_left_generation() {
             return;
         }
         proposal.accepted.insert(from);

@@ -202,6 +202,7 @@ impl Node {
         let setup = Setup {
             stamp: reform.target,
             witnesses: Bounded::take_from([self.owner()]),
+            lives: Bounded::take_from([self.ledger.life]),
             pools: old.pools,
         };
         self.log(&Entry::SetupChosen {

@@ -249,11 +249,12 @@ impl Node {
         cells: Runs,
         announced: Option<Vec<u128>>,
     ) {
+        let is_witness = self.is_witness(from);
         let (Some(round), Some(setup)) = (&mut self.succession.round, &self.ledger.setup) else {
             return;
         };
         let is_expected = round.id == id && round.stamp == stamp && setup.stamp == stamp;
-        if !is_expected || round.proposals.is_some() || !setup.has_witness(from) {
+        if !is_expected || round.proposals.is_some() || !is_witness {
             return;
         }
         if self.ledger.has_left_generation() {

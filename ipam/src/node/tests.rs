@@ -45,6 +45,7 @@ fn hear(node: &mut Node, body: Body) {
     let message = Message {
         ring: node.ring_short(),
         incarnation: 22,
+        life: 1,
         written: 1,
         body,
     };

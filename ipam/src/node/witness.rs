@@ -46,7 +46,15 @@ impl Node {
     /// Whether this peer is a witness that holds the state to act.
     pub(super) fn is_installed(&self) -> bool {
         let setup = self.ledger.setup.as_ref();
-        self.ledger.installed && setup.is_some_and(|setup| setup.has_witness(self.owner()))
+        self.ledger.installed && setup.is_some_and(|setup| self.is_named(setup, self.owner()))
+    }
+
+    /// Whether this peer was a witness in a life before and has not been named in this one. What it
+    /// remembers counts where so many remember that it does not matter if it forgot something.
+    pub(super) fn is_dormant(&self) -> bool {
+        let setup = self.ledger.setup.as_ref();
+        let me = self.owner();
+        !self.is_asking() && setup.is_some_and(|s| s.has_witness(me) && !self.is_named(s, me))
     }
 
     /// The state of `range` as a witness knows it, piece by piece.
@@ -207,7 +215,6 @@ impl Node {
         });
         let newer = compared.max().unwrap_or(Newer::Nothing);
         let seen = self.seen_of(from);
-        let acts = self.is_installed();
         self.send(
             from.peer,
             Body::ReadAnswer {
@@ -215,7 +222,6 @@ impl Node {
                 stamp,
                 newer,
                 seen,
-                acts,
             },
         );
         if newer == Newer::Chosen {

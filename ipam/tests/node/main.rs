@@ -3,6 +3,7 @@
 mod dice;
 mod random;
 mod stories;
+mod stories_lives;
 mod stories_pools;
 mod stories_reform;
 mod stories_return;
