@@ -182,7 +182,7 @@ fn how_long_an_address_has_been_used_or_rests_is_known_of_this_life() {
             .is_ok()
     );
     world.run(secs(10));
-    let outlook = world.hosts[0].node().outlook(&[], world.now);
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
     assert_eq!(outlook.given.keys().collect::<Vec<_>>(), [&given[0]]);
     let used = outlook.given[&given[0]];
     assert!((secs(40)..secs(42)).contains(&used), "{used:?}");
@@ -194,12 +194,12 @@ fn how_long_an_address_has_been_used_or_rests_is_known_of_this_life() {
         "{ip} {rests:?}"
     );
     world.run(secs(51));
-    let outlook = world.hosts[0].node().outlook(&[], world.now);
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
     assert!(outlook.resting.is_empty(), "{:?}", outlook.resting);
     world.kill(0);
     world.start(0, CURRENT);
     world.run(secs(1));
-    let outlook = world.hosts[0].node().outlook(&[], world.now);
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
     assert!(
         outlook.given.is_empty(),
         "the ledger knows no time: {:?}",
@@ -366,7 +366,10 @@ fn after_a_power_cut_without_tokens_all_come_back_by_themselves() {
     }
     world.start(2, Found::Unproven);
     let fenced = world.ask(2, allocate("early"), secs(2)).unwrap_err();
-    assert!(fenced.to_string().contains("rmpeer --force"), "{fenced}");
+    assert!(
+        fenced.to_string().contains("rmpeer host0 --force"),
+        "{fenced}"
+    );
     world.start(1, Found::Unproven);
     world.start(0, Found::Unproven);
     for at in 0..3 {
