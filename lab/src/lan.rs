@@ -6,6 +6,7 @@ use crate::{
     netlink::{self, VethEnd},
 };
 use ipnet::IpNet;
+use std::net::Ipv4Addr;
 
 impl Namespace {
     /// Makes a switch of some of this namespace's interfaces.
@@ -77,5 +78,34 @@ impl Namespace {
                 netlink::add_address("eth0", address)
             })
             .attempt(what)
+    }
+
+    /// Makes a VXLAN interface with one other end and plugs it into a bridge of this namespace.
+    ///
+    /// # Errors
+    /// If the name is taken, or `by` or the bridge is not there.
+    pub fn plug_vxlan(
+        &self,
+        name: &str,
+        [local, remote]: [Ipv4Addr; 2],
+        by: &str,
+        bridge: &str,
+    ) -> Result<(), LabError> {
+        let make = || {
+            netlink::add_vxlan(name, local, remote, by)?;
+            netlink::set_controller(name, Some(bridge))?;
+            netlink::set_up(name)
+        };
+        self.enter(make)
+            .attempt(|| format!("make {name} a port of {bridge} in {}", self.name()))
+    }
+
+    /// Sets the MTU of an interface, in bytes.
+    ///
+    /// # Errors
+    /// If it is not there or does not take this MTU.
+    pub fn set_mtu(&self, interface: &str, mtu_bytes: u32) -> Result<(), LabError> {
+        self.enter(|| netlink::set_mtu(interface, mtu_bytes))
+            .attempt(|| format!("set the MTU of {interface} in {}", self.name()))
     }
 }

@@ -31,6 +31,7 @@ mod namespace;
 mod netlink;
 mod netns;
 mod nft;
+mod offloads;
 mod picture;
 mod privileges;
 pub mod probe;

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
     time::Duration,
 };
@@ -16,7 +16,10 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{
+        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        State,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteMessage},
 };
@@ -24,6 +27,10 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 /// The kernel answers at once; this only bounds a request that it did not understand.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Network number and UDP port of VXLAN links (RFC 7348).
+const VXLAN_ID: u32 = 42;
+const VXLAN_PORT: u16 = 4789;
 
 /// One end of a veth pair.
 pub(crate) struct VethEnd<'a> {
@@ -66,6 +73,37 @@ pub(crate) fn add_bridge(name: &str) -> io::Result<()> {
         RouteNetlinkMessage::NewLink(message),
         NLM_F_CREATE | NLM_F_EXCL,
     )
+}
+
+/// Makes a VXLAN interface with one other end, which is down.
+pub(crate) fn add_vxlan(name: &str, local: Ipv4Addr, remote: Ipv4Addr, by: &str) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    let data = vec![
+        InfoVxlan::Id(VXLAN_ID),
+        InfoVxlan::Local(local),
+        InfoVxlan::Group(remote),
+        InfoVxlan::Link(index(by)?),
+        InfoVxlan::Port(VXLAN_PORT),
+    ];
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(data)),
+        ]),
+    ];
+    change(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Sets the MTU of an interface, in bytes.
+pub(crate) fn set_mtu(interface: &str, mtu_bytes: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index(interface)?;
+    message.attributes = vec![LinkAttribute::Mtu(mtu_bytes)];
+    change(RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// Makes an interface a port of a bridge, or of none.

@@ -113,3 +113,25 @@ pub(crate) fn packet_drops(socket: &Socket) -> io::Result<u64> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Hands a command of linux/ethtool.h to an interface of the calling thread's namespace; the kernel
+/// answers in place, as far as the command says it may.
+pub(crate) fn ethtool(interface: &str, command: &mut [u8]) -> io::Result<()> {
+    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    // SAFETY: ifreq is a structure of integers and a union of such, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+    // SAFETY: the request and the command it points to outlive the call; callers make a command as
+    // long as its own counts say the answer is.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,8 +1,8 @@
 //! What fuzzers drive: every way in which bytes of others reach this crate.
 
 use crate::attach::TargetSpec;
-use crate::kernel;
-use crate::plane::fuzz::{datagram, frame, member};
+use crate::plane::fuzz::{datagram, frame, member, super_frame};
+use crate::{kernel, port};
 
 /// A target's name and what it does with one input.
 pub type Entry = (&'static str, fn(&[u8]));
@@ -12,6 +12,8 @@ pub const TARGETS: &[Entry] = &[
     ("plane_datagram", datagram),
     ("plane_member", member),
     ("plane_frame", frame),
+    ("plane_super_frame", super_frame),
+    ("port_joined", port::fuzz::joined),
     ("netlink_answer", kernel::netlink::fuzz),
     ("attach_target", attach_target),
 ];

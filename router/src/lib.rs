@@ -14,6 +14,6 @@ pub mod port;
 pub(crate) mod sys;
 
 pub use plane::{
-    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCounters, PlaneError,
-    PlaneOptions,
+    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCapabilities,
+    PlaneCounters, PlaneError, PlaneOptions, has_aes_instructions,
 };

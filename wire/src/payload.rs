@@ -18,7 +18,7 @@ pub const RING_CHANNEL: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PayloadKind {
-    /// One Ethernet frame for the receiver; `flags` and `aux` are zero.
+    /// One Ethernet frame for the receiver; `flags` and `aux` are a [`PartialChecksum`] or zero.
     Frame = 0,
     /// Several small frames, each after a 16-bit length; reserved, not sent yet.
     Bundle = 1,
@@ -82,6 +82,58 @@ impl Head {
     }
 }
 
+/// Length of an Ethernet header without tags: no checksum begins before its end.
+const ETHERNET_LEN: u16 = 14;
+
+/// A transport checksum of which only the pseudo header's part was computed: the seal protects
+/// the rest on its way, and nobody reads the payload for it.
+///
+/// In the head of a frame `flags` is 1 and twice half the offset (which is even in TCP and UDP),
+/// and `aux` is the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Where in the frame the summed part begins, in bytes; it ends with the frame.
+    pub start: u16,
+    /// Where in that part the checksum's field is, in bytes.
+    pub offset: u16,
+}
+
+impl PartialChecksum {
+    /// Where in the frame the checksum's field is.
+    pub fn field(&self) -> usize {
+        usize::from(self.start) + usize::from(self.offset)
+    }
+
+    /// Whether the whole field is inside a frame of `len` bytes, behind its Ethernet header.
+    pub fn fits(&self, len: usize) -> bool {
+        self.start >= ETHERNET_LEN && self.field() + 2 <= len
+    }
+
+    /// The head of a frame with this checksum; `None` if its offset cannot be told there.
+    pub fn head(self) -> Option<Head> {
+        let half = u8::try_from(self.offset / 2).ok()?;
+        let fits = self.offset.is_multiple_of(2) && half < 0x80;
+        fits.then_some(Head {
+            kind: PayloadKind::Frame,
+            flags: half << 1 | 1,
+            aux: self.start,
+        })
+    }
+
+    /// What the head of a frame of `len` bytes says; `None` if it says something else or a field
+    /// that is not inside the frame.
+    pub fn of_frame(head: &Head, len: usize) -> Option<Option<Self>> {
+        match (head.flags, head.aux) {
+            (0, 0) => Some(None),
+            (flags, start) => {
+                let offset = u16::from(flags & 0xfe);
+                let partial = PartialChecksum { start, offset };
+                (flags & 1 == 1 && partial.fits(len)).then_some(Some(partial))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +150,44 @@ mod tests {
         assert_eq!(Head::split(&bytes), Some((head, &[9u8][..])));
         assert_eq!(Head::split(&[6, 0, 0, 0]), None);
         assert_eq!(Head::split(&[0, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_partial_checksum_is_told_in_the_head_and_never_outside_the_frame() {
+        let tcp = PartialChecksum {
+            start: 34,
+            offset: 16,
+        };
+        let head = tcp.head().unwrap();
+        assert_eq!(head.encode(), [0, 17, 0, 34]);
+        assert_eq!(PartialChecksum::of_frame(&head, 52), Some(Some(tcp)));
+        assert_eq!(PartialChecksum::of_frame(&head, 51), None);
+        let none = Head::new(PayloadKind::Frame);
+        assert_eq!(PartialChecksum::of_frame(&none, 14), Some(None));
+        let odd = |flags, aux| Head { flags, aux, ..none };
+        assert_eq!(PartialChecksum::of_frame(&odd(1, 13), 100), None);
+        assert_eq!(PartialChecksum::of_frame(&odd(2, 34), 100), None);
+        assert_eq!(PartialChecksum::of_frame(&odd(0, 34), 100), None);
+        assert!(
+            PartialChecksum {
+                start: 34,
+                offset: 15
+            }
+            .head()
+            .is_none()
+        );
+        assert!(
+            PartialChecksum {
+                start: 34,
+                offset: 256
+            }
+            .head()
+            .is_none()
+        );
+        let far = PartialChecksum {
+            start: u16::MAX,
+            offset: 254,
+        };
+        assert!(!far.fits(65_535) && far.head().is_some());
     }
 }

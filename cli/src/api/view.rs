@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use rmesh_gossip::api::Counters;
+use rmesh_router::PlaneCapabilities;
 use rmesh_router::attach::Attachment;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub(crate) struct StatusView {
     pub(crate) bridge: String,
     /// MTU of the containers in bytes.
     pub(crate) mtu_bytes: u16,
+    /// What kernel and processor do for the data plane.
+    #[serde(default)]
+    pub(crate) capabilities: PlaneCapabilities,
     /// Other peers known.
     pub(crate) peers_total: usize,
     /// Other peers reachable.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rmesh_gossip::Report;
 use rmesh_ipam::{Answer, Outlook, Refusal, Request};
 use rmesh_router::attach::Attachment;
-use rmesh_router::{LearnedMac, PeerCounters, PlaneCounters};
+use rmesh_router::{LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters};
 use rmesh_wire::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -81,6 +81,8 @@ pub(crate) struct Snapshot {
     pub(crate) bridge: String,
     /// MTU of the containers in bytes.
     pub(crate) mtu_bytes: u16,
+    /// What kernel and processor do for the data plane.
+    pub(crate) capabilities: PlaneCapabilities,
     /// Addresses of this host.
     pub(crate) addresses: Vec<IpAddr>,
     /// Time since the start.

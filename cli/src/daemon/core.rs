@@ -318,6 +318,7 @@ impl Core {
             port: self.parts.plane.port(),
             bridge: self.parts.bridge.clone(),
             mtu_bytes: self.parts.mtu_bytes,
+            capabilities: self.parts.plane.capabilities(),
             addresses: self.addresses.clone(),
             uptime: now.since(Instant::ZERO),
             second_ways: second_ways.collect(),

@@ -336,7 +336,8 @@ fn make_mesh(
         advertise: options.advertise.clone(),
     };
     seed.zeroize();
-    let mesh = Mesh::new(config, Box::new(RealCrypto::new()), clock.now());
+    let crypto = RealCrypto::with_aes(rmesh_router::has_aes_instructions());
+    let mesh = Mesh::new(config, Box::new(crypto), clock.now());
     Ok(match options.rekey_after {
         Some(age) => mesh.with_rekey_after(age),
         None => mesh,

@@ -43,6 +43,7 @@ pub(crate) fn status(view: &StatusView) -> String {
         "bridge",
         format!("{}, container MTU {}", view.bridge, view.mtu_bytes),
     );
+    line("data path", view.capabilities.to_string());
     line("containers", format!("{} attached", view.attached));
     line("addresses", view.ring.clone());
     line(
@@ -190,6 +191,11 @@ mod tests {
             addresses: vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
             bridge: "rmesh".into(),
             mtu_bytes: 1328,
+            capabilities: rmesh_router::PlaneCapabilities {
+                tcp_super_frames: true,
+                aes: true,
+                ..Default::default()
+            },
             peers_total: 3,
             peers_reachable: 2,
             peers_direct: 1,
@@ -215,6 +221,7 @@ mesh        connected
 encryption  all encrypted
 listening   UDP port 6783 at 2001:db8::1, 192.0.2.1
 bridge      rmesh, container MTU 1328
+data path   super-frames of TCP, AES; without of UDP, UDP segmentation, UDP receive offload
 containers  2 attached
 addresses   10.32.0.0/12; 2 used here; 3 owners; 3 witnesses, 1 may be lost
 peers       2 of 3 up (1 direct, 1 relayed)

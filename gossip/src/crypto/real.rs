@@ -1,11 +1,11 @@
-//! The provider the daemon uses: Noise, Ed25519 and ChaCha20-Poly1305.
-//!
-//! AES-256-GCM is not offered: it is worth having only with a library in assembly, which belongs
-//! to the data plane. [`RealCrypto::aead`] answers `None` for it.
+//! The provider the daemon uses: Noise, Ed25519, ChaCha20-Poly1305 and, where the machine has
+//! instructions for it, AES-256-GCM.
 
 use alloc::boxed::Box;
 use core::cell::RefCell;
 
+use aes_gcm::Aes256Gcm;
+use chacha20poly1305::aead::consts::{U12, U16};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -17,18 +17,28 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use super::noise::NoiseHandshake;
 use super::{Aead, Crypto, Forged, Handshake, HandshakeSetup, Key};
 
-/// Noise `XXpsk0_25519_ChaChaPoly_BLAKE2s`, Ed25519 and ChaCha20-Poly1305.
+/// Noise `XXpsk0_25519_ChaChaPoly_BLAKE2s`, Ed25519, ChaCha20-Poly1305 and AES-256-GCM.
 #[derive(Default)]
 pub struct RealCrypto {
+    has_aes: bool,
     // The static key last used and its public half: computing it for every first message would be
     // the public-key work that a stranger must not be able to ask for.
     static_pair: RefCell<Option<(Key, [u8; 32])>>,
 }
 
 impl RealCrypto {
-    /// The provider; it holds no secret until it is used.
+    /// The provider without AES-256-GCM; it holds no secret until it is used.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The provider, which offers AES-256-GCM if this machine `has_aes` instructions. Only the
+    /// caller can tell: nothing in this crate looks at the machine.
+    pub fn with_aes(has_aes: bool) -> Self {
+        RealCrypto {
+            has_aes,
+            ..Self::default()
+        }
     }
 
     fn static_pair(&self, secret: &Key) -> (Key, [u8; 32]) {
@@ -68,27 +78,31 @@ impl Crypto for RealCrypto {
     }
 
     fn ciphers(&self) -> &'static [Cipher] {
-        &[Cipher::ChaCha20Poly1305]
+        if self.has_aes {
+            &[Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305]
+        } else {
+            &[Cipher::ChaCha20Poly1305]
+        }
     }
 
     fn aead(&self, cipher: Cipher, key: &Key) -> Option<Box<dyn Aead>> {
         match cipher {
-            Cipher::ChaCha20Poly1305 => Some(Box::new(ChaChaPoly::new(key))),
+            Cipher::ChaCha20Poly1305 => Some(Box::new(Rust(ChaCha20Poly1305::new(&key.0.into())))),
+            Cipher::Aes256Gcm if self.has_aes => {
+                Some(Box::new(Rust(Aes256Gcm::new(&key.0.into()))))
+            }
             Cipher::Aes256Gcm => None,
         }
     }
 }
 
-/// ChaCha20-Poly1305 (RFC 8439) under one key.
-struct ChaChaPoly(ChaCha20Poly1305);
+/// ChaCha20-Poly1305 (RFC 8439) or AES-256-GCM (NIST SP 800-38D) under one key.
+struct Rust<A>(A);
 
-impl ChaChaPoly {
-    fn new(key: &Key) -> Self {
-        ChaChaPoly(ChaCha20Poly1305::new(&key.0.into()))
-    }
-}
-
-impl Aead for ChaChaPoly {
+impl<A> Aead for Rust<A>
+where
+    A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync,
+{
     fn seal(&self, nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Nonce::from(*nonce);
         match self

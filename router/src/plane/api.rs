@@ -1,6 +1,7 @@
 //! The plain data that goes into and comes out of a [`crate::Plane`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::iter::Sum;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -92,6 +93,43 @@ pub enum PlaneError {
     Worker(std::io::Error),
 }
 
+/// What this machine's kernel and processor do for the data plane; without, everything works and
+/// is slower.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaneCapabilities {
+    /// TCP crosses the TAP in super-frames, and checksums are left to who needs them.
+    pub tcp_super_frames: bool,
+    /// So do UDP datagrams of one flow.
+    pub udp_super_frames: bool,
+    /// Datagrams of one length are sent in one (`UDP_SEGMENT`).
+    pub udp_segmentation: bool,
+    /// And received in one (`UDP_GRO`).
+    pub udp_receive_offload: bool,
+    /// AES-256-GCM is offered to peers.
+    pub aes: bool,
+}
+
+impl fmt::Display for PlaneCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = [
+            ("super-frames of TCP", self.tcp_super_frames),
+            ("of UDP", self.udp_super_frames),
+            ("UDP segmentation", self.udp_segmentation),
+            ("UDP receive offload", self.udp_receive_offload),
+            ("AES", self.aes),
+        ];
+        let names = |on: bool| {
+            let named = each.iter().filter(|(_, is_on)| *is_on == on);
+            named.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        };
+        match (names(true), names(false)) {
+            (on, off) if off.is_empty() => write!(f, "{on}"),
+            (on, off) if on.is_empty() => write!(f, "plain: without {off}"),
+            (on, off) => write!(f, "{on}; without {off}"),
+        }
+    }
+}
+
 /// Event counts since the start, summed over workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -100,6 +138,10 @@ pub struct PlaneCounters {
     pub frames_from_bridge: u64,
     /// Their bytes.
     pub bytes_from_bridge: u64,
+    /// Reads that took: a super-frame of many frames comes in one.
+    pub reads_from_bridge: u64,
+    /// Writes that frames to the bridge took: many of one flow go in one.
+    pub writes_to_bridge: u64,
     /// Frames written to the bridge.
     pub frames_to_bridge: u64,
     /// Their bytes.

@@ -1,33 +1,23 @@
-//! Bytes with room in front and behind, so that sealing and wrapping happen in place.
+//! Memory for what is read, made once.
 
 use std::io;
 
-use rmesh_wire::datagram::{DATAGRAM_LEN_MAX, HEADER_LEN, TAG_LEN};
-use rmesh_wire::flood::FLOOD_HEADER_LEN;
-use rmesh_wire::payload::HEAD_LEN;
-use rmesh_wire::relay;
-
 /// Frames or datagrams handled between two system calls.
 pub const BATCH_LEN: usize = 64;
-/// Room in front: relay header and ends, record header, payload head, flood header.
-pub const HEADROOM: usize = relay::INNER_OFFSET + HEADER_LEN + HEAD_LEN + FLOOD_HEADER_LEN;
-/// Room behind: the record's tag and the relay's.
-pub const TAILROOM: usize = 2 * TAG_LEN;
+/// Longest frame or datagrams in one: the largest network packet, an Ethernet header and tags.
+pub const SPACE_LEN: usize = 65_535 + 14 + 8;
 
-/// One frame or datagram. All buffers have the same size, so they can be swapped between queues
-/// instead of copied.
+/// A frame, or datagrams that came in one.
 pub struct Buffer {
     bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
+    len: usize,
 }
 
 impl Default for Buffer {
     fn default() -> Self {
         Buffer {
-            bytes: vec![0; HEADROOM + DATAGRAM_LEN_MAX + TAILROOM].into_boxed_slice(),
-            start: HEADROOM,
-            end: HEADROOM,
+            bytes: vec![0; SPACE_LEN].into_boxed_slice(),
+            len: 0,
         }
     }
 }
@@ -38,27 +28,31 @@ impl Buffer {
         (0..count).map(|_| Buffer::default()).collect()
     }
 
+    /// Takes the whole buffer out; one without room stays.
+    pub(crate) fn take(&mut self) -> Buffer {
+        let bytes = std::mem::take(&mut self.bytes);
+        let len = std::mem::take(&mut self.len);
+        Buffer { bytes, len }
+    }
+
     /// The content.
     pub fn data(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 
     /// The content, to be changed in place.
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.start..self.end).unwrap_or_default()
+        self.bytes.get_mut(..self.len).unwrap_or_default()
     }
 
-    /// Where a datagram or frame may be read to: everything but the room in front and behind.
+    /// Where something may be read to.
     pub(crate) fn space_mut(&mut self) -> &mut [u8] {
-        self.bytes
-            .get_mut(HEADROOM..HEADROOM + DATAGRAM_LEN_MAX)
-            .unwrap_or_default()
+        &mut self.bytes
     }
 
     /// Makes the first `len` bytes of [`Buffer::space_mut`] the content.
     pub(crate) fn set_len(&mut self, len: usize) {
-        self.start = HEADROOM;
-        self.end = HEADROOM + len.min(DATAGRAM_LEN_MAX);
+        self.len = len.min(SPACE_LEN);
     }
 
     /// Replaces the content by what `read` puts there.
@@ -78,36 +72,29 @@ impl Buffer {
     /// Replaces the content by `parts`, one after the other; false (and empty) if they do not fit.
     pub fn assign(&mut self, parts: &[&[u8]]) -> bool {
         self.set_len(0);
-        parts.iter().all(|part| self.append(part)) || {
-            self.set_len(0);
-            false
+        self.append(parts)
+    }
+
+    /// Puts `parts` behind; false (and nothing of them) if they do not fit.
+    #[must_use]
+    pub fn append(&mut self, parts: &[&[u8]]) -> bool {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let room = self.bytes.get_mut(self.len..self.len + len);
+        let fits = room.is_some();
+        concatenate(room.unwrap_or_default(), parts);
+        self.len += if fits { len } else { 0 };
+        fits
+    }
+}
+
+/// Fills `to` with `parts`, one after the other, as far as it goes.
+pub(crate) fn concatenate(to: &mut [u8], parts: &[&[u8]]) {
+    let mut at = 0;
+    for part in parts {
+        if let Some(place) = to.get_mut(at..at + part.len()) {
+            place.copy_from_slice(part);
         }
-    }
-
-    /// Puts `bytes` in front; false if there is no room.
-    #[must_use]
-    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
-        let Some(start) = self.start.checked_sub(bytes.len()) else {
-            return false;
-        };
-        let Some(room) = self.bytes.get_mut(start..self.start) else {
-            return false;
-        };
-        room.copy_from_slice(bytes);
-        self.start = start;
-        true
-    }
-
-    /// Puts `bytes` behind; false if there is no room.
-    #[must_use]
-    pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let end = self.end + bytes.len();
-        let Some(room) = self.bytes.get_mut(self.end..end) else {
-            return false;
-        };
-        room.copy_from_slice(bytes);
-        self.end = end;
-        true
+        at += part.len();
     }
 }
 
@@ -116,16 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_a_frame_is_wrapped_in_has_room() {
+    fn what_does_not_fit_is_not_taken_at_all() {
         let mut buffer = Buffer::default();
         assert!(buffer.assign(&[&[1, 2], &[3]]));
-        assert!(buffer.prepend(&[0; HEADROOM]));
-        assert!(!buffer.prepend(&[0]));
-        assert!(buffer.append(&[0; TAILROOM]));
-        assert_eq!(buffer.data().len(), HEADROOM + 3 + TAILROOM);
-        buffer.set_len(DATAGRAM_LEN_MAX);
-        assert!(buffer.append(&[0; TAILROOM]));
-        assert!(!buffer.append(&[0]));
-        assert!(!buffer.assign(&[&[0; DATAGRAM_LEN_MAX + TAILROOM + 1]]));
+        assert_eq!(buffer.data(), [1, 2, 3]);
+        assert!(!buffer.assign(&[&[0; SPACE_LEN], &[0]]));
+        assert_eq!(buffer.data(), []);
+        assert!(buffer.assign(&[&[7; SPACE_LEN]]));
+        assert_eq!(buffer.data().len(), SPACE_LEN);
     }
 }

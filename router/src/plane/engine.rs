@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rmesh_wire::flood::{self, FLOOD_HEADER_LEN, FloodHeader};
-use rmesh_wire::payload::{Head, PayloadKind};
+use rmesh_wire::payload::{Head, PartialChecksum, PayloadKind};
 use rmesh_wire::{Mac, PeerId, ethernet};
 
 use super::api::LearnedMac;
 use super::bucket::Bucket;
 use super::buffer::Buffer;
+use super::delivery::Deliveries;
 use super::fdb::{Fdb, Place};
 use super::floods::{self, Floods};
 use super::forward::{Decision, decide};
@@ -19,9 +20,11 @@ use super::reassembly::Reassembly;
 use super::screen;
 use super::second_way::SecondWay;
 use super::stats::{Reason, WorkerStats};
-use super::tables::Tables;
+use super::tables::{Route, Tables};
 use super::transmit::Transmitter;
-use crate::port::{FrameBatch, Port};
+use crate::port::offload::Offload;
+use crate::port::split::Splitter;
+use crate::port::{FrameBatch, Port, checksum};
 
 /// Everything one worker owns. Learned MACs, flood windows and waiting frames are the worker's
 /// alone, which is right while a port has one queue; more queues have to share the first two.
@@ -40,8 +43,12 @@ pub(crate) struct Engine {
     pub(crate) unknown: Bucket,
     next_aging: Instant,
     flood_sequence: u64,
-    /// Where a flood's copy for one child is made, and that of a control datagram to be verified.
+    /// Where the copy of a control datagram is verified.
     pub(crate) copy: Buffer,
+    /// Where a frame whose checksum is completed here is put together.
+    whole: Buffer,
+    /// Frames of the batch at hand for the bridge.
+    pub(crate) deliveries: Deliveries,
 }
 
 /// Time between two rounds of looking after old state.
@@ -72,6 +79,8 @@ impl Engine {
             next_aging: now + AGING_EVERY,
             flood_sequence: 0,
             copy: Buffer::default(),
+            whole: Buffer::default(),
+            deliveries: Deliveries::default(),
         }
     }
 
@@ -80,10 +89,8 @@ impl Engine {
         self.floods
             .retain(|source| tables.flood_tree(source).is_some());
         let ready = self.pending.take_ready(|peer| tables.route(peer).is_some());
-        let mut buffer = Buffer::default();
         for (peer, frame) in ready {
-            buffer.assign(&[&frame]);
-            self.send_frame(peer, &mut buffer, tables, now);
+            self.send_frame(peer, (&frame.bytes, &frame.offload), tables, now);
             self.stats.pending_sent.add(1);
         }
     }
@@ -127,17 +134,17 @@ impl Engine {
     }
 
     /// Carries what the bridge sent.
-    pub(crate) fn handle_frames(&mut self, batch: &mut FrameBatch, tables: &Tables, now: Instant) {
-        for buffer in batch.frames_mut() {
-            self.stats.frames_from_bridge.add(1);
-            self.stats.bytes_from_bridge.add(buffer.data().len() as u64);
-            self.handle_frame(buffer, tables, now);
+    pub(crate) fn handle_frames(&mut self, batch: &FrameBatch, tables: &Tables, now: Instant) {
+        for (frame, offload) in batch.frames() {
+            self.stats.reads_from_bridge.add(1);
+            self.stats.bytes_from_bridge.add(frame.len() as u64);
+            self.handle_frame((frame, offload), tables, now);
         }
     }
 
-    fn handle_frame(&mut self, buffer: &mut Buffer, tables: &Tables, now: Instant) {
-        let decision = decide(buffer.data(), tables, &self.fdb, now);
-        if let Some((_, source)) = ethernet::addresses(buffer.data())
+    fn handle_frame(&mut self, (frame, offload): (&[u8], &Offload), tables: &Tables, now: Instant) {
+        let decision = decide(frame, tables, &self.fdb, now);
+        if let Some((_, source)) = ethernet::addresses(frame)
             && self.is_elsewhere(source, tables, now)
         {
             self.look_for_second_way(tables, now);
@@ -146,15 +153,22 @@ impl Engine {
             decision,
             Decision::Unicast(_) | Decision::Flood | Decision::Drop(Reason::Local)
         );
-        if carried_or_local && let Some((_, source)) = ethernet::addresses(buffer.data()) {
+        if carried_or_local && let Some((_, source)) = ethernet::addresses(frame) {
             self.learn(source, Place::Local, tables, now);
         }
-        match decision {
-            Decision::Unicast(peer) => self.send_frame(peer, buffer, tables, now),
-            Decision::Flood => self.originate_flood(buffer, tables, now),
-            Decision::SecondWay(peer) => self.handle_second_way(peer, tables, now),
-            Decision::Drop(reason) => self.stats.drop_one(reason),
-        }
+        let frames = match decision {
+            Decision::Unicast(peer) => self.send_frame(peer, (frame, offload), tables, now),
+            Decision::Flood => self.originate_floods((frame, offload), tables, now),
+            Decision::SecondWay(peer) => {
+                self.handle_second_way(peer, tables, now);
+                1
+            }
+            Decision::Drop(reason) => {
+                self.stats.drop_one(reason);
+                1
+            }
+        };
+        self.stats.frames_from_bridge.add(frames);
     }
 
     /// Whether a frame of our own bridge comes from a MAC that is behind another peer.
@@ -179,30 +193,92 @@ impl Engine {
         }
     }
 
-    /// Sends the frame in `buffer` to one peer, or lets it wait for the way there.
-    fn send_frame(&mut self, peer: PeerId, buffer: &mut Buffer, tables: &Tables, now: Instant) {
+    /// Sends a frame to one peer, cut if it is a super-frame, or lets it wait for the way there.
+    /// Gives how many frames that were.
+    fn send_frame(
+        &mut self,
+        peer: PeerId,
+        (frame, offload): (&[u8], &Offload),
+        tables: &Tables,
+        now: Instant,
+    ) -> u64 {
         let Some(route) = tables.route(peer) else {
-            self.wait_for(peer, buffer.data(), now);
-            return;
+            self.wait_for(peer, (frame, offload), now);
+            return 1;
         };
-        let len = buffer.data().len();
-        let head = Head::new(PayloadKind::Frame).encode();
-        let sent = if buffer.prepend(&head) {
-            self.transmitter
-                .send_payload(tables.me_short, &route, buffer)
-        } else {
-            Err(Reason::TooBig)
+        if offload.cut.is_some() {
+            return self.send_pieces(&route, (frame, offload), tables);
+        }
+        let head = match offload.checksum {
+            None => Some(Head::new(PayloadKind::Frame)),
+            Some(partial) => partial.head(),
         };
+        let sent = match head {
+            Some(head) => self
+                .transmitter
+                .send_payload(tables.me_short, &route, head, &[frame]),
+            None => self.send_completed(&route, (frame, offload), tables),
+        };
+        self.count_sent(&route, sent, frame.len());
+        1
+    }
+
+    fn count_sent(&self, route: &Route<'_>, sent: Result<(), Reason>, len: usize) {
         match sent {
             Ok(()) => {
                 let lane = route.session.stats.of(self.transmitter.worker.number);
-                lane.count_sent(route.kind(), len);
+                lane.count_sent(route.kind(), 1, len);
             }
             Err(reason) => self.stats.drop_one(reason),
         }
     }
 
-    fn wait_for(&mut self, peer: PeerId, frame: &[u8], now: Instant) {
+    /// Sends each piece of a super-frame as a record of its own, which may be lost alone.
+    fn send_pieces(
+        &mut self,
+        route: &Route<'_>,
+        (frame, offload): (&[u8], &Offload),
+        tables: &Tables,
+    ) -> u64 {
+        let head = offload.checksum.and_then(PartialChecksum::head);
+        let (Some(mut splitter), Some(head)) = (Splitter::new(frame, offload), head) else {
+            self.stats.drop_one(Reason::BadSuperFrame);
+            return 1;
+        };
+        let (mut frames, mut sent, mut bytes) = (0, 0, 0);
+        while let Some((headers, piece)) = splitter.next() {
+            let body = [headers, piece];
+            let len = headers.len() + piece.len();
+            let transmitter = &mut self.transmitter;
+            match transmitter.send_payload(tables.me_short, route, head, &body) {
+                Ok(()) => (sent, bytes) = (sent + 1, bytes + len),
+                Err(reason) => self.stats.drop_one(reason),
+            }
+            frames += 1;
+        }
+        let lane = route.session.stats.of(self.transmitter.worker.number);
+        lane.count_sent(route.kind(), sent, bytes);
+        frames
+    }
+
+    /// Sends a frame whose checksum is of no kind that records can tell of.
+    fn send_completed(
+        &mut self,
+        route: &Route<'_>,
+        (frame, offload): (&[u8], &Offload),
+        tables: &Tables,
+    ) -> Result<(), Reason> {
+        let partial = offload.checksum.ok_or(Reason::BadSuperFrame)?;
+        if !self.whole.assign(&[frame]) || !checksum::complete(self.whole.data_mut(), partial) {
+            return Err(Reason::BadSuperFrame);
+        }
+        let head = Head::new(PayloadKind::Frame);
+        let body = [self.whole.data()];
+        self.transmitter
+            .send_payload(tables.me_short, route, head, &body)
+    }
+
+    fn wait_for(&mut self, peer: PeerId, frame: (&[u8], &Offload), now: Instant) {
         let pushed = self.pending.push(peer, frame, now);
         if !pushed.queued {
             self.stats.drop_one(Reason::PendingFull);
@@ -212,7 +288,46 @@ impl Engine {
         }
     }
 
-    fn originate_flood(&mut self, buffer: &Buffer, tables: &Tables, now: Instant) {
+    /// Floods a frame, cut if it is a super-frame. Those who get it may be many and of any kind,
+    /// so checksums are completed here. Gives how many frames that were.
+    fn originate_floods(
+        &mut self,
+        (frame, offload): (&[u8], &Offload),
+        tables: &Tables,
+        now: Instant,
+    ) -> u64 {
+        let Some(partial) = offload.checksum else {
+            self.originate_flood(frame, tables, now);
+            return 1;
+        };
+        let mut whole = self.whole.take();
+        let mut flood = |parts: &[&[u8]]| {
+            if whole.assign(parts) && checksum::complete(whole.data_mut(), partial) {
+                self.originate_flood(whole.data(), tables, now);
+            }
+        };
+        let mut frames = 0;
+        match (offload.cut, Splitter::new(frame, offload)) {
+            (None, _) => {
+                flood(&[frame]);
+                frames = 1;
+            }
+            (Some(_), Some(mut splitter)) => {
+                while let Some((headers, piece)) = splitter.next() {
+                    flood(&[headers, piece]);
+                    frames += 1;
+                }
+            }
+            (Some(_), None) => {
+                self.stats.drop_one(Reason::BadSuperFrame);
+                frames = 1;
+            }
+        }
+        self.whole = whole;
+        frames
+    }
+
+    fn originate_flood(&mut self, frame: &[u8], tables: &Tables, now: Instant) {
         if self.second_way.is_suppressed(now) {
             return self.stats.drop_one(Reason::Suppressed);
         }
@@ -231,7 +346,7 @@ impl Engine {
             sequence: self.flood_sequence * worker.count as u64 + worker.number as u64,
         };
         for child in &tree.children {
-            self.send_flood(*child, &header, flood::TTL, buffer.data(), tables);
+            self.send_flood(*child, &header, flood::TTL, frame, tables);
         }
         self.stats.floods_originated.add(1);
     }
@@ -254,19 +369,15 @@ impl Engine {
             ..Head::new(PayloadKind::Flood)
         };
         let fields: [u8; FLOOD_HEADER_LEN] = header.encode();
-        let copied = self.copy.assign(&[&head.encode(), &fields, frame]);
-        let sent = if copied {
-            self.transmitter
-                .send_payload(tables.me_short, &route, &mut self.copy)
-        } else {
-            Err(Reason::TooBig)
-        };
+        let sent = self
+            .transmitter
+            .send_payload(tables.me_short, &route, head, &[&fields, frame]);
         if let Err(reason) = sent {
             self.stats.drop_one(reason);
             return false;
         }
         let lane = route.session.stats.of(self.transmitter.worker.number);
-        lane.count_sent(route.kind(), frame.len());
+        lane.count_sent(route.kind(), 1, frame.len());
         true
     }
 

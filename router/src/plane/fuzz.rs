@@ -3,7 +3,7 @@
 //! The engine outlives an input: making one costs megabytes of buffers.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use std::time::Instant;
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::handshake::Cipher;
-use rmesh_wire::relay::{RelayEnds, TTL};
+use rmesh_wire::relay::{INNER_OFFSET, RelayEnds, TTL};
 use rmesh_wire::{Mac, PeerId};
 use tokio::sync::mpsc;
 
@@ -25,12 +26,14 @@ use super::floods::Floods;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::reassembly::Reassembly;
+use super::receive::Place;
 use super::session::Session;
 use super::sockets::Sockets;
 use super::stats::{PeerStats, WorkerStats};
 use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
-use crate::port::{FrameBatch, Port};
+use crate::port::offload::{Offload, VIRTIO_HEADER_LEN};
+use crate::port::{FrameBatch, Offloads, Port};
 
 const ME: PeerId = PeerId([1; 16]);
 /// The member that speaks.
@@ -56,6 +59,20 @@ impl Port for CountingPort {
         -1
     }
 
+    fn offloads(&self) -> Offloads {
+        Offloads {
+            tcp: true,
+            udp: true,
+        }
+    }
+
+    fn write_parts(&mut self, parts: &[IoSlice<'_>], offload: &Offload) -> io::Result<()> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let checked = Offload::decode(&offload.encode(), len);
+        assert_eq!(checked, Some(*offload), "what the kernel would refuse");
+        Ok(())
+    }
+
     fn read_batch(&mut self, _: &mut FrameBatch) -> io::Result<()> {
         Ok(())
     }
@@ -72,7 +89,7 @@ struct World {
     member: Session,
     inbound: mpsc::Receiver<Inbound>,
     /// Made once, so that what is measured is the engine's own use of memory.
-    buffer: Buffer,
+    buffer: [Buffer; 1],
     batch: FrameBatch,
 }
 
@@ -148,7 +165,7 @@ impl World {
             tables,
             member: other_end.expect("a cipher spoken here"),
             inbound,
-            buffer: Buffer::default(),
+            buffer: [Buffer::default()],
             batch: FrameBatch::default(),
         }
     }
@@ -163,8 +180,11 @@ impl World {
     /// The datagram in the buffer has arrived.
     fn take(&mut self) {
         let (source, now) = (SocketAddr::new([192, 0, 2, 9].into(), 6783), Instant::now());
+        let (batch, place) = (&mut self.buffer, Place { number: 0, from: 0 });
+        let datagram = batch[0].data_mut();
         self.engine
-            .handle_datagram(source, &mut self.buffer, &self.tables, now);
+            .handle_datagram(source, (datagram, place), &self.tables, now);
+        self.engine.deliver_all(batch);
         self.end_turn(now);
     }
 
@@ -178,7 +198,7 @@ impl World {
 /// A datagram of a stranger.
 pub(crate) fn datagram(bytes: &[u8]) {
     WORLD.with_borrow_mut(|world| {
-        if world.buffer.assign(&[bytes]) {
+        if world.buffer[0].assign(&[bytes]) {
             world.take();
         }
     });
@@ -196,9 +216,9 @@ pub(crate) fn member(mut bytes: &[u8]) {
             let len = u16::from_be_bytes(*len);
             let (payload, rest) = rest.split_at(rest.len().min(usize::from(len & 0x7fff)));
             bytes = rest;
-            let (member, buffer) = (&world.member, &mut world.buffer);
+            let (member, buffer) = (&world.member, &mut world.buffer[0]);
             let sealed = if len & 0x8000 == 0 {
-                buffer.assign(&[payload]) && member.seal_record(1, buffer).is_ok()
+                sealed(member, payload, buffer)
             } else {
                 wrapped(member, payload, buffer)
             };
@@ -207,6 +227,11 @@ pub(crate) fn member(mut bytes: &[u8]) {
             }
         }
     });
+}
+
+fn sealed(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
+    buffer.assign(&[&[0; HEADER_LEN], payload, &[0; TAG_LEN]])
+        && member.seal_record(1, buffer.data_mut()).is_ok()
 }
 
 fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
@@ -224,25 +249,38 @@ fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
         source: FAR.short_id(),
         destination,
     };
-    buffer.assign(&[inner]) && member.wrap(1, ends, TTL.min(whom >> 2), buffer).is_ok()
+    let ttl = TTL.min(whom >> 2);
+    buffer.assign(&[&[0; INNER_OFFSET], inner, &[0; TAG_LEN]])
+        && member.wrap(1, ends, ttl, buffer.data_mut()).is_ok()
 }
 
 /// A frame from the host's own bridge, which containers make.
 pub(crate) fn frame(bytes: &[u8]) {
+    from_bridge(bytes, Offload::default());
+}
+
+/// The same behind a virtio header.
+pub(crate) fn super_frame(bytes: &[u8]) {
+    if let Some((header, frame)) = bytes.split_first_chunk::<VIRTIO_HEADER_LEN>()
+        && let Some(offload) = Offload::decode(header, frame.len())
+    {
+        from_bridge(frame, offload);
+    }
+}
+
+fn from_bridge(bytes: &[u8], offload: Offload) {
     WORLD.with_borrow_mut(|world| {
         world.forget();
         let mut waiting = Some(bytes);
-        let filled = world.batch.fill(|space| {
+        let filled = world.batch.fill_offloaded(|space| {
             let frame = waiting.take().unwrap_or_default();
             let len = frame.len().min(space.len());
             space[..len].copy_from_slice(&frame[..len]);
-            Ok(len)
+            Ok((len, offload))
         });
         assert!(filled.is_ok());
         let now = Instant::now();
-        world
-            .engine
-            .handle_frames(&mut world.batch, &world.tables, now);
+        world.engine.handle_frames(&world.batch, &world.tables, now);
         world.end_turn(now);
     });
 }

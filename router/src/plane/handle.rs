@@ -15,7 +15,10 @@ use rmesh_wire::PeerId;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
-use super::api::{Inbound, LearnedMac, PeerCounters, PlaneCounters, PlaneError, PlaneOptions};
+use super::aead::has_aes_instructions;
+use super::api::{
+    Inbound, LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters, PlaneError, PlaneOptions,
+};
 use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
@@ -24,8 +27,9 @@ use super::stats::{Reason, WorkerStats};
 use super::tables::Tables;
 use super::transmit::{Transmitter, Worker};
 use super::worker::{LearnedRequest, WorkerThread};
-use crate::port::Port;
+use crate::port::fast::FastTap;
 use crate::port::plain::PlainTap;
+use crate::port::{Offloads, Port};
 use crate::sys::udp;
 
 /// Queues the data plane can serve; engines do not share learned MACs and flood windows yet.
@@ -43,6 +47,7 @@ const OUTSIDE: [&str; 3] = [
 /// A running data plane. Dropping it stops it, and its TAP goes.
 pub struct Plane {
     tap: String,
+    offloads: Offloads,
     note: Option<String>,
     sockets: Arc<Sockets>,
     tables: Arc<ArcSwap<Tables>>,
@@ -71,11 +76,11 @@ impl Plane {
     /// # Errors
     /// Says what could not be opened; nothing is left behind.
     pub fn start(options: PlaneOptions, inbox: mpsc::Sender<Inbound>) -> Result<Plane, PlaneError> {
-        let tap = PlainTap::open(&options.tap).map_err(|source| PlaneError::Tap {
+        let tap = open_tap(&options.tap).map_err(|source| PlaneError::Tap {
             name: options.tap.clone(),
             source,
         })?;
-        Plane::start_on(Box::new(tap), options, inbox)
+        Plane::start_on(tap, options, inbox)
     }
 
     /// Like [`Plane::start`], on a port made by the caller.
@@ -91,6 +96,7 @@ impl Plane {
         let (count, note) = clamp_workers(options.workers, port.as_ref());
         let mut plane = Plane {
             tap: port.name().to_owned(),
+            offloads: port.offloads(),
             note,
             sockets,
             tables: Arc::default(),
@@ -108,6 +114,7 @@ impl Plane {
             tap = plane.tap,
             bridge = options.bridge,
             port = plane.port(),
+            capabilities = %plane.capabilities(),
             "data plane up"
         );
         Ok(plane)
@@ -154,6 +161,17 @@ impl Plane {
     /// The UDP port actually bound.
     pub fn port(&self) -> u16 {
         self.sockets.port()
+    }
+
+    /// What kernel and processor do for it at the moment.
+    pub fn capabilities(&self) -> PlaneCapabilities {
+        PlaneCapabilities {
+            tcp_super_frames: self.offloads.tcp,
+            udp_super_frames: self.offloads.udp,
+            udp_segmentation: self.sockets.segments(),
+            udp_receive_offload: self.sockets.joins(),
+            aes: has_aes_instructions(),
+        }
     }
 
     /// What an operator should know about how the options were applied.
@@ -299,6 +317,18 @@ fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
         sent: since(total.sent, before.sent),
         received_direct: since(total.received_direct, before.received_direct),
         received_relayed: since(total.received_relayed, before.received_relayed),
+    }
+}
+
+/// The fast port, or the plain one where the kernel has no virtio headers for TAPs.
+fn open_tap(name: &str) -> io::Result<Box<dyn Port>> {
+    match FastTap::open(name) {
+        Ok(tap) => Ok(Box::new(tap)),
+        Err(error) => {
+            let plain = PlainTap::open(name)?;
+            tracing::warn!(%error, "frames cross one by one: the TAP has no virtio header");
+            Ok(Box::new(plain))
+        }
     }
 }
 

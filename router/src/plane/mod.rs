@@ -13,6 +13,7 @@ mod aead;
 mod api;
 mod bucket;
 pub mod buffer;
+mod delivery;
 mod engine;
 mod fdb;
 mod floods;
@@ -35,8 +36,9 @@ mod tables;
 mod transmit;
 mod worker;
 
+pub use aead::has_aes_instructions;
 pub use api::{
-    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCounters, PlaneError,
-    PlaneOptions,
+    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCapabilities, PlaneCounters,
+    PlaneError, PlaneOptions,
 };
 pub use handle::Plane;

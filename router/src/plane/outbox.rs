@@ -1,22 +1,30 @@
 //! Sealed datagrams collected for one system call a socket.
+//!
+//! They are sealed where they are sent from, one behind the other. Those of one length to one
+//! destination are a run, which the kernel cuts again (`UDP_SEGMENT`): it goes through the
+//! network's layers once and not once a datagram.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use rmesh_gossip::SendFailure;
 
-use super::buffer::{BATCH_LEN, Buffer};
+use super::buffer::BATCH_LEN;
 use super::sockets::Sockets;
 use super::stats::{Reason, WorkerStats};
+use crate::sys::batch::{self, Run};
 use crate::sys::udp;
 
+/// Bytes collected for one socket, at most: what stays in a core's second cache.
+const ARENA_LEN: usize = 256 << 10;
 /// Failures remembered between two visits of the worker; more in one batch are only counted.
 const FAILURES_MAX: usize = BATCH_LEN;
 
 struct Queue {
-    buffers: Vec<Buffer>,
-    destinations: [SocketAddr; BATCH_LEN],
+    arena: Box<[u8]>,
     used: usize,
+    runs: [Run; BATCH_LEN],
+    count: usize,
 }
 
 /// One queue a socket.
@@ -27,12 +35,16 @@ pub(crate) struct Outbox {
     failures: Vec<(SocketAddr, SendFailure)>,
 }
 
+/// Nowhere: stands in runs that are not used.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 impl Outbox {
     pub(crate) fn new(sockets: Arc<Sockets>, stats: Arc<WorkerStats>) -> Self {
         let queue = |_| Queue {
-            buffers: Buffer::many(BATCH_LEN),
-            destinations: [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0); BATCH_LEN],
+            arena: vec![0; ARENA_LEN].into_boxed_slice(),
             used: 0,
+            runs: [Run::new(0, 0, NOWHERE); BATCH_LEN],
+            count: 0,
         };
         Outbox {
             queues: sockets.sealed().iter().map(queue).collect(),
@@ -42,22 +54,30 @@ impl Outbox {
         }
     }
 
-    /// Takes the datagram in `buffer`, giving a used one back, and sends if the queue is full.
-    pub(crate) fn push(&mut self, buffer: &mut Buffer, destination: SocketAddr) {
-        let number = self.sockets.number_for(destination);
-        let Some((number, queue)) = number.and_then(|n| Some((n, self.queues.get_mut(n)?))) else {
-            self.stats.drop_one(Reason::SendRefused);
+    /// Lets `make` fill a datagram of `len` bytes for `destination` and queues it, unless `make`
+    /// fails. Sends what waits if there is no room.
+    pub(crate) fn push(
+        &mut self,
+        destination: SocketAddr,
+        len: usize,
+        make: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let Some(number) = self.sockets.number_for(destination) else {
             self.fail(destination, SendFailure::Unreachable);
-            return;
+            return Err(Reason::SendRefused);
         };
-        if let Some(slot) = queue.buffers.get_mut(queue.used) {
-            std::mem::swap(slot, buffer);
-            queue.destinations[queue.used] = destination;
-            queue.used += 1;
-        }
-        if queue.used == BATCH_LEN {
+        if self
+            .queues
+            .get(number)
+            .is_some_and(|queue| !queue.has_room(len))
+        {
             self.flush_one(number);
         }
+        let queue = self.queues.get_mut(number).ok_or(Reason::SendRefused)?;
+        let place = queue.used..queue.used + len;
+        make(queue.arena.get_mut(place).ok_or(Reason::TooBig)?)?;
+        queue.add(destination, len, self.sockets.segments());
+        Ok(())
     }
 
     /// Sends everything.
@@ -74,50 +94,108 @@ impl Outbox {
         else {
             return;
         };
+        let (failures, stats) = (&mut self.failures, &self.stats);
         let mut at = 0;
-        let mut refused = Vec::new();
-        while at < queue.used {
-            let buffers = &queue.buffers[at..queue.used];
-            let destinations = &queue.destinations[at..queue.used];
-            match udp::send(socket, buffers, destinations) {
+        while at < queue.count {
+            let runs = &queue.runs[at..queue.count];
+            match batch::send(socket, &queue.arena, runs) {
                 Ok(sent) => {
                     // Zero cannot be; if it were, it must not loop for ever.
                     let sent = sent.max(1);
-                    self.stats.datagrams_sent.add(sent as u64);
-                    let bytes = buffers.iter().take(sent).map(|b| b.data().len() as u64);
-                    self.stats.datagram_bytes_sent.add(bytes.sum());
+                    runs.iter()
+                        .take(sent)
+                        .for_each(|run| count_sent(stats, run));
                     at += sent;
                 }
                 Err(error) => {
-                    refused.push((queue.destinations[at], udp::failure(&error)));
+                    let run = runs[0];
                     at += 1;
+                    if run.count > 1 && batch::cannot_segment(&error) {
+                        // A way out without checksum offload: nobody can cut there.
+                        sockets.stop_segmenting();
+                        send_singly(socket, &queue.arena, &run, stats, failures);
+                    } else {
+                        refuse(stats, failures, &run, &error);
+                    }
                 }
             }
         }
-        queue.used = 0;
-        for (destination, failure) in refused {
-            self.refuse(destination, failure);
-        }
-    }
-
-    fn refuse(&mut self, destination: SocketAddr, failure: Option<SendFailure>) {
-        match failure {
-            None => self.stats.drop_one(Reason::SendBufferFull),
-            Some(failure) => {
-                self.stats.drop_one(Reason::SendRefused);
-                self.fail(destination, failure);
-            }
-        }
+        (queue.used, queue.count) = (0, 0);
     }
 
     fn fail(&mut self, destination: SocketAddr, failure: SendFailure) {
-        if self.failures.len() < FAILURES_MAX {
-            self.failures.push((destination, failure));
-        }
+        note(&mut self.failures, destination, failure);
     }
 
     /// The next failure to be told to the control side.
     pub(crate) fn pop_failure(&mut self) -> Option<(SocketAddr, SendFailure)> {
         self.failures.pop()
+    }
+}
+
+impl Queue {
+    fn has_room(&self, len: usize) -> bool {
+        self.used + len <= ARENA_LEN && self.count < BATCH_LEN
+    }
+
+    fn add(&mut self, destination: SocketAddr, len: usize, segments: bool) {
+        let start = self.used;
+        self.used += len;
+        if segments
+            && let Some(last) = self.count.checked_sub(1)
+            && self.runs[last].take(destination, len)
+        {
+            return;
+        }
+        self.runs[self.count] = Run::new(start, len, destination);
+        self.count += 1;
+    }
+}
+
+fn count_sent(stats: &WorkerStats, run: &Run) {
+    stats.datagrams_sent.add(run.count as u64);
+    stats.datagram_bytes_sent.add(run.len as u64);
+}
+
+fn refuse(
+    stats: &WorkerStats,
+    failures: &mut Vec<(SocketAddr, SendFailure)>,
+    run: &Run,
+    error: &std::io::Error,
+) {
+    let failure = udp::failure(error);
+    let reason = match failure {
+        None => Reason::SendBufferFull,
+        Some(_) => Reason::SendRefused,
+    };
+    stats.drop_many(reason, run.count as u64);
+    if let Some(failure) = failure {
+        note(failures, run.destination, failure);
+    }
+}
+
+fn note(
+    failures: &mut Vec<(SocketAddr, SendFailure)>,
+    destination: SocketAddr,
+    failure: SendFailure,
+) {
+    if failures.len() < FAILURES_MAX {
+        failures.push((destination, failure));
+    }
+}
+
+/// Sends the datagrams of a run that cannot be sent as one.
+fn send_singly(
+    socket: &std::net::UdpSocket,
+    arena: &[u8],
+    run: &Run,
+    stats: &WorkerStats,
+    failures: &mut Vec<(SocketAddr, SendFailure)>,
+) {
+    for single in run.singles() {
+        match batch::send(socket, arena, &[single]) {
+            Ok(_) => count_sent(stats, &single),
+            Err(error) => refuse(stats, failures, &single, &error),
+        }
     }
 }

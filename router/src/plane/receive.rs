@@ -3,46 +3,72 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rmesh_wire::datagram::{Header, HeaderError, Kind, TAG_LEN};
+use rmesh_wire::datagram::{HEADER_LEN, Header, HeaderError, Kind, TAG_LEN};
 use rmesh_wire::flood::{self, FloodHeader};
 use rmesh_wire::fragment::FragmentHeader;
-use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
+use rmesh_wire::payload::{CONTROL_LANE, HEAD_LEN, Head, PartialChecksum, PayloadKind};
 use rmesh_wire::relay::{self, INNER_OFFSET, RelayEnds};
 
 use super::api::PathKind;
 use super::buffer::Buffer;
 use super::engine::Engine;
-use super::fdb::Place;
+use super::fdb;
 use super::forward::admit;
 use super::reassembly::{Key, Outcome};
 use super::session::Session;
 use super::stats::Reason;
 use super::tables::Tables;
 
+/// Where a datagram is: in the batch's buffer of this number, from this byte on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) number: usize,
+    pub(crate) from: usize,
+}
+
+/// A frame among a payload's bytes.
+enum Body<'a> {
+    /// In the batch's buffers.
+    Placed(&'a [u8], Place),
+    /// Put together from fragments, behind its head.
+    Whole(Vec<u8>),
+}
+
+impl Body<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Placed(bytes, _) => bytes,
+            Body::Whole(payload) => payload.get(HEAD_LEN..).unwrap_or_default(),
+        }
+    }
+}
+
 impl Engine {
-    /// Takes one datagram; whatever is wrong with it moves one counter and nothing else.
+    /// Takes one datagram; whatever is wrong with it moves one counter and nothing else. Frames
+    /// wait for [`Engine::deliver_all`].
     pub(crate) fn handle_datagram(
         &mut self,
         source: SocketAddr,
-        buffer: &mut Buffer,
+        (datagram, place): (&mut [u8], Place),
         tables: &Tables,
         now: Instant,
     ) {
-        let result = match Header::decode(buffer.data()) {
+        let result = match Header::decode(datagram) {
             Err(HeaderError::Version(_)) => Err(Reason::UnknownVersion),
             Err(_) => Err(Reason::Malformed),
             Ok(header) if !is_sealed(&header) => {
-                self.inbox.stranger(source, buffer.data());
+                self.inbox.stranger(source, datagram);
                 Ok(())
             }
             Ok(header) if header.lane() == CONTROL_LANE => {
-                self.screen(source, &header, buffer.data(), tables, now)
+                self.screen(source, &header, datagram, tables, now)
             }
             Ok(header) if header.kind == Kind::Relay => {
-                self.handle_relay(&header, buffer, tables, now)
+                self.handle_relay(&header, (datagram, place), tables, now)
             }
             Ok(header) => {
-                self.handle_record(&header, buffer.data_mut(), PathKind::Direct, tables, now)
+                let record = (datagram, place, PathKind::Direct);
+                self.handle_record(&header, record, tables, now)
             }
         };
         if let Err(reason) = result {
@@ -50,11 +76,21 @@ impl Engine {
         }
     }
 
+    /// Whether [`Engine::deliver_all`] has to come first.
+    pub(crate) fn must_deliver(&self) -> bool {
+        self.deliveries.is_full()
+    }
+
+    /// Writes the frames that came in `batch`.
+    pub(crate) fn deliver_all(&mut self, batch: &[Buffer]) {
+        self.deliveries
+            .write(batch, self.port.as_mut(), &self.stats);
+    }
+
     fn handle_record(
         &mut self,
         header: &Header,
-        datagram: &mut [u8],
-        path: PathKind,
+        (datagram, place, path): (&mut [u8], Place, PathKind),
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
@@ -69,6 +105,8 @@ impl Engine {
         }
         let (head, body) = Head::split(payload).ok_or(Reason::BadPayload)?;
         if head.kind != PayloadKind::Fragment {
+            let from = place.from + HEADER_LEN + HEAD_LEN;
+            let body = Body::Placed(body, Place { from, ..place });
             return self.handle_payload((session, path), head, body, tables, now);
         }
         let (fragment, piece) = FragmentHeader::split(head.aux, body).ok_or(Reason::BadFragment)?;
@@ -82,8 +120,8 @@ impl Engine {
             Outcome::Refused => Err(Reason::BadFragment),
             Outcome::Complete(whole) => {
                 self.stats.reassembled.add(1);
-                let (head, body) = Head::split(&whole).ok_or(Reason::BadPayload)?;
-                self.handle_payload((session, path), head, body, tables, now)
+                let (head, _) = Head::split(&whole).ok_or(Reason::BadPayload)?;
+                self.handle_payload((session, path), head, Body::Whole(whole), tables, now)
             }
         }
     }
@@ -93,13 +131,13 @@ impl Engine {
         &mut self,
         sender: (&Session, PathKind),
         head: Head,
-        body: &[u8],
+        body: Body<'_>,
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
         match head.kind {
-            PayloadKind::Frame => self.deliver(sender, body, tables, now),
-            PayloadKind::Flood => self.handle_flood(sender, head.flags, body, tables, now),
+            PayloadKind::Frame => self.deliver(sender, head, body, tables, now),
+            PayloadKind::Flood => self.handle_flood(sender, head.flags, body.bytes(), tables, now),
             _ => Err(Reason::BadPayload),
         }
     }
@@ -107,11 +145,15 @@ impl Engine {
     fn deliver(
         &mut self,
         (session, path): (&Session, PathKind),
-        frame: &[u8],
+        head: Head,
+        body: Body<'_>,
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
+        let frame = body.bytes();
         let source = admit(frame)?;
+        let len = frame.len();
+        let checksum = PartialChecksum::of_frame(&head, len).ok_or(Reason::BadPayload)?;
         if tables.announced(source) == Some(tables.me) {
             // A container of ours: written to the bridge, the frame would make it look for that
             // container here, and who sent it would have cut it off.
@@ -119,8 +161,17 @@ impl Engine {
             return Err(Reason::SecondWay);
         }
         self.count_frame(session, path, frame);
-        self.learn(source, Place::Remote(session.peer), tables, now);
-        self.write(frame)
+        self.learn(source, fdb::Place::Remote(session.peer), tables, now);
+        match body {
+            Body::Placed(_, Place { number, from }) => {
+                self.deliveries.add(number, from..from + len, checksum);
+            }
+            Body::Whole(payload) => {
+                self.deliveries
+                    .add_owned(payload, HEAD_LEN..HEAD_LEN + len, checksum);
+            }
+        }
+        Ok(())
     }
 
     fn count_frame(&self, session: &Session, path: PathKind, frame: &[u8]) {
@@ -130,6 +181,7 @@ impl Engine {
 
     fn write(&mut self, frame: &[u8]) -> Result<(), Reason> {
         self.port.write(frame).map_err(|_| Reason::PortWrite)?;
+        self.stats.writes_to_bridge.add(1);
         self.stats.frames_to_bridge.add(1);
         self.stats.bytes_to_bridge.add(frame.len() as u64);
         Ok(())
@@ -171,7 +223,7 @@ impl Engine {
             return Err(Reason::SecondWay);
         }
         if let Some(origin) = tables.resolve(header.source) {
-            self.learn(mac, Place::Remote(origin), tables, now);
+            self.learn(mac, fdb::Place::Remote(origin), tables, now);
         }
         self.write(frame)?;
         self.stats.floods_delivered.add(1);
@@ -181,19 +233,19 @@ impl Engine {
     fn handle_relay(
         &mut self,
         header: &Header,
-        buffer: &mut Buffer,
+        (datagram, place): (&mut [u8], Place),
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
         let session = tables
             .session(header.receiver)
             .ok_or(Reason::UnknownSession)?;
-        session.verify_relay(header, buffer.data())?;
+        session.verify_relay(header, datagram)?;
         let lane = session.stats.of(self.transmitter.worker.number);
         lane.records_direct.add(1);
-        let (ends, _) = RelayEnds::split(buffer.data()).ok_or(Reason::Malformed)?;
+        let (ends, _) = RelayEnds::split(datagram).ok_or(Reason::Malformed)?;
         if ends.destination == tables.me_short {
-            return self.handle_inner(session, buffer.data_mut(), tables, now);
+            return self.handle_inner(session, (datagram, place), tables, now);
         }
         // A neighbour cannot make a datagram live longer than it may.
         let ttl = header.ttl.min(relay::TTL).saturating_sub(1);
@@ -205,7 +257,7 @@ impl Engine {
             .filter(|next| *next != session.peer && *next != tables.me)
             .and_then(|next| tables.direct(next))
             .ok_or(Reason::RelayNoRoute)?;
-        self.transmitter.forward_relay(next, ttl, buffer)?;
+        self.transmitter.forward_relay(next, ttl, datagram)?;
         self.stats.relayed.add(1);
         Ok(())
     }
@@ -214,7 +266,7 @@ impl Engine {
     fn handle_inner(
         &mut self,
         neighbour: &Session,
-        datagram: &mut [u8],
+        (datagram, place): (&mut [u8], Place),
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
@@ -224,7 +276,9 @@ impl Engine {
             .ok_or(Reason::Malformed)?;
         let header = Header::decode(inner).map_err(|_| Reason::Malformed)?;
         if header.kind == Kind::Record && header.lane() != CONTROL_LANE {
-            return self.handle_record(&header, inner, PathKind::Relay, tables, now);
+            let from = place.from + INNER_OFFSET;
+            let record = (inner, Place { from, ..place }, PathKind::Relay);
+            return self.handle_record(&header, record, tables, now);
         }
         self.inbox.relayed(neighbour.peer, inner);
         Ok(())
@@ -232,6 +286,6 @@ impl Engine {
 }
 
 /// Whether a datagram says that it belongs to a session.
-fn is_sealed(header: &Header) -> bool {
+pub(crate) fn is_sealed(header: &Header) -> bool {
     matches!(header.kind, Kind::Record | Kind::Relay)
 }

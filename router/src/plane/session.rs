@@ -7,10 +7,9 @@ use rmesh_gossip::SessionKeys;
 use rmesh_gossip::crypto::Key;
 use rmesh_wire::PeerId;
 use rmesh_wire::datagram::{COUNTER_MAX, HEADER_LEN, Header, TAG_LEN};
-use rmesh_wire::relay::RelayEnds;
+use rmesh_wire::relay::{INNER_OFFSET, RelayEnds};
 
 use super::aead::Aead;
-use super::buffer::Buffer;
 use super::replay::{RECORD_WORDS, ReplayWindow};
 use super::stats::{PeerStats, Reason};
 
@@ -65,13 +64,12 @@ impl Session {
             && self.open_key == keys.open_key
     }
 
-    /// Turns the payload in `buffer` into a sealed record of `lane`.
-    pub(crate) fn seal_record(&self, lane: u8, buffer: &mut Buffer) -> Result<(), Reason> {
+    /// Seals a record of `lane` where it is: `datagram` has the payload between room for header
+    /// and tag.
+    pub(crate) fn seal_record(&self, lane: u8, datagram: &mut [u8]) -> Result<(), Reason> {
         let header = Header::record(self.remote_index, lane, self.take_number(lane)?);
-        if !(buffer.prepend(&header.encode()) && buffer.append(&[0; TAG_LEN])) {
-            return Err(Reason::TooBig);
-        }
-        let (head, rest) = split(buffer.data_mut(), HEADER_LEN).ok_or(Reason::TooBig)?;
+        let (head, rest) = split(datagram, HEADER_LEN).ok_or(Reason::TooBig)?;
+        head.copy_from_slice(&header.encode());
         let (text, tag) = split_tag(rest).ok_or(Reason::TooBig)?;
         *tag = self
             .seal
@@ -80,21 +78,18 @@ impl Session {
         Ok(())
     }
 
-    /// Wraps the datagram in `buffer` for one hop to this session's peer.
+    /// Wraps a datagram for one hop to this session's peer: `datagram` has it between room for
+    /// header, ends and tag.
     pub(crate) fn wrap(
         &self,
         lane: u8,
         ends: RelayEnds,
         ttl: u8,
-        buffer: &mut Buffer,
+        datagram: &mut [u8],
     ) -> Result<(), Reason> {
-        let room = buffer.prepend(&ends.encode())
-            && buffer.prepend(&[0; HEADER_LEN])
-            && buffer.append(&[0; TAG_LEN]);
-        if !room {
-            return Err(Reason::TooBig);
-        }
-        self.rewrap(lane, ttl, buffer.data_mut())
+        let place = datagram.get_mut(HEADER_LEN..INNER_OFFSET);
+        place.ok_or(Reason::TooBig)?.copy_from_slice(&ends.encode());
+        self.rewrap(lane, ttl, datagram)
     }
 
     /// Replaces header and tag of a relay datagram by those of the next hop, this session's peer.
@@ -204,10 +199,9 @@ pub(crate) mod tests {
     }
 
     fn sealed(session: &Session, lane: u8, payload: &[u8]) -> Vec<u8> {
-        let mut buffer = Buffer::default();
-        assert!(buffer.assign(&[payload]));
-        session.seal_record(lane, &mut buffer).unwrap();
-        buffer.data().to_vec()
+        let mut datagram = [&[0; HEADER_LEN], payload, &[0; TAG_LEN]].concat();
+        session.seal_record(lane, &mut datagram).unwrap();
+        datagram
     }
 
     fn open(session: &Session, datagram: &[u8]) -> Result<Vec<u8>, Reason> {
@@ -254,20 +248,16 @@ pub(crate) mod tests {
             source: ShortId([1; 8]),
             destination: ShortId([2; 8]),
         };
-        let mut buffer = Buffer::default();
-        assert!(buffer.assign(&[&[9; 50]]));
-        a.wrap(3, ends, 8, &mut buffer).unwrap();
-        let header = Header::decode(buffer.data()).unwrap();
+        let mut wrapped = [&[0; INNER_OFFSET][..], &[9; 50], &[0; TAG_LEN]].concat();
+        a.wrap(3, ends, 8, &mut wrapped).unwrap();
+        let header = Header::decode(&wrapped).unwrap();
         assert_eq!((header.lane(), header.ttl), (3, 8));
-        assert_eq!(RelayEnds::split(buffer.data()), Some((ends, &[9; 50][..])));
-        let mut forged = buffer.data().to_vec();
+        assert_eq!(RelayEnds::split(&wrapped), Some((ends, &[9; 50][..])));
+        let mut forged = wrapped.clone();
         forged[40] ^= 1;
         assert_eq!(b.verify_relay(&header, &forged), Err(Reason::Forged));
-        assert_eq!(b.verify_relay(&header, buffer.data()), Ok(()));
-        assert_eq!(
-            b.verify_relay(&header, buffer.data()),
-            Err(Reason::Replayed)
-        );
+        assert_eq!(b.verify_relay(&header, &wrapped), Ok(()));
+        assert_eq!(b.verify_relay(&header, &wrapped), Err(Reason::Replayed));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api::PlaneError;
 use crate::sys::udp;
@@ -13,6 +14,10 @@ const ATTEMPTS: usize = 16;
 
 /// Sockets on one port.
 pub(crate) struct Sockets {
+    /// Whether the kernel cuts runs that are sent; false for good once it has refused to.
+    segments: AtomicBool,
+    /// Whether it joins what is received.
+    joins: bool,
     sealed: Vec<UdpSocket>,
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
@@ -68,7 +73,13 @@ impl Sockets {
         if sealed.is_empty() {
             return Err(PlaneError::NoFamily);
         }
+        let segments = sealed.iter().all(udp::can_segment);
+        let joins = sealed
+            .iter()
+            .all(|socket| udp::ask_for_joined(socket).is_ok());
         Ok(Sockets {
+            segments: AtomicBool::new(segments),
+            joins,
             sealed,
             strangers,
             first_v4,
@@ -79,6 +90,21 @@ impl Sockets {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether the kernel cuts runs that are sent.
+    pub(crate) fn segments(&self) -> bool {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// The kernel has refused to cut.
+    pub(crate) fn stop_segmenting(&self) {
+        self.segments.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel joins what is received.
+    pub(crate) fn joins(&self) -> bool {
+        self.joins
     }
 
     /// For records and relay datagrams, and for everything that is sent.

@@ -64,6 +64,8 @@ reasons! {
     PendingFull = "pending_full",
     /// Waited too long for a session.
     PendingExpired = "pending_expired",
+    /// A super-frame that cannot be cut: headers that contradict what its sender left to do.
+    BadSuperFrame = "bad_super_frame",
     /// Would need more fragments than allowed.
     TooBig = "too_big",
     /// A lane's counter is used up.
@@ -111,6 +113,8 @@ reasons! {
 pub(crate) struct WorkerStats {
     pub(crate) frames_from_bridge: Count,
     pub(crate) bytes_from_bridge: Count,
+    pub(crate) reads_from_bridge: Count,
+    pub(crate) writes_to_bridge: Count,
     pub(crate) frames_to_bridge: Count,
     pub(crate) bytes_to_bridge: Count,
     pub(crate) datagrams_sent: Count,
@@ -143,6 +147,8 @@ impl WorkerStats {
     pub(crate) fn add_to(&self, sum: &mut PlaneCounters) {
         sum.frames_from_bridge += self.frames_from_bridge.get();
         sum.bytes_from_bridge += self.bytes_from_bridge.get();
+        sum.reads_from_bridge += self.reads_from_bridge.get();
+        sum.writes_to_bridge += self.writes_to_bridge.get();
         sum.frames_to_bridge += self.frames_to_bridge.get();
         sum.bytes_to_bridge += self.bytes_to_bridge.get();
         sum.datagrams_sent += self.datagrams_sent.get();
@@ -179,10 +185,10 @@ pub(crate) struct PeerLane {
 }
 
 impl PeerLane {
-    /// A frame of this many bytes went to the peer.
-    pub(crate) fn count_sent(&self, path: PathKind, len: usize) {
+    /// Frames of this many bytes in all went to the peer.
+    pub(crate) fn count_sent(&self, path: PathKind, frames: u64, len: usize) {
         let lane = &self.frames[path as usize];
-        lane.frames_sent.add(1);
+        lane.frames_sent.add(frames);
         lane.bytes_sent.add(len as u64);
     }
 

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::fragment::{FRAGMENT_HEADER_LEN, FRAGMENTS_MAX, FragmentHeader};
 use rmesh_wire::payload::{HEAD_LEN, Head, PayloadKind};
-use rmesh_wire::relay::{self, RelayEnds};
+use rmesh_wire::relay::{self, INNER_OFFSET, RelayEnds};
 use rmesh_wire::{ShortId, payload};
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, concatenate};
 use super::outbox::Outbox;
 use super::session::{Session, lane_of};
 use super::stats::{Reason, WorkerStats};
@@ -32,7 +33,7 @@ pub(crate) struct Transmitter {
     pub(crate) worker: Worker,
     pub(crate) outbox: Outbox,
     stats: Arc<WorkerStats>,
-    /// Where fragments are made.
+    /// Where a payload that needs fragments is put together.
     scratch: Buffer,
     next_fragment_id: u32,
 }
@@ -48,25 +49,32 @@ impl Transmitter {
         }
     }
 
-    /// Sends the payload in `buffer`, whose content is used up.
+    /// Sends a payload, given as its head and the parts of its body.
     pub(crate) fn send_payload(
         &mut self,
         me: ShortId,
         route: &Route<'_>,
-        buffer: &mut Buffer,
+        head: Head,
+        body: &[&[u8]],
     ) -> Result<(), Reason> {
-        if buffer.data().len() <= route.payload_len_max {
-            return send_record(self.worker, &mut self.outbox, me, route, buffer);
+        let len = HEAD_LEN + body.iter().map(|part| part.len()).sum::<usize>();
+        if len <= route.payload_len_max {
+            return send_record(self.worker, &mut self.outbox, me, route, (head, body));
         }
-        self.send_fragments(me, route, buffer.data())
+        self.send_fragments(me, route, head, body)
     }
 
     fn send_fragments(
         &mut self,
         me: ShortId,
         route: &Route<'_>,
-        payload: &[u8],
+        head: Head,
+        body: &[&[u8]],
     ) -> Result<(), Reason> {
+        if !self.scratch.assign(&[&head.encode()]) || !self.scratch.append(body) {
+            return Err(Reason::TooBig);
+        }
+        let payload = self.scratch.data();
         let room = route.payload_len_max;
         let piece_len = room.saturating_sub(HEAD_LEN + FRAGMENT_HEADER_LEN);
         if piece_len == 0 {
@@ -90,10 +98,9 @@ impl Transmitter {
                 aux: header.aux(),
                 ..Head::new(PayloadKind::Fragment)
             };
-            self.scratch
-                .assign(&[&head.encode(), &header.encode(), piece]);
-            let (outbox, scratch) = (&mut self.outbox, &mut self.scratch);
-            send_record(self.worker, outbox, me, route, scratch)?;
+            let fields = header.encode();
+            let body = [&fields[..], piece];
+            send_record(self.worker, &mut self.outbox, me, route, (head, &body))?;
             self.stats.fragments_sent.add(1);
         }
         Ok(())
@@ -104,36 +111,57 @@ impl Transmitter {
         &mut self,
         (session, epoch, destination): (&Session, u32, SocketAddr),
         ttl: u8,
-        buffer: &mut Buffer,
+        datagram: &[u8],
     ) -> Result<(), Reason> {
-        session.rewrap(self.worker.lane(epoch), ttl, buffer.data_mut())?;
+        let lane = self.worker.lane(epoch);
+        self.outbox.push(destination, datagram.len(), |place| {
+            place.copy_from_slice(datagram);
+            session.rewrap(lane, ttl, place)
+        })?;
         session.stats.of(self.worker.number).records_sent.add(1);
-        self.outbox.push(buffer, destination);
         Ok(())
     }
 }
 
-/// Seals the payload in `buffer`, wraps it if it is to be relayed, and queues it.
+/// Puts a payload together where it is sent from, seals it there, and wraps it if it is to be
+/// relayed.
 fn send_record(
     worker: Worker,
     outbox: &mut Outbox,
     me: ShortId,
     route: &Route<'_>,
-    buffer: &mut Buffer,
+    (head, body): (Head, &[&[u8]]),
 ) -> Result<(), Reason> {
     let lane = worker.lane(route.epoch);
     debug_assert_ne!(lane, payload::CONTROL_LANE);
-    route.session.seal_record(lane, buffer)?;
-    let lane_stats = route.session.stats.of(worker.number);
-    lane_stats.records_sent.add(1);
-    if let Some((neighbour, epoch)) = route.relay {
-        let ends = RelayEnds {
-            source: me,
-            destination: route.session.peer.short_id(),
-        };
-        neighbour.wrap(worker.lane(epoch), ends, relay::TTL, buffer)?;
-        neighbour.stats.of(worker.number).records_sent.add(1);
-    }
-    outbox.push(buffer, route.destination);
+    let body_len = body.iter().map(|part| part.len()).sum::<usize>();
+    let record_len = HEADER_LEN + HEAD_LEN + body_len + TAG_LEN;
+    let seal = |record: &mut [u8]| {
+        let text = record.get_mut(HEADER_LEN..).ok_or(Reason::TooBig)?;
+        let (place, rest) = text.split_at_mut_checked(HEAD_LEN).ok_or(Reason::TooBig)?;
+        place.copy_from_slice(&head.encode());
+        concatenate(rest, body);
+        route.session.seal_record(lane, record)
+    };
+    let Some((neighbour, epoch)) = route.relay else {
+        outbox.push(route.destination, record_len, seal)?;
+        route.session.stats.of(worker.number).records_sent.add(1);
+        return Ok(());
+    };
+    let ends = RelayEnds {
+        source: me,
+        destination: route.session.peer.short_id(),
+    };
+    outbox.push(
+        route.destination,
+        record_len + relay::OVERHEAD,
+        |datagram| {
+            let inner = datagram.get_mut(INNER_OFFSET..INNER_OFFSET + record_len);
+            seal(inner.ok_or(Reason::TooBig)?)?;
+            neighbour.wrap(worker.lane(epoch), ends, relay::TTL, datagram)
+        },
+    )?;
+    route.session.stats.of(worker.number).records_sent.add(1);
+    neighbour.stats.of(worker.number).records_sent.add(1);
     Ok(())
 }

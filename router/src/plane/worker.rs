@@ -8,16 +8,18 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use rmesh_wire::datagram::Header;
 
 use super::api::LearnedMac;
 use super::bucket::Bucket;
 use super::buffer::{BATCH_LEN, Buffer};
 use super::engine::{Engine, TICK};
+use super::receive::{Place, is_sealed};
 use super::sockets::Sockets;
 use super::stats::Reason;
 use super::tables::Tables;
 use crate::port::FrameBatch;
-use crate::sys::{poll, udp};
+use crate::sys::{batch, poll};
 
 /// Batches taken from one socket before the port has its turn.
 const SOCKET_BATCHES: usize = 4;
@@ -50,7 +52,7 @@ pub(crate) struct WorkerThread {
 /// Buffers and times between two rounds.
 struct Round {
     datagrams: Vec<Buffer>,
-    arrivals: [udp::Arrival; BATCH_LEN],
+    arrivals: [batch::Arrival; BATCH_LEN],
     frames: FrameBatch,
     current: Arc<Tables>,
     next_tick: Instant,
@@ -63,7 +65,7 @@ impl WorkerThread {
     pub(crate) fn run(mut self) {
         let mut round = Round {
             datagrams: Buffer::many(BATCH_LEN),
-            arrivals: [udp::Arrival::default(); BATCH_LEN],
+            arrivals: [batch::Arrival::default(); BATCH_LEN],
             frames: FrameBatch::default(),
             current: Arc::clone(self.tables.load()),
             next_tick: Instant::now(),
@@ -155,7 +157,7 @@ impl WorkerThread {
             return;
         };
         for _ in 0..SOCKET_BATCHES {
-            if self.receive_batch(socket, round, now) < BATCH_LEN {
+            if self.receive_batch(socket, true, round, now) < BATCH_LEN {
                 return;
             }
         }
@@ -165,35 +167,76 @@ impl WorkerThread {
     fn receive_strangers(&mut self, number: usize, round: &mut Round, now: Instant) {
         let sockets = Arc::clone(&self.sockets);
         if let Some(socket) = sockets.strangers().get(number) {
-            let count = self.receive_batch(socket, round, now);
+            let count = self.receive_batch(socket, false, round, now);
             round.strangers.charge(count as u32, now);
         }
     }
 
-    /// Handles what waits at one socket, up to [`BATCH_LEN`] datagrams; gives their number.
-    fn receive_batch(&mut self, socket: &UdpSocket, round: &mut Round, now: Instant) -> usize {
+    /// Handles what waits at one socket, up to [`BATCH_LEN`] times one datagram or several in one;
+    /// gives how many times.
+    fn receive_batch(
+        &mut self,
+        socket: &UdpSocket,
+        is_sealed: bool,
+        round: &mut Round,
+        now: Instant,
+    ) -> usize {
         // An error is that of an earlier datagram, told late, or "nothing waits".
-        let received = udp::receive(socket, &mut round.datagrams, &mut round.arrivals);
+        let received = batch::receive(socket, &mut round.datagrams, &mut round.arrivals);
         let Ok(count @ 1..) = received else {
             return 0;
         };
         // A record of a session opened during this turn may be among them.
         self.renew_tables(round, now);
-        let arrived = round.datagrams.iter_mut().zip(&round.arrivals);
-        for (buffer, arrival) in arrived.take(count) {
-            let stats = &self.engine.stats;
-            stats.datagrams_received.add(1);
-            let len = buffer.data().len() as u64;
-            stats.datagram_bytes_received.add(len);
-            if arrival.truncated {
-                stats.drop_one(Reason::Truncated);
-                continue;
-            }
-            let source = arrival.source.unwrap_or(NOWHERE);
-            self.engine
-                .handle_datagram(source, buffer, &round.current, now);
+        for number in 0..count {
+            self.take_apart(number, is_sealed, round, now);
         }
+        self.engine.deliver_all(&round.datagrams);
         count
+    }
+
+    /// Handles the datagrams in one buffer.
+    fn take_apart(&mut self, number: usize, is_sealed: bool, round: &mut Round, now: Instant) {
+        let arrival = round.arrivals[number];
+        let len = round.datagrams[number].data().len();
+        let datagram_len = match arrival.datagram_len {
+            0 => len.max(1),
+            told => told,
+        };
+        let stats = &self.engine.stats;
+        stats
+            .datagrams_received
+            .add(len.div_ceil(datagram_len).max(1) as u64);
+        stats.datagram_bytes_received.add(len as u64);
+        if arrival.truncated {
+            return stats.drop_one(Reason::Truncated);
+        }
+        let source = arrival.source.unwrap_or(NOWHERE);
+        let mut from = 0;
+        // An empty datagram is one too.
+        while from < len || from == 0 {
+            let all = round.datagrams[number].data_mut();
+            let to = len.min(from + datagram_len);
+            let datagram = all.get_mut(from..to).unwrap_or_default();
+            if is_sealed && from > 0 && !self.may_follow(datagram, &mut round.strangers, now) {
+                self.engine.stats.drop_one(Reason::InboxFull);
+            } else {
+                let place = Place { number, from };
+                let tables = &round.current;
+                self.engine
+                    .handle_datagram(source, (datagram, place), tables, now);
+            }
+            if self.engine.must_deliver() {
+                self.engine.deliver_all(&round.datagrams);
+            }
+            from = to.max(1);
+        }
+    }
+
+    /// Whether a datagram that came joined behind a sealed one may be handled: the kernel looked
+    /// at the first one only, so a handshake behind it has to be paid for here.
+    fn may_follow(&self, datagram: &[u8], strangers: &mut Bucket, now: Instant) -> bool {
+        Header::decode(datagram).is_ok_and(|header| is_sealed(&header)) || strangers.take(now)
     }
 
     fn read_port(&mut self, round: &mut Round, now: Instant) {
@@ -205,7 +248,7 @@ impl WorkerThread {
                 return;
             }
             self.engine
-                .handle_frames(&mut round.frames, &round.current, now);
+                .handle_frames(&round.frames, &round.current, now);
             if !round.frames.is_full() {
                 return;
             }

@@ -1,6 +1,8 @@
 //! The few files that speak to the kernel below netlink.
 
+pub(crate) mod batch;
 pub(crate) mod netns;
 pub(crate) mod packet;
 pub(crate) mod poll;
+pub(crate) mod tap;
 pub(crate) mod udp;

@@ -1,18 +1,14 @@
-//! UDP sockets, and many datagrams a system call by recvmmsg(2) and sendmmsg(2).
+//! UDP sockets and their options.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::zeroed;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
-use std::ptr::null_mut;
+use std::os::fd::AsRawFd;
 
 use rmesh_gossip::SendFailure;
 use rmesh_wire::datagram::Kind;
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
-
-use crate::plane::buffer::{BATCH_LEN, Buffer};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Room for datagrams under way, in bytes: 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
@@ -43,7 +39,7 @@ fn open_socket(address: SocketAddr) -> io::Result<Socket> {
 
 /// A non-blocking socket of [`open_socket`], alone on `address`.
 #[cfg(test)]
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = open_socket(address)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -116,6 +112,18 @@ fn attach_chooser(socket: &Socket, kinds: [u8; 2]) -> io::Result<()> {
     )
 }
 
+/// Lets the kernel hand over datagrams of one sender joined, as [`super::batch`] takes them apart.
+pub(crate) fn ask_for_joined(socket: &impl AsRawFd) -> io::Result<()> {
+    let value: libc::c_int = 1;
+    set_option(socket, (libc::SOL_UDP, libc::UDP_GRO, value))
+}
+
+/// Whether the kernel cuts runs of datagrams (since 4.18).
+pub(crate) fn can_segment(socket: &impl AsRawFd) -> bool {
+    let value: libc::c_int = 0;
+    set_option(socket, (libc::SOL_UDP, libc::UDP_SEGMENT, value)).is_ok()
+}
+
 /// Datagrams the kernel dropped because the socket's queue was full.
 pub(crate) fn dropped(socket: &UdpSocket) -> u64 {
     /// `SK_MEMINFO_DROPS` of linux/sock_diag.h, of nine numbers.
@@ -139,7 +147,7 @@ pub(crate) fn dropped(socket: &UdpSocket) -> u64 {
     }
 }
 
-fn set_option<T>(socket: &Socket, (level, name, value): (i32, i32, T)) -> io::Result<()> {
+fn set_option<T>(socket: &impl AsRawFd, (level, name, value): (i32, i32, T)) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     let pointer = (&raw const value).cast();
     // SAFETY: pointer and length describe `value`, which outlives the call.
@@ -161,124 +169,6 @@ fn resize_buffers(socket: &Socket, receive_len: usize) {
     }
 }
 
-/// Where the datagram in the buffer of the same number came from.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Arrival {
-    /// `None` if the kernel gave an address of another family.
-    pub(crate) source: Option<SocketAddr>,
-    /// Whether it was longer than the buffer.
-    pub(crate) truncated: bool,
-}
-
-/// The arguments of one recvmmsg(2) or sendmmsg(2), on the stack.
-struct Messages {
-    headers: [libc::mmsghdr; BATCH_LEN],
-    parts: [libc::iovec; BATCH_LEN],
-    names: [libc::sockaddr_storage; BATCH_LEN],
-}
-
-impl Messages {
-    fn new() -> Self {
-        // SAFETY: all three are C structures of numbers and pointers, for which zero is valid.
-        unsafe { zeroed() }
-    }
-
-    /// Points header `at` to its name and to `len` bytes at `bytes`. `self` must not move between
-    /// this and the system call.
-    fn point(&mut self, at: usize, name_len: libc::socklen_t, bytes: *mut u8, len: usize) {
-        self.parts[at] = libc::iovec {
-            iov_base: bytes.cast(),
-            iov_len: len,
-        };
-        let header = &mut self.headers[at].msg_hdr;
-        header.msg_name = (&raw mut self.names[at]).cast();
-        header.msg_namelen = name_len;
-        header.msg_iov = &raw mut self.parts[at];
-        header.msg_iovlen = 1;
-    }
-}
-
-/// Receives what waits, one datagram a buffer, up to [`BATCH_LEN`].
-///
-/// # Errors
-/// Whatever the kernel says, also errors of earlier datagrams; none is fatal to the socket.
-pub(crate) fn receive(
-    socket: &UdpSocket,
-    buffers: &mut [Buffer],
-    arrivals: &mut [Arrival],
-) -> io::Result<usize> {
-    let mut messages = Messages::new();
-    let name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    let count = buffers.len().min(arrivals.len()).min(BATCH_LEN);
-    for (at, buffer) in buffers.iter_mut().take(count).enumerate() {
-        let space = buffer.space_mut();
-        messages.point(at, name_len, space.as_mut_ptr(), space.len());
-    }
-    // SAFETY: the first `count` headers point to names and buffers that outlive the call, each
-    // buffer with its own length.
-    let received = unsafe {
-        libc::recvmmsg(
-            socket.as_raw_fd(),
-            messages.headers.as_mut_ptr(),
-            count as libc::c_uint,
-            libc::MSG_DONTWAIT,
-            null_mut(),
-        )
-    };
-    let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    for (at, arrival) in arrivals.iter_mut().take(received).enumerate() {
-        let header = &messages.headers[at];
-        buffers[at].set_len(header.msg_len as usize);
-        arrival.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        arrival.source = address_of(&messages.names[at], header.msg_hdr.msg_namelen);
-    }
-    Ok(received)
-}
-
-fn address_of(name: &libc::sockaddr_storage, len: libc::socklen_t) -> Option<SocketAddr> {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: `SockAddrStorage` is a transparent `sockaddr_storage`, which the kernel filled in up
-    // to `len` and which was zero beyond.
-    unsafe {
-        *storage.view_as::<libc::sockaddr_storage>() = *name;
-        SockAddr::new(storage, len).as_socket()
-    }
-}
-
-/// Sends the content of each buffer to the destination of the same number, until one fails.
-/// Gives how many were taken, at least one.
-///
-/// # Errors
-/// Why the first was not taken; the others were not tried.
-pub(crate) fn send(
-    socket: &UdpSocket,
-    buffers: &[Buffer],
-    destinations: &[SocketAddr],
-) -> io::Result<usize> {
-    let mut messages = Messages::new();
-    let count = buffers.len().min(destinations.len()).min(BATCH_LEN);
-    for (at, (buffer, destination)) in buffers.iter().zip(destinations).take(count).enumerate() {
-        let name = SockAddr::from(*destination);
-        let name_len = name.len();
-        let mut storage = name.as_storage();
-        // SAFETY: `SockAddrStorage` is a transparent `sockaddr_storage`.
-        messages.names[at] = unsafe { *storage.view_as::<libc::sockaddr_storage>() };
-        let data = buffer.data();
-        messages.point(at, name_len, data.as_ptr().cast_mut(), data.len());
-    }
-    // SAFETY: the first `count` headers point to names and buffers that outlive the call; the
-    // kernel only reads from the buffers.
-    let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            messages.headers.as_mut_ptr(),
-            count as libc::c_uint,
-            libc::MSG_DONTWAIT,
-        )
-    };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
 /// What a failed send means for the path; `None` if it only means that buffers are full.
 pub(crate) fn failure(error: &io::Error) -> Option<SendFailure> {
     match error.raw_os_error() {
@@ -293,26 +183,6 @@ pub(crate) fn failure(error: &io::Error) -> Option<SendFailure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_batch_arrives_with_its_lengths_and_sources() {
-        let [a, b] = [0; 2].map(|_| open("127.0.0.1:0".parse().unwrap()).unwrap());
-        let destination = b.local_addr().unwrap();
-        let mut buffers = Buffer::many(3);
-        for (len, buffer) in buffers.iter_mut().enumerate() {
-            assert!(buffer.assign(&[&vec![7; len * 1000]]));
-        }
-        assert_eq!(send(&a, &buffers, &[destination; 3]).unwrap(), 3);
-        let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
-        assert_eq!(receive(&b, &mut into, &mut arrivals).unwrap(), 3);
-        for at in 0..3 {
-            assert_eq!(into[at].data(), buffers[at].data());
-            assert_eq!(arrivals[at].source, Some(a.local_addr().unwrap()));
-            assert!(!arrivals[at].truncated);
-        }
-        let error = receive(&b, &mut into, &mut arrivals).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    }
 
     #[test]
     fn the_kernel_sorts_sealed_datagrams_from_those_anybody_may_send() {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 mod hostile;
+mod ports;
 mod support;
 mod tap;
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::support::{forwarding_of, frame, id, know, mac, options, tree};
 
 /// Moves the calling thread, and those it starts, to a new network namespace with `lo` up.
-fn enter_new_namespace() {
+pub fn enter_new_namespace() {
     // SAFETY: unshare only changes which namespace this thread uses.
     let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
     let error = io::Error::last_os_error();
@@ -27,7 +27,7 @@ fn enter_new_namespace() {
     set_up("lo");
 }
 
-fn request(name: &str) -> libc::ifreq {
+pub fn request(name: &str) -> libc::ifreq {
     // SAFETY: a C structure of numbers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -36,7 +36,7 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
-fn set_up(name: &str) {
+pub fn set_up(name: &str) {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;

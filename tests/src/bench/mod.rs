@@ -3,6 +3,7 @@
 
 mod figure;
 mod idle;
+mod throughput;
 
 pub use figure::{Bound, Figure};
 
@@ -17,11 +18,18 @@ pub struct Benchmark {
 }
 
 /// All of them, in the order they run.
-pub const BENCHMARKS: &[Benchmark] = &[Benchmark {
-    name: "idle",
-    about: "a peer in a mesh of three in which nothing happens",
-    measure: idle::measure,
-}];
+pub const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "idle",
+        about: "a peer in a mesh of three in which nothing happens",
+        measure: idle::measure,
+    },
+    Benchmark {
+        name: "throughput",
+        about: "TCP between containers of two hosts, beside the bare wire and the kernel's VXLAN",
+        measure: throughput::measure,
+    },
+];
 
 /// The benchmarks of these names, all if none is given.
 ///

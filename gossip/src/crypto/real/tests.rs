@@ -19,6 +19,33 @@ fn signatures_keep_the_laws() {
 #[test]
 fn aead_keeps_the_laws() {
     testing::sealed_texts_open_only_as_they_were(&RealCrypto::new());
+    testing::sealed_texts_open_only_as_they_were(&RealCrypto::with_aes(true));
+    assert_eq!(RealCrypto::new().ciphers(), [Cipher::ChaCha20Poly1305]);
+}
+
+/// Test case 16 of the specification of GCM that McGrew and Viega submitted to NIST.
+#[test]
+fn aes_256_gcm_vector() {
+    let key = hex32("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308");
+    let aead = RealCrypto::with_aes(true)
+        .aead(Cipher::Aes256Gcm, &Key(key))
+        .unwrap();
+    let nonce: [u8; 12] = hex("cafebabefacedbaddecaf888").try_into().unwrap();
+    let associated = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+    let plain = hex(
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72
+         1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+    );
+    let mut text = plain.clone();
+    let tag = aead.seal(&nonce, &associated, &mut text);
+    let sealed = hex(
+        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa
+         8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+    );
+    assert_eq!(text, sealed);
+    assert_eq!(tag[..], hex("76fc6ece0f4e1768cddf8853bb2d551b"));
+    aead.open(&nonce, &associated, &mut text, &tag).unwrap();
+    assert_eq!(text, plain);
 }
 
 /// RFC 8439 section 2.8.2.
