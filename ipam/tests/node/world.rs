@@ -158,7 +158,7 @@ impl World {
         self
     }
 
-    fn clock(&self, at: usize) -> Instant {
+    pub(crate) fn clock(&self, at: usize) -> Instant {
         self.now + self.hosts[at].clock
     }
 
