@@ -63,6 +63,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let ballot = (0..4u32).prop_map(|n| Ballot {
         n,
         leader: PeerId([1; 16]),
+        life: 1,
     });
     prop_oneof![
         1 => (1..3u64).prop_map(|incarnation| Entry::Began { peer: PeerId([1; 16]), incarnation }),

@@ -122,6 +122,7 @@ impl Node {
                 self.witnesses_in_words()
             ));
         }
+        words.extend(self.lives_in_words());
         words.extend(self.awaited_in_words());
         words.extend(self.given_to_removed_in_words());
         words.extend(self.declined_in_words());
