@@ -20,13 +20,14 @@ use crate::state::{File, StateDir};
 const FOLDER: &str = "/var/lib/rmesh";
 const SECRET: &str = "rmesh1-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const FOUND: &str = "";
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "identity",
     "secret",
     "boot",
     "peers",
     "hints",
     "attachments",
+    "ring",
 ];
 
 fn join() -> String {

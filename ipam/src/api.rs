@@ -342,6 +342,11 @@ pub struct Report {
     pub fence: Option<String>,
     /// What is going on: succession, setup change, founding, adoption.
     pub waiting: Vec<String>,
+    /// Witnesses that began anew since, as other owners: they bear no witness ever again.
+    pub former_witnesses: Vec<PeerId>,
+    /// Peers that began a forced reform, which this peer answered, and did not end it: until they do,
+    /// or another one ends, this peer bears no witness.
+    pub reformers: Vec<PeerId>,
     /// Messages refused, by sender and reason.
     pub refused: BTreeMap<(PeerId, &'static str), u64>,
     /// Messages dropped because a queue was full.

@@ -39,7 +39,7 @@ pub use book::{
 pub use cell::{Cell, OwnerId, Term};
 pub use ledger::Ledger;
 pub use node::{Node, describe};
-pub use outlook::{OtherRing, Outlook, PoolUse};
+pub use outlook::{Held, OtherRing, Outlook, PoolUse, RESTING_SHOWN_MAX};
 pub use packed::{RUNS_MAX, Runs};
 pub use resting::{REST, RESTING_MAX};
 pub use ring::{Ring, Run};

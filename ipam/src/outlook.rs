@@ -18,8 +18,13 @@ use crate::space::Counts;
 pub struct Outlook {
     /// Each pool.
     pub pools: Vec<PoolUse>,
-    /// Addresses held, for whom, and for how long yet.
-    pub holds: Vec<(Range, PeerId, Duration)>,
+    /// Addresses held for removed peers.
+    pub holds: Vec<Held>,
+    /// How long ago an address was given to a container; not of those given before the start.
+    pub given: BTreeMap<IpAddr, Duration>,
+    /// How long ago an address was freed, of those that have not rested yet;
+    /// [`RESTING_SHOWN_MAX`] at most.
+    pub resting: Vec<(IpAddr, Duration)>,
     /// Names of removed peers, which the mesh may have forgotten.
     pub removed: BTreeMap<PeerId, String>,
     /// Other rings that reachable peers are in.
@@ -28,6 +33,22 @@ pub struct Outlook {
     pub disputed: Vec<Range>,
     /// Owners of the addresses asked for, in their order; `None`: outside every pool.
     pub owners: Vec<Option<OwnerId>>,
+}
+
+/// Resting addresses that are named; the others are counted.
+pub const RESTING_SHOWN_MAX: usize = 1_024;
+
+/// Addresses held for a removed peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The addresses.
+    pub range: Range,
+    /// For whom.
+    pub peer: PeerId,
+    /// For how long yet.
+    pub left: Duration,
+    /// For how long already, if the hold began after the start.
+    pub since: Option<Duration>,
 }
 
 /// One pool and whose its addresses are.

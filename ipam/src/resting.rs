@@ -36,6 +36,11 @@ impl Resting {
         self.order.iter().map(|(_, at)| *at)
     }
 
+    /// The same with when each was freed.
+    pub(crate) fn iter_since(&self) -> impl DoubleEndedIterator<Item = (Instant, u128)> {
+        self.order.iter().copied()
+    }
+
     /// Takes a freed address in; returns the one that had to give way.
     pub(crate) fn insert(&mut self, at: u128, now: Instant) -> Option<u128> {
         self.remove(at);

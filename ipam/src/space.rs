@@ -196,6 +196,11 @@ impl Space {
         self.resting.iter()
     }
 
+    /// The same with when each was freed.
+    pub(crate) fn resting_since(&self) -> impl DoubleEndedIterator<Item = (Instant, u128)> {
+        self.resting.iter_since()
+    }
+
     /// Whether the ring says that an address is this owner's.
     pub fn is_owned(&self, at: u128) -> bool {
         self.owned.get(at).is_some()

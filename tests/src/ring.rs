@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rmesh_lab::{Container, Host};
+use rmesh_lab::{Container, Host, Link};
 use serde_json::Value;
 
 use crate::story::{Router, Story};
@@ -49,20 +49,33 @@ pub fn attached(story: &Story, host: &Host, name: &str) -> (Container, Vec<IpAdd
 
 /// Three hosts that all reach each other; a founds.
 pub fn triangle(story: &mut Story) -> ([Host; 3], Vec<Router>) {
-    let hosts = story.hosts(["a", "b", "c"]);
-    let [a, b, c] = &hosts;
-    let (ab, ac, _bc) = (story.link(a, b), story.link(a, c), story.link(b, c));
-    let routers = vec![
-        story.launch(a, &[]),
-        story.launch(b, &[ab.address(a, false)]),
-        story.launch(c, &[ac.address(a, false)]),
-    ];
-    story.expect_mesh(MESH_WITHIN, &routers.iter().collect::<Vec<_>>());
+    let (hosts, _links, routers) = mesh_of(story, ["a", "b", "c"]);
     expect_three_witnesses(story, &hosts);
     (hosts, routers)
 }
 
-/// Waits until three hosts are witnesses and own addresses.
+/// Hosts that all reach each other, the first of which founds, and the links between: those of the
+/// first host with the others, then those of the second with those after it, and so on.
+pub fn mesh_of<const N: usize>(
+    story: &mut Story,
+    names: [&str; N],
+) -> ([Host; N], Vec<Link>, Vec<Router>) {
+    let hosts = story.hosts(names);
+    let mut links = Vec::new();
+    for (at, host) in hosts.iter().enumerate() {
+        for other in &hosts[at + 1..] {
+            links.push(story.link(host, other));
+        }
+    }
+    let founder = story.launch(&hosts[0], &[]);
+    let joined = hosts[1..].iter().zip(&links);
+    let joined = joined.map(|(host, link)| story.launch(host, &[link.address(&hosts[0], false)]));
+    let routers: Vec<Router> = [founder].into_iter().chain(joined).collect();
+    story.expect_mesh(MESH_WITHIN, &routers.iter().collect::<Vec<_>>());
+    (hosts, links, routers)
+}
+
+/// Waits until three hosts are witnesses and all own addresses.
 pub fn expect_three_witnesses(story: &Story, hosts: &[Host]) {
     let what = "three witnesses, one of which may be lost";
     story.expect_within(WITNESSES_WITHIN, what, || {
@@ -70,7 +83,7 @@ pub fn expect_three_witnesses(story: &Story, hosts: &[Host]) {
             let view = ring(story, host);
             view["witnesses"].as_array().map(Vec::len) == Some(3)
                 && view["survives_loss_of_one"] == true
-                && view["pools"][0]["owners"].as_array().map(Vec::len) == Some(3)
+                && view["pools"][0]["owners"].as_array().map(Vec::len) == Some(hosts.len())
         })
     });
 }

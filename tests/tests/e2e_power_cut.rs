@@ -67,6 +67,7 @@ fn check_folder(folder: &Path) {
             "peers",
             "hints",
             "attachments",
+            "ring",
             "ledger",
             "lock",
         ];

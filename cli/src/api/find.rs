@@ -110,10 +110,14 @@ pub(super) fn owner(
     if report.name == text || is_id(report.id) {
         return Ok((report.id, report.name.clone()));
     }
-    let removed = outlook.removed.iter();
-    let named = removed.filter(|(id, name)| *name == text || is_id(**id));
+    // Of those that the mesh has forgotten, or not seen since the start.
+    let mut names = snapshot.ring.names.clone();
+    names.extend(outlook.removed.clone());
+    let named = names
+        .iter()
+        .filter(|(id, name)| *name == text || is_id(**id));
     if let Some(id) = only_one(text, named.map(|(id, _)| *id))? {
-        let name = outlook.removed.get(&id).cloned();
+        let name = names.get(&id).cloned();
         return Ok((id, name.unwrap_or_default()));
     }
     let owners = outlook.pools.iter().flat_map(|pool| pool.owners.keys());

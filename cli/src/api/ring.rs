@@ -2,7 +2,7 @@
 
 use rmesh_ipam::Report;
 
-use crate::daemon::{RingView, Snapshot};
+use crate::daemon::{RingView, Snapshot, lost_in_words};
 
 /// One line.
 pub(super) fn line(ring: &RingView) -> String {
@@ -37,6 +37,7 @@ pub(super) fn warnings(snapshot: &Snapshot) -> Vec<String> {
     warnings.extend(refused.map(|why| {
         format!("addresses are neither handed out nor freed until the disk takes writes: {why}")
     }));
+    warnings.extend(ring.lost.iter().map(|lost| lost_in_words(lost)));
     warnings.extend(ring.overlaps.iter().cloned());
     let Some(report) = &ring.report else {
         return warnings;
@@ -46,8 +47,8 @@ pub(super) fn warnings(snapshot: &Snapshot) -> Vec<String> {
     let has_setup = report.setup.is_some();
     if has_setup && !report.has_majority {
         warnings.push(
-            "most witnesses of the ring of addresses do not answer: hosts use what they own and get \
-             no more; run rmesh rmpeer for those that will not come back"
+            "most witnesses of the ring of addresses do not answer or do not act: hosts use what they own \
+             and get no more; rmesh ipam status says why, and the command that helps"
                 .into(),
         );
     }

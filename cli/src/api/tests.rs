@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rmesh_ipam::{Answer, Outlook, Range, Refusal, Request as Wanted, RingId};
+use rmesh_ipam::{Answer, Held, Outlook, Range, Refusal, Request as Wanted, RingId};
 use rmesh_router::attach::{AttachError, Attachment, Request as AttachRequest, TargetSpec};
 use rmesh_wire::PeerId;
 use serde_json::{Value, json};
@@ -101,7 +101,12 @@ fn outlook(addresses: &[IpAddr]) -> Outlook {
     let day = Duration::from_secs(86_400);
     Outlook {
         owners: addresses.iter().map(|_| me).collect(),
-        holds: vec![(Range::from(HELD.parse::<IpNet>().unwrap()), samples::C, day)],
+        holds: vec![Held {
+            range: Range::from(HELD.parse::<IpNet>().unwrap()),
+            peer: samples::C,
+            left: day,
+            since: Some(Duration::ZERO),
+        }],
         ..Outlook::default()
     }
 }

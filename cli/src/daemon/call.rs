@@ -110,7 +110,10 @@ impl Snapshot {
             return self.report.name.clone();
         }
         let known = self.report.peers.iter().find(|p| p.id == peer);
-        known.map_or_else(|| peer.short().to_string(), |p| p.name.clone())
+        let known = known
+            .map(|p| &p.name)
+            .or_else(|| self.ring.names.get(&peer));
+        known.map_or_else(|| peer.short().to_string(), Clone::clone)
     }
 }
 

@@ -187,6 +187,9 @@ impl Core {
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
         self.parts.ring.handle_second(now);
+        if let Some(ring) = self.parts.ring.ring_to_remember(now) {
+            drop(self.parts.saver.save(File::Ring, &ring));
+        }
         if self.parts.targets.has_names() {
             let targets = self.parts.mesh.report(now).targets;
             let connected = targets.into_iter().filter(|t| t.state == "connected");

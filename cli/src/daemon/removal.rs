@@ -29,7 +29,9 @@ pub(crate) async fn remove(
     deadline: Instant,
 ) -> Result<RemoveReply, Failure> {
     let what = format!("cannot remove {name}");
-    if handle.snapshot().await?.report.id == peer {
+    // By force it is what became of this peer's former lives that is taken over.
+    let is_self = handle.snapshot().await?.report.id == peer;
+    if is_self && !is_forced {
         let why = "this is the peer itself";
         return Err(Failure::new(FailureKind::Usage, what, why)
             .todo("rmesh stop, then run rmesh rmpeer on another member"));
@@ -52,8 +54,8 @@ pub(crate) async fn remove(
     };
     let outlook = handle.outlook(Vec::new()).await?;
     let holds = outlook.map(|outlook| outlook.holds).unwrap_or_default();
-    let holds = holds.into_iter().filter(|(_, other, _)| *other == peer);
-    let ends_in = holds.map(|(_, _, left)| left).max();
+    let holds = holds.into_iter().filter(|hold| hold.peer == peer);
+    let ends_in = holds.map(|hold| hold.left).max();
     Ok(RemoveReply {
         peer: peer.to_string(),
         name,
@@ -105,8 +107,8 @@ fn is_reachable(snapshot: &Snapshot, peer: PeerId) -> bool {
 
 fn no_majority(what: String, why: &str, name: &str) -> Failure {
     let why = format!(
-        "most witnesses of the ring do not answer ({why}); without them an address that only they \
-         know to be in use may be given twice"
+        "most witnesses of the ring do not answer or do not act ({why}); without them an address that \
+         only they know to be in use may be given twice"
     );
     Failure::new(FailureKind::Conflict, what, why).todo(format!(
         "start them; or, if they are gone for good and that risk is small, form the witnesses anew \

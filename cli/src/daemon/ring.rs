@@ -1,7 +1,7 @@
 //! The ring: the node that knows who owns which address, with its ledger on the disk and the mesh that
 //! carries its messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -17,9 +17,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::ledger::{self, Alive, Folded, News, Place, Standing, Writer};
+use crate::state::KnownRing;
 
 /// Entries under way to the disk; beyond it the node keeps them.
 const WRITES_MAX: u64 = 4_096;
+
+/// Names of peers that are remembered: those of a large mesh.
+const NAMES_MAX: usize = 1_024;
 
 /// Where the answer to a request goes.
 pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -35,6 +39,8 @@ pub(crate) struct RingOptions {
     pub(crate) targets: usize,
     /// How many peers found it together; by default those configured and this one.
     pub(crate) init_peers: Option<usize>,
+    /// The ring this peer was last in.
+    pub(crate) remembered: KnownRing,
 }
 
 /// What is shown of the ring.
@@ -50,6 +56,10 @@ pub(crate) struct RingView {
     pub(crate) refused: Option<String>,
     /// The ledger that could not be used, where it was moved, and why.
     pub(crate) aside: Option<String>,
+    /// The ring whose ledger was lost, if this peer founded another one instead and is alone in it.
+    pub(crate) lost: Option<String>,
+    /// Names of other peers, those of the time before the start too; [`NAMES_MAX`] at most.
+    pub(crate) names: BTreeMap<PeerId, String>,
     /// Entries made durable since the start.
     pub(crate) entries_written: u64,
     /// Commits that took: each is one sync of the disk.
@@ -77,6 +87,9 @@ pub(super) struct Ring {
     /// Whether what containers carry has to be compared with the ledger again.
     is_new: bool,
     had_ring: bool,
+    /// Whether it founds a ring although it was in one.
+    is_second: bool,
+    has_new_names: bool,
 }
 
 /// What makes a snapshot of the entries of a ledger.
@@ -104,6 +117,8 @@ impl Ring {
             Ok((file, found)) => (Some(file), Some(found), None),
             Err(error) => (None, None, Some(error.to_string())),
         };
+        let names = options.remembered.names.iter().take(NAMES_MAX);
+        let names = names.cloned().collect();
         let alive = Alive::beside(&place.token);
         let (writer, news) = Writer::start(place, file)?;
         let mut ring = Ring {
@@ -116,10 +131,15 @@ impl Ring {
             confirmed: 0,
             waiting: BTreeMap::new(),
             next_request: 0,
-            view: RingView::default(),
+            view: RingView {
+                names,
+                ..RingView::default()
+            },
             compared: None,
             is_new: false,
             had_ring: false,
+            is_second: false,
+            has_new_names: false,
         };
         if let Some(why) = refused {
             tracing::error!("{why}: no addresses are handed out until the disk takes writes");
@@ -160,11 +180,18 @@ impl Ring {
         };
         self.vouched = found.standing != Standing::Unproven;
         (self.queued, self.confirmed) = (found.written, found.written);
-        let node = Node::new(identity(self.options.me)?, recovered, self.founding(), now);
+        let founding = self.founding();
+        self.is_second =
+            found.standing == Standing::Nothing && matches!(founding, Founding::Found { .. });
+        let node = Node::new(identity(self.options.me)?, recovered, founding, now);
         if !node.is_fenced() {
             self.alive.note();
         }
         self.node = Some(node);
+        let remembered = self.with_remembered(Vec::new());
+        if let Some(node) = &mut self.node {
+            node.handle_members(remembered, now);
+        }
         self.view.refused = None;
         self.is_new = true;
         Ok(())
@@ -276,6 +303,71 @@ impl Ring {
         }
     }
 
+    /// Once a second: what is to be remembered of the ring, if that is new. A second one that this peer
+    /// founded alone is not, until another peer is in it or the daemon is started anew.
+    pub(super) fn ring_to_remember(&mut self, now: Instant) -> Option<KnownRing> {
+        let ring = self.node.as_ref()?.ring_id()?.to_string();
+        let is_same = self.options.remembered.ring == ring;
+        if !is_same && self.is_lost(now) {
+            return None;
+        }
+        self.view.lost = None;
+        if is_same && !self.has_new_names {
+            return None;
+        }
+        self.has_new_names = false;
+        let names = self.view.names.clone().into_iter().collect();
+        let known = KnownRing { ring, names };
+        if known == self.options.remembered {
+            return None;
+        }
+        self.options.remembered = known.clone();
+        Some(known)
+    }
+
+    /// Whether the ring there is was founded by this peer alone although it was in another one.
+    fn is_lost(&mut self, now: Instant) -> bool {
+        let lost = self.options.remembered.ring.clone();
+        let report = self.node.as_ref().map(|node| node.report(now));
+        let mut owners = report.iter().flat_map(|report| report.owners.keys());
+        let is_alone = owners.all(|owner| owner.peer == self.options.me);
+        if lost.is_empty() || !self.is_second || !is_alone {
+            return false;
+        }
+        if self.view.lost.is_none() {
+            tracing::error!("{}", lost_in_words(&lost));
+        }
+        self.view.lost = Some(lost);
+        true
+    }
+
+    /// All other members, also those that the mesh does not know since the start: they have names.
+    fn with_remembered(&mut self, members: Vec<Member>) -> Vec<Member> {
+        let mut all = members;
+        for member in all.iter().filter(|member| !member.name.is_empty()) {
+            let has_room =
+                self.view.names.len() < NAMES_MAX || self.view.names.contains_key(&member.peer);
+            if has_room && self.view.names.get(&member.peer) != Some(&member.name) {
+                self.view.names.insert(member.peer, member.name.clone());
+                self.has_new_names = true;
+            }
+        }
+        let known: BTreeSet<PeerId> = all.iter().map(|member| member.peer).collect();
+        let others = self
+            .view
+            .names
+            .iter()
+            .filter(|(peer, _)| !known.contains(peer));
+        all.extend(others.map(|(peer, name)| Member {
+            peer: *peer,
+            name: name.clone(),
+            reachable: false,
+            neighbour: false,
+            listed: false,
+        }));
+        all
+    }
+
     /// The pools, if they have to be compared with the routes of this host: once after they changed.
     /// Who joins a ring cannot choose its pools, only say what is wrong with them here.
     pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
@@ -340,12 +432,17 @@ impl Ring {
 
     /// Takes in what the mesh has to tell, and hands out what follows.
     pub(super) fn settle(&mut self, mesh: &mut Mesh, now: Instant) {
-        let Some(node) = &mut self.node else { return };
+        if self.node.is_none() {
+            return;
+        }
         if let Some(members) = mesh.poll_members() {
-            node.handle_members(members.into_iter().map(member).collect(), now);
+            let members = self.with_remembered(members.into_iter().map(member).collect());
+            let Some(node) = &mut self.node else { return };
+            node.handle_members(members, now);
             self.options.targets = mesh.targets_of_others();
             node.handle_targets(self.options.targets, now);
         }
+        let Some(node) = &mut self.node else { return };
         while let Some((peer, addresses)) = mesh.poll_announced() {
             node.handle_announced(peer, &addresses, now);
         }
@@ -399,6 +496,14 @@ impl Ring {
         self.write();
         self.writer.finish();
     }
+}
+
+/// What an operator has to know of a ring that this host is not in any more.
+pub(crate) fn lost_in_words(ring: &str) -> String {
+    format!(
+        "the ledger of addresses was lost and a new ring was founded: if other hosts have the old one \
+         ({ring}), connect to them: rmesh connect HOST; until then both may hand out the same addresses"
+    )
 }
 
 fn identity(me: PeerId) -> io::Result<Identity> {

@@ -30,8 +30,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::ledger::{LEDGER, LEDGER_TOKEN, News, Place};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError, aside_warning,
-    lock_todo, make_folder, owner,
+    File, KnownRing, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError,
+    aside_warning, lock_todo, make_folder, owner,
 };
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
@@ -98,6 +98,7 @@ pub(crate) struct Remembered {
     pub(crate) peers: Vec<PeerAddress>,
     hints: Vec<SocketAddr>,
     attachments: Vec<Attachment>,
+    ring: Option<KnownRing>,
     /// Damaged files that earlier starts or this one moved aside.
     pub(crate) moved_aside: Vec<PathBuf>,
 }
@@ -128,9 +129,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let hints = std::mem::take(&mut remembered.hints);
     let attachments = std::mem::take(&mut remembered.attachments);
     let moved_aside = std::mem::take(&mut remembered.moved_aside);
-    for path in &moved_aside {
-        tracing::warn!("{}", aside_warning(path));
-    }
+    let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
     let name = &options.name;
     let (id, port) = (mesh.id().short(), plane.port());
@@ -140,6 +139,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         pools,
         targets: targets.peers().len(),
         init_peers: options.init_peers,
+        remembered: known_ring.unwrap_or_default(),
     };
     let ring = Ring::start(ring, ledger_place(&options), clock.now());
     let (ring, ledger) = ring.map_err(|e| cannot(&e))?;
@@ -236,9 +236,14 @@ pub(crate) fn remember(state: &StateDir) -> Result<Remembered, Failure> {
     let counter = forgiven(state.boot())?.saturating_add(1);
     let (peers, hints) = (forgiven(state.peers())?, forgiven(state.hints())?);
     let attachments = forgiven(state.attachments())?;
+    let ring = forgiven(state.ring())?;
     state.save(File::Boot, &counter).map_err(refused)?;
     let mut random = [0; 8];
     fill(&mut random)?;
+    let moved_aside = state.aside().map_err(refused)?;
+    for path in &moved_aside {
+        tracing::warn!("{}", aside_warning(path));
+    }
     Ok(Remembered {
         identity,
         secret,
@@ -249,7 +254,8 @@ pub(crate) fn remember(state: &StateDir) -> Result<Remembered, Failure> {
         peers,
         hints,
         attachments,
-        moved_aside: state.aside().map_err(refused)?,
+        ring,
+        moved_aside,
     })
 }
 

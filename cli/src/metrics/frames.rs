@@ -8,7 +8,7 @@ use crate::daemon::Snapshot;
 /// Counters without labels: name, meaning, and where it stands.
 type Row = (&'static str, &'static str, fn(&PlaneCounters) -> u64);
 
-const COUNTERS: [Row; 12] = [
+const COUNTERS: [Row; 14] = [
     (
         "rmesh_bridge_received_frames_total",
         "Frames read from the bridge.",
@@ -25,6 +25,16 @@ const COUNTERS: [Row; 12] = [
     ("rmesh_bridge_sent_bytes_total", "Their bytes.", |c| {
         c.bytes_to_bridge
     }),
+    (
+        "rmesh_bridge_reads_total",
+        "Reads from the bridge, each of a frame or of many in one.",
+        |c| c.reads_from_bridge,
+    ),
+    (
+        "rmesh_bridge_writes_total",
+        "Writes to the bridge, each of a frame or of many in one.",
+        |c| c.writes_to_bridge,
+    ),
     (
         "rmesh_sent_datagrams_total",
         "Datagrams sent by the workers.",

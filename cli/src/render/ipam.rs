@@ -39,9 +39,10 @@ pub(crate) fn ipam_status(view: &IpamView) -> String {
 }
 
 fn witnesses(view: &IpamView) -> String {
-    let name = |w: &WitnessView| match w.reachable {
-        true => w.name.clone(),
-        false => format!("{} (does not answer)", w.name),
+    let name = |w: &WitnessView| match (w.reachable, w.former) {
+        (_, true) => format!("{} (began anew)", w.name),
+        (true, false) => w.name.clone(),
+        (false, false) => format!("{} (does not answer)", w.name),
     };
     let names: Vec<String> = view.witnesses.iter().map(name).collect();
     match names.as_slice() {
@@ -203,8 +204,8 @@ fn refused(view: &IpamView) -> Vec<String> {
 /// `rmesh ipam ls`.
 pub(crate) fn ipam_addresses(addresses: &[AddressView], all: bool) -> String {
     let head: &[&str] = match all {
-        true => &["ADDRESS", "PEER", "CONTAINER", "STATE"],
-        false => &["ADDRESS", "CONTAINER", "STATE"],
+        true => &["ADDRESS", "PEER", "CONTAINER", "STATE", "SINCE"],
+        false => &["ADDRESS", "CONTAINER", "STATE", "SINCE"],
     };
     let mut table = table(head);
     for address in addresses {
@@ -212,11 +213,17 @@ pub(crate) fn ipam_addresses(addresses: &[AddressView], all: bool) -> String {
         if all {
             row.push(&address.name);
         }
-        let state = state(address);
-        row.extend([or_dash(&address.container), &state]);
+        let (state, since) = (state(address), since(address));
+        row.extend([or_dash(&address.container), &state, or_dash(&since)]);
         table.add_row(row);
     }
     text(&table, "no addresses are in use")
+}
+
+/// How long ago it began, if that is known.
+fn since(address: &AddressView) -> String {
+    let since = address.since_s.map(Duration::from_secs);
+    since.map_or_else(String::new, |since| format!("{} ago", duration::age(since)))
 }
 
 fn state(address: &AddressView) -> String {
@@ -226,6 +233,13 @@ fn state(address: &AddressView) -> String {
         AddressState::Kept => "kept for a container that is not attached".into(),
         AddressState::Announced => "announced".into(),
         AddressState::Unreachable => "announced by a peer that does not answer".into(),
+        AddressState::Resting => {
+            let left = address.ends_in_ms.map(Duration::from_millis);
+            format!(
+                "free, rests for {} yet",
+                duration::age(left.unwrap_or_default())
+            )
+        }
         AddressState::Held => {
             let who = address.held_for.as_deref().unwrap_or("-");
             let left = address.ends_in_ms.map(Duration::from_millis);

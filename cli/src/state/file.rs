@@ -39,17 +39,20 @@ pub(crate) enum File {
     Hints,
     /// Attached containers.
     Attachments,
+    /// Which ring of addresses this host is in: what the ledger was about, if that is lost.
+    Ring,
 }
 
 impl File {
     /// All of them.
-    pub(super) const ALL: [File; 6] = [
+    pub(super) const ALL: [File; 7] = [
         File::Identity,
         File::Secret,
         File::Boot,
         File::Peers,
         File::Hints,
         File::Attachments,
+        File::Ring,
     ];
 
     /// Name in the folder.
@@ -61,6 +64,7 @@ impl File {
             File::Peers => "peers",
             File::Hints => "hints",
             File::Attachments => "attachments",
+            File::Ring => "ring",
         }
     }
 

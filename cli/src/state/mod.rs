@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use rmesh_gossip::crypto::Key;
 use rmesh_router::attach::Attachment;
-use serde::Serialize;
+use rmesh_wire::PeerId;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Disk};
 use crate::peer_address::PeerAddress;
@@ -29,6 +30,15 @@ pub(crate) use secret_file::read_secret;
 
 /// Name of the log of a daemon in the background.
 pub(crate) const LOG_FILE: &str = "rmesh.log";
+
+/// What is remembered of the ring beside the ledger, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownRing {
+    /// The ring, as it is shown.
+    pub(crate) ring: String,
+    /// Names of other peers: after a reboot they are waited for, and not known from the mesh.
+    pub(crate) names: Vec<(PeerId, String)>,
+}
 
 /// The state folder.
 #[derive(Debug, Clone)]
@@ -124,6 +134,11 @@ impl StateDir {
     /// Attached containers.
     pub(crate) fn attachments(&self) -> Result<Vec<Attachment>, StateError> {
         Ok(self.load(File::Attachments)?.unwrap_or_default())
+    }
+
+    /// The ring of addresses this host was last in.
+    pub(crate) fn ring(&self) -> Result<Option<KnownRing>, StateError> {
+        self.load(File::Ring)
     }
 
     /// Attached containers as far as they can be read; a damaged file stays where it is.

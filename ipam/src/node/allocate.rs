@@ -69,6 +69,7 @@ impl Node {
             address: at,
             container,
         });
+        self.given.insert(at, self.now);
         self.follow_pending(Range::one(at));
         self.is_stale = true;
     }

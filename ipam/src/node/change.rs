@@ -453,7 +453,7 @@ impl Node {
         ))
     }
 
-    fn witnesses(&self) -> impl Iterator<Item = OwnerId> {
+    pub(super) fn witnesses(&self) -> impl Iterator<Item = OwnerId> {
         let setup = self.ledger.setup.iter();
         setup.flat_map(|setup| setup.witnesses.as_slice()).copied()
     }

@@ -102,6 +102,8 @@ impl Node {
             }
             if self.ledger.space.allocated_count() < ALLOCATED_MAX {
                 self.allocate(at, key);
+                // It may have had it for long.
+                self.given.remove(&at);
             }
         }
         self.is_stale = true;
@@ -120,6 +122,7 @@ impl Node {
     pub(super) fn free(&mut self, at: u128) {
         self.log(&Entry::Freed { address: at });
         self.pending.remove(&at);
+        self.given.remove(&at);
         self.is_stale = true;
     }
 }

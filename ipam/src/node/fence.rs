@@ -341,11 +341,17 @@ impl Node {
                 .any(|reading| !reading.answers.contains_key(c))
         });
         let silent: Vec<PeerId> = silent.map(|owner| owner.peer).collect();
+        let Some(first) = silent.first().map(|peer| self.name(*peer)) else {
+            return String::from(
+                "the ledger may be older than what others know: they have answered, and a new term is \
+                 being taken for what this host owns; wait some seconds",
+            );
+        };
         alloc::format!(
-            "the ledger may be older than what others know: waiting for {} to answer (since {:?}); \
-             if they are gone, run rmesh rmpeer --force for them",
+            "the ledger may be older than what others know: waiting for {} to answer (for {} s now); \
+             start them, or, if they are gone for good: rmesh rmpeer {first} --force",
             self.names(silent),
-            self.now.since(check.since)
+            self.now.since(check.since).as_secs()
         )
     }
 

@@ -83,6 +83,8 @@ pub struct Node {
     running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
     pending: BTreeSet<u128>,
+    /// Since when an address is a container's, of those that were given by this process.
+    given: BTreeMap<u128, Instant>,
     fence: fence::Fence,
     disputes: dispute::Disputes,
     succession: succession::State,
@@ -129,6 +131,7 @@ impl Node {
             requests: BTreeMap::new(),
             running: Vec::new(),
             pending: BTreeSet::new(),
+            given: BTreeMap::new(),
             fence: fence::Fence::default(),
             disputes: dispute::Disputes::default(),
             succession: succession::State::default(),

@@ -3,13 +3,15 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use crate::address::{Range, address};
 use crate::limits::HOLD_MAX;
-use crate::outlook::{OtherRing, Outlook, PoolUse};
+use crate::outlook::{Held, OtherRing, Outlook, PoolUse, RESTING_SHOWN_MAX};
+use crate::resting::REST;
 use crate::setup::RingId;
 
 impl Node {
@@ -17,15 +19,22 @@ impl Node {
     pub fn outlook(&self, addresses: &[IpAddr], now: Instant) -> Outlook {
         let space = &self.ledger.space;
         let pools = self.pools().into_iter();
-        let holds = space.held().map(|(range, hold)| {
-            let left = HOLD_MAX.saturating_sub(now.since(hold.since));
-            (range, hold.peer, left)
+        let holds = space.held().map(|(range, hold)| Held {
+            range,
+            peer: hold.peer,
+            left: HOLD_MAX.saturating_sub(now.since(hold.since)),
+            since: (hold.since > self.started).then(|| now.since(hold.since)),
         });
+        let given = self.given.iter();
         let removed = self.ledger.removed.iter();
         let others = self.adoption.rings();
         Outlook {
             pools: pools.map(|pool| self.pool_use(pool, now)).collect(),
             holds: holds.collect(),
+            given: given
+                .map(|(at, since)| (address(*at), now.since(*since)))
+                .collect(),
+            resting: self.resting(now),
             removed: removed
                 .map(|(owner, (name, _))| (owner.peer, name.clone()))
                 .collect(),
@@ -33,6 +42,16 @@ impl Node {
             disputed: self.disputes.ranges().collect(),
             owners: addresses.iter().map(|ip| self.owner_of(*ip)).collect(),
         }
+    }
+
+    /// What was freed less than [`REST`] ago, the last freed first.
+    fn resting(&self, now: Instant) -> Vec<(IpAddr, Duration)> {
+        let resting = self.ledger.space.resting_since();
+        let young = resting
+            .rev()
+            .map(|(since, at)| (address(at), now.since(since)))
+            .take_while(|(_, ago)| *ago < REST);
+        young.take(RESTING_SHOWN_MAX).collect()
     }
 
     fn pool_use(&self, range: Range, now: Instant) -> PoolUse {

@@ -248,15 +248,23 @@ impl Node {
         left.filter(|left| left.generation.by != self.me)
     }
 
+    /// Who has to end, or somebody else in their place, before this peer bears witness again.
+    pub(super) fn awaited_reformers(&self) -> Vec<PeerId> {
+        if !self.ledger.has_left_generation() {
+            return Vec::new();
+        }
+        self.awaited().map(|left| left.generation.by).collect()
+    }
+
     pub(super) fn awaited_in_words(&self) -> Option<String> {
-        let who = self.names(self.awaited().map(|left| left.generation.by));
-        let is_left = self.ledger.has_left_generation() && !who.is_empty();
-        is_left.then(|| {
-            alloc::format!(
-                "{who} began to form the witness set anew and did not end: this peer bears no witness \
-                 until {who} is back and says how it ended, or rmesh rmpeer --force is run again"
-            )
-        })
+        let reformers = self.awaited_reformers();
+        let last = self.name(*reformers.last()?);
+        let who = self.names(reformers);
+        Some(alloc::format!(
+            "{who} began to form the witness set anew and did not end: this peer bears no witness until \
+             {who} is back and says how it ended, or, if it is gone for good, until: rmesh rmpeer {last} \
+             --force"
+        ))
     }
 
     fn ask_how_it_ended(&mut self) {

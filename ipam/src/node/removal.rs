@@ -55,7 +55,8 @@ impl Node {
         // A reform that was answered and did not end leaves no other way than another one.
         let has_left = self.ledger.has_left_generation() || self.is_change_stuck();
         if (!setup.is_majority(may_act) || has_left) && !is_forced {
-            let why = self.witnesses_in_words();
+            let words = self.awaited_in_words();
+            let why = words.unwrap_or_else(|| self.witnesses_in_words());
             return Some(Err(Refusal::NoMajority { why, peer: shown }));
         }
         let sign = self.last_sign(peer);

@@ -47,6 +47,8 @@ impl Node {
             free: space.free_count(),
             fence: self.is_fenced().then(|| self.fence_in_words()),
             waiting: self.waiting_in_words(),
+            former_witnesses: self.former_witnesses(),
+            reformers: self.awaited_reformers(),
             refused: self.refused.clone(),
             dropped: self.gate.dropped(),
             halted: self.gate.halted().cloned(),
@@ -88,6 +90,11 @@ impl Node {
         }
         let known = self.peers.get(&witness.peer);
         self.is_current(witness) && known.is_some_and(|known| known.acts)
+    }
+
+    fn former_witnesses(&self) -> Vec<PeerId> {
+        let witnesses = self.witnesses().filter(|w| self.is_superseded(*w));
+        witnesses.map(|witness| witness.peer).collect()
     }
 
     fn waiting_in_words(&self) -> Vec<String> {

@@ -164,6 +164,50 @@ fn freed_addresses_rest_a_minute_and_the_longest_freed_comes_first() {
 }
 
 #[test]
+fn how_long_an_address_has_been_used_or_rests_is_known_of_this_life() {
+    let mut world = World::new(1, &[POOL], 4).started();
+    world.run(ms(100));
+    let given = [1, 2].map(|n| {
+        let answer = world.ask(0, allocate(&format!("c{n}")), secs(1));
+        let Ok(Answer::Address(ip)) = answer else {
+            panic!("{answer:?}");
+        };
+        ip
+    });
+    world.run(secs(30));
+    let container = String::from("c2");
+    assert!(
+        world
+            .ask(0, Request::Release { container }, secs(1))
+            .is_ok()
+    );
+    world.run(secs(10));
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
+    assert_eq!(outlook.given.keys().collect::<Vec<_>>(), [&given[0]]);
+    let used = outlook.given[&given[0]];
+    assert!((secs(40)..secs(42)).contains(&used), "{used:?}");
+    let [(ip, rests)] = outlook.resting[..] else {
+        panic!("{:?}", outlook.resting);
+    };
+    assert!(
+        ip == given[1] && (secs(10)..secs(11)).contains(&rests),
+        "{ip} {rests:?}"
+    );
+    world.run(secs(51));
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
+    assert!(outlook.resting.is_empty(), "{:?}", outlook.resting);
+    world.kill(0);
+    world.start(0, CURRENT);
+    world.run(secs(1));
+    let outlook = world.hosts[0].node().outlook(&[], world.clock(0));
+    assert!(
+        outlook.given.is_empty(),
+        "the ledger knows no time: {:?}",
+        outlook.given
+    );
+}
+
+#[test]
 fn the_owner_of_nearly_everything_dies_and_two_survivors_take_over_at_once() {
     let mut world = settled(3, &[POOL]);
     assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
@@ -322,7 +366,10 @@ fn after_a_power_cut_without_tokens_all_come_back_by_themselves() {
     }
     world.start(2, Found::Unproven);
     let fenced = world.ask(2, allocate("early"), secs(2)).unwrap_err();
-    assert!(fenced.to_string().contains("rmpeer --force"), "{fenced}");
+    assert!(
+        fenced.to_string().contains("rmpeer host0 --force"),
+        "{fenced}"
+    );
     world.start(1, Found::Unproven);
     world.start(0, Found::Unproven);
     for at in 0..3 {

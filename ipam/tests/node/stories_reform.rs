@@ -159,6 +159,14 @@ fn who_answered_a_reformer_that_died_at_it_comes_back_when_it_does() {
         world.start(*at, CURRENT);
     }
     world.run(secs(1));
+    let named = world.hosts[answers].node().report(world.now);
+    assert_eq!(named.reformers, [world.hosts[reformer].me]);
+    let command = format!("rmesh rmpeer host{reformer} --force");
+    assert!(
+        named.waiting.join("").contains(&command),
+        "{:?}",
+        named.waiting
+    );
     let early = world.ask(answers, claim("10.32.200.200"), secs(5));
     assert!(early.is_err(), "it may have ended: {early:?}");
     world.start(reformer, CURRENT);
@@ -166,4 +174,5 @@ fn who_answered_a_reformer_that_died_at_it_comes_back_when_it_does() {
     world.kill(dead[1]);
     let given = world.ask(answers, claim("10.32.200.201"), secs(15));
     assert!(given.is_ok(), "a grant is chosen again: {given:?}");
+    assert_eq!(world.hosts[answers].node().report(world.now).reformers, []);
 }

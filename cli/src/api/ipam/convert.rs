@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rmesh_ipam::address::address;
-use rmesh_ipam::{OtherRing, Outlook, OwnerId, PoolUse, Range, Report};
+use rmesh_ipam::{Held, OtherRing, Outlook, OwnerId, PoolUse, REST, Range, Report};
 use rmesh_wire::PeerId;
 
 use super::view::{
     AddressState, AddressView, ConflictView, Count, HoldView, IpamView, OtherRingView, OwnerView,
     PendingView, PoolView, RefusedView, WitnessView,
 };
-use crate::daemon::Snapshot;
+use crate::daemon::{Snapshot, lost_in_words};
 use crate::duration::millis;
 
 /// Names of peers, those of removed ones included.
@@ -49,6 +50,7 @@ pub(super) fn status(snapshot: &Snapshot, outlook: &Outlook) -> IpamView {
         disk: ring.refused.clone(),
         aside: ring.aside.clone(),
         overlaps: ring.overlaps.clone(),
+        lost_ring: ring.lost.clone(),
         ..IpamView::default()
     };
     if let Some(report) = &ring.report {
@@ -82,8 +84,10 @@ fn of_report(view: &mut IpamView, names: &Names<'_>, report: &Report) {
         peer: peer.to_string(),
         name: names.of(peer),
         reachable: names.is_reachable(peer),
+        former: report.former_witnesses.contains(&peer),
     };
     view.witnesses = witnesses.map(|owner| witness(owner.peer)).collect();
+    view.reformers = report.reformers.iter().map(|peer| witness(*peer)).collect();
     view.has_majority = report.has_majority;
     view.survives_loss_of_one = report.has_majority && report.spare_witnesses > 0;
     view.used = report.allocated.len();
@@ -150,12 +154,13 @@ fn per_mille(part: u128, whole: u128) -> u16 {
     u16::try_from((part * 1_000 + whole / 2) / whole).unwrap_or(1_000)
 }
 
-fn held((range, peer, left): &(Range, PeerId, std::time::Duration), names: &Names<'_>) -> HoldView {
+fn held(hold: &Held, names: &Names<'_>) -> HoldView {
     HoldView {
-        addresses: shown(range),
-        peer: peer.to_string(),
-        name: names.of(*peer),
-        ends_in_ms: millis(*left),
+        addresses: shown(&hold.range),
+        peer: hold.peer.to_string(),
+        name: names.of(hold.peer),
+        ends_in_ms: millis(hold.left),
+        since_s: hold.since.map(|since| since.as_secs()),
     }
 }
 
@@ -187,16 +192,15 @@ fn other_ring(other: &OtherRing, names: &Names<'_>) -> OtherRingView {
 
 /// What to do about what is not well.
 fn advice(view: &IpamView) -> Vec<String> {
-    let mut advice = Vec::new();
+    let mut advice: Vec<String> = Vec::new();
+    advice.extend(view.lost_ring.iter().map(|lost| lost_in_words(lost)));
+    let former = view.witnesses.iter().find(|witness| witness.former);
     let silent = view.witnesses.iter().filter(|witness| !witness.reachable);
     let silent: Vec<&str> = silent.map(|witness| witness.name.as_str()).collect();
-    if view.ring.is_some() && !view.has_majority {
-        advice.push(format!(
-            "most witnesses do not answer ({0}): this host hands out what it owns and gets no more; \
-             start them, or, if they are gone for good: rmesh rmpeer {1} --force",
-            silent.join(", "),
-            silent.first().unwrap_or(&"PEER")
-        ));
+    if let Some(reformer) = view.reformers.last() {
+        advice.push(of_reformer(reformer));
+    } else if view.ring.is_some() && !view.has_majority {
+        advice.push(of_lost_majority(&silent, former));
     } else if !silent.is_empty() {
         let names = silent.join(", ");
         advice.push(format!(
@@ -232,6 +236,40 @@ fn advice(view: &IpamView) -> Vec<String> {
     advice
 }
 
+/// Somebody has begun what leaves no majority until it has ended.
+fn of_reformer(reformer: &WitnessView) -> String {
+    let name = &reformer.name;
+    let todo = match reformer.reachable {
+        true => "it says how that ends within seconds".to_owned(),
+        false => format!("start it; or, if it is gone for good: rmesh rmpeer {name} --force"),
+    };
+    format!(
+        "{name} began to form the witnesses anew by force and has not ended: this host hands out what it \
+         owns and gets no more; {todo}"
+    )
+}
+
+fn of_lost_majority(silent: &[&str], former: Option<&WitnessView>) -> String {
+    if let Some(former) = former.filter(|_| silent.is_empty()) {
+        let name = &former.name;
+        return format!(
+            "{name} lost its ledger and began anew, and with its former life most witnesses are gone: this \
+             host hands out what it owns and gets no more; on {name}: rmesh rmpeer {name} --force forms \
+             them anew from the hosts that answer"
+        );
+    }
+    let Some(first) = silent.first() else {
+        return "the witnesses answer and most of them do not act: this host hands out what it owns and \
+                gets no more; `rmesh ipam status` on each of them says what it waits for"
+            .into();
+    };
+    format!(
+        "most witnesses do not answer ({}): this host hands out what it owns and gets no more; start them, \
+         or, if they are gone for good: rmesh rmpeer {first} --force",
+        silent.join(", "),
+    )
+}
+
 fn of_other_ring(other: &OtherRingView) -> String {
     let (ring, who) = (&other.ring, other.members.join(", "));
     let Some(conflict) = other.conflicts.first() else {
@@ -254,7 +292,11 @@ pub(super) fn addresses(snapshot: &Snapshot, outlook: &Outlook) -> Vec<AddressVi
         removed: &outlook.removed,
     };
     let report = snapshot.ring.report.as_ref();
-    let mut views: Vec<AddressView> = report.into_iter().flat_map(|r| own(snapshot, r)).collect();
+    let mut views: Vec<AddressView> = report
+        .into_iter()
+        .flat_map(|report| own(snapshot, report, outlook))
+        .collect();
+    views.extend(outlook.resting.iter().map(|rest| resting(snapshot, rest)));
     views.extend(outlook.holds.iter().map(|hold| {
         let hold = held(hold, &names);
         AddressView {
@@ -266,6 +308,7 @@ pub(super) fn addresses(snapshot: &Snapshot, outlook: &Outlook) -> Vec<AddressVi
             state: AddressState::Held,
             held_for: Some(hold.name),
             ends_in_ms: Some(hold.ends_in_ms),
+            since_s: hold.since_s,
         }
     }));
     let mut others = announced(snapshot);
@@ -274,7 +317,22 @@ pub(super) fn addresses(snapshot: &Snapshot, outlook: &Outlook) -> Vec<AddressVi
     views
 }
 
-fn own(snapshot: &Snapshot, report: &Report) -> Vec<AddressView> {
+/// One that was freed a moment ago.
+fn resting(snapshot: &Snapshot, (ip, ago): &(IpAddr, Duration)) -> AddressView {
+    AddressView {
+        address: ip.to_string(),
+        peer: snapshot.report.id.to_string(),
+        name: snapshot.report.name.clone(),
+        here: true,
+        container: String::new(),
+        state: AddressState::Resting,
+        held_for: None,
+        ends_in_ms: Some(millis(REST.saturating_sub(*ago))),
+        since_s: Some(ago.as_secs()),
+    }
+}
+
+fn own(snapshot: &Snapshot, report: &Report, outlook: &Outlook) -> Vec<AddressView> {
     let allocated = report.allocated.iter();
     let own = allocated.map(|(ip, key)| {
         let container = snapshot.target_of(key);
@@ -292,6 +350,7 @@ fn own(snapshot: &Snapshot, report: &Report) -> Vec<AddressView> {
             state,
             held_for: None,
             ends_in_ms: None,
+            since_s: outlook.given.get(ip).map(Duration::as_secs),
         }
     });
     own.collect()
@@ -315,6 +374,7 @@ fn announced(snapshot: &Snapshot) -> Vec<AddressView> {
             state,
             held_for: None,
             ends_in_ms: None,
+            since_s: None,
         })
     });
     each.collect()
@@ -324,7 +384,6 @@ fn announced(snapshot: &Snapshot) -> Vec<AddressView> {
 mod tests {
     use super::*;
     use crate::api::samples;
-    use std::time::Duration;
 
     fn range(text: &str) -> Range {
         Range::from(text.parse::<ipnet::IpNet>().unwrap())
@@ -343,7 +402,12 @@ mod tests {
     fn a_removed_peer_is_named_though_the_mesh_has_forgotten_it() {
         let gone = PeerId([0xdd; 16]);
         let outlook = Outlook {
-            holds: vec![(range("10.32.0.9/32"), gone, Duration::from_secs(60))],
+            holds: vec![Held {
+                range: range("10.32.0.9/32"),
+                peer: gone,
+                left: Duration::from_secs(60),
+                since: None,
+            }],
             removed: BTreeMap::from([(gone, "hostd".into())]),
             ..Outlook::default()
         };
@@ -360,6 +424,59 @@ mod tests {
         assert_eq!(all[0].held_for.as_deref(), Some("hostd"));
         assert_eq!(all[1].state, AddressState::Announced);
         assert!(!all[1].here, "{all:?}");
+    }
+
+    #[test]
+    fn who_did_not_end_a_forced_removal_is_named_with_the_command() {
+        let mut snapshot = samples::snapshot();
+        snapshot.report.peers[1].reachable = false;
+        let say = |snapshot: &Snapshot| {
+            let view = status(snapshot, &Outlook::default());
+            view.advice.join("\n")
+        };
+        let report = snapshot.ring.report.as_mut().unwrap();
+        (report.has_majority, report.reformers) = (false, vec![samples::C]);
+        let advice = say(&snapshot);
+        for words in ["c began", "gets no more", "rmesh rmpeer c --force"] {
+            assert!(advice.contains(words), "{words}: {advice}");
+        }
+        // One that answers is not to be removed.
+        snapshot.report.peers[1].reachable = true;
+        assert!(!say(&snapshot).contains("--force"), "{}", say(&snapshot));
+        let report = snapshot.ring.report.as_mut().unwrap();
+        report.reformers = vec![];
+        let advice = say(&snapshot);
+        assert!(
+            advice.contains("do not act") && !advice.contains("()"),
+            "{advice}"
+        );
+    }
+
+    #[test]
+    fn addresses_show_for_how_long_they_are_what_they_are() {
+        let web: IpAddr = "10.32.0.1".parse().unwrap();
+        let freed: IpAddr = "10.32.0.2".parse().unwrap();
+        let mut snapshot = samples::snapshot();
+        snapshot.ring.report.as_mut().unwrap().allocated = [web, "10.32.0.3".parse().unwrap()]
+            .map(|ip| (ip, "7/rmesh0".into()))
+            .into();
+        let outlook = Outlook {
+            given: BTreeMap::from([(web, Duration::from_millis(7_900))]),
+            resting: vec![(freed, Duration::from_secs(20))],
+            ..Outlook::default()
+        };
+        let all = addresses(&snapshot, &outlook);
+        let since: Vec<_> = all
+            .iter()
+            .take(3)
+            .map(|a| (a.state, a.since_s, a.ends_in_ms))
+            .collect();
+        let expected = [
+            (AddressState::Kept, Some(7), None),
+            (AddressState::Kept, None, None),
+            (AddressState::Resting, Some(20), Some(40_000)),
+        ];
+        assert_eq!(since, expected);
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub(crate) struct IpamView {
     pub(crate) others: Vec<OtherRingView>,
     /// Own space that somebody says is another's; not used until the witnesses have answered.
     pub(crate) disputed: Vec<String>,
+    /// Peers that began to form the witnesses anew by force and did not end: until somebody does,
+    /// this peer bears no witness.
+    pub(crate) reformers: Vec<WitnessView>,
     /// Pools that routes of this host lead elsewhere.
     pub(crate) overlaps: Vec<String>,
     /// Messages about addresses that were refused.
@@ -90,6 +93,8 @@ pub(crate) struct IpamView {
     pub(crate) disk: Option<String>,
     /// A ledger that could not be used and was moved aside.
     pub(crate) aside: Option<String>,
+    /// The ring whose ledger was lost, if this peer founded another one instead and is alone in it.
+    pub(crate) lost_ring: Option<String>,
     /// What is going on.
     pub(crate) waiting: Vec<String>,
     /// What to do, as sentences with commands; empty if all is well.
@@ -143,6 +148,8 @@ pub(crate) struct WitnessView {
     pub(crate) name: String,
     /// Whether it answers, or is this peer.
     pub(crate) reachable: bool,
+    /// Whether it lost its ledger and began anew: it bears no witness ever again.
+    pub(crate) former: bool,
 }
 
 /// One address that a container carries and this peer does not own.
@@ -165,6 +172,8 @@ pub(crate) struct HoldView {
     pub(crate) name: String,
     /// When the hold ends, in milliseconds.
     pub(crate) ends_in_ms: u64,
+    /// How long ago it began, in seconds, if that was after the start.
+    pub(crate) since_s: Option<u64>,
 }
 
 /// Another ring.
@@ -225,8 +234,11 @@ pub(crate) struct AddressView {
     pub(crate) state: AddressState,
     /// For whom it is held.
     pub(crate) held_for: Option<String>,
-    /// When the hold ends, in milliseconds.
+    /// When the hold or the rest ends, in milliseconds.
     pub(crate) ends_in_ms: Option<u64>,
+    /// For how long it has been what it is, in seconds, if that is known: it was begun by this host
+    /// since its daemon started.
+    pub(crate) since_s: Option<u64>,
 }
 
 /// How an address is used.
@@ -239,6 +251,8 @@ pub(crate) enum AddressState {
     Pending,
     /// Kept for a container that is not attached.
     Kept,
+    /// Freed less than a minute ago.
+    Resting,
     /// Held for a removed peer.
     Held,
     /// Another reachable peer announces it.

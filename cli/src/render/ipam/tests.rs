@@ -17,6 +17,7 @@ fn witness(name: &str, reachable: bool) -> WitnessView {
         peer: name.repeat(32),
         name: name.into(),
         reachable,
+        former: false,
     }
 }
 
@@ -74,6 +75,7 @@ fn what_is_not_well_is_shown_with_what_helps_and_no_more_than_fits() {
         peer: "d".repeat(32),
         name: "d".into(),
         ends_in_ms: 3_600_000,
+        since_s: None,
     }];
     view.others = vec![OtherRingView {
         ring: "010101010101".into(),
@@ -132,6 +134,7 @@ fn address(state: AddressState) -> AddressView {
         state,
         held_for: Some("d".into()),
         ends_in_ms: Some(60_000),
+        since_s: Some(200),
     }
 }
 
@@ -142,7 +145,11 @@ fn addresses_are_listed_with_what_they_are_used_for() {
         false,
     );
     assert!(text.contains("10.32.0.1  web        used"), "{text}");
-    assert!(text.contains("held for d, for 60s yet"), "{text}");
+    assert!(text.contains("held for d, for 60s yet  3m ago"), "{text}");
+    let mut unknown = address(AddressState::Resting);
+    unknown.since_s = None;
+    let text = ipam_addresses(&[unknown], false);
+    assert!(text.contains("free, rests for 60s yet  -"), "{text}");
     let text = ipam_addresses(&[address(AddressState::Kept)], true);
     assert!(
         text.contains("10.32.0.1  a     web        kept for"),

@@ -379,3 +379,77 @@ fn flows_are_joined_side_by_side_and_a_flows_order_is_kept() {
         "not overtaken by the data before it"
     );
 }
+
+#[test]
+fn tagged_frames_are_cut_like_others_and_joined_by_nobody() {
+    let tagged = |frame: &[u8]| [&frame[..12], &[0x81, 0, 0, 7], &frame[12..]].concat();
+    for recipe in [tcp(5_000), v6_of(tcp(5_000))] {
+        let checksum = recipe.checksum();
+        let moved = PartialChecksum {
+            start: checksum.start + 4,
+            ..checksum
+        };
+        let offload = Offload {
+            checksum: Some(moved),
+            ..recipe.offload()
+        };
+        let pieces = cut(&tagged(&recipe.frame()), &offload);
+        let plain: Vec<_> = recipe.pieces().iter().map(|piece| tagged(piece)).collect();
+        assert_eq!(pieces, plain);
+        let written = join(&with(moved, pieces));
+        assert!(written.iter().all(|(_, _, count)| *count == 1));
+        assert_eq!(written.len(), 5);
+    }
+}
+
+fn v6_of(recipe: Recipe) -> Recipe {
+    Recipe {
+        kind: CutKind::Tcp6,
+        is_v4: false,
+        ..recipe
+    }
+}
+
+#[test]
+fn fin_and_push_go_with_the_last_piece_and_cwr_with_the_first() {
+    let recipe = Recipe {
+        flags: 0x10 | 0x08 | 0x01 | 0x80,
+        ..tcp(3_000)
+    };
+    let flags: Vec<_> = recipe.pieces().iter().map(|piece| piece[47]).collect();
+    assert_eq!(flags, [0x90, 0x10, 0x19]);
+}
+
+#[test]
+fn headers_that_contradict_their_offload_are_not_cut() {
+    let recipe = tcp(3_000);
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = recipe.frame();
+        change(&mut frame);
+        Splitter::new(&frame, &recipe.offload()).is_none()
+    };
+    assert!(!refused(&|_| ()));
+    assert!(refused(&|frame| frame[13] = 0xdd), "not IPv4");
+    assert!(
+        refused(&|frame| frame[14] = 0x46),
+        "options that are not there"
+    );
+    assert!(
+        refused(&|frame| put(frame, 16, 60_000)),
+        "longer than the frame"
+    );
+    assert!(
+        refused(&|frame| put(frame, 16, 40)),
+        "shorter than its headers"
+    );
+    assert!(refused(&|frame| frame[46] = 0x40), "less than a TCP header");
+    assert!(refused(&|frame| frame.truncate(70)), "cut off");
+    let tiny = Recipe {
+        piece_len: 1,
+        ..tcp(3_000)
+    };
+    assert!(
+        Splitter::new(&tiny.frame(), &tiny.offload()).is_none(),
+        "too many pieces"
+    );
+}
