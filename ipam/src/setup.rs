@@ -146,12 +146,6 @@ impl Setup {
         (self.majority() + 1).min(self.witnesses.as_slice().len())
     }
 
-    /// Whether so many witnesses, in whatever lives, are enough. One that is known to have begun anew,
-    /// if any has, is the one that forgot: it speaks by saying so.
-    pub fn revives(&self, count: usize, begun_anew: usize) -> bool {
-        count >= self.majority() && count + begun_anew.min(1) >= self.revival()
-    }
-
     /// Whether `acknowledged` is true of a majority of the witnesses.
     pub fn is_majority(&self, acknowledged: impl Fn(&OwnerId) -> bool) -> bool {
         let count = self

@@ -108,7 +108,7 @@ impl Change {
 
     /// Majorities of both sets have installed it; of the old one only those count that were sealed
     /// by this ballot, since others may have forgotten what they promised.
-    pub(super) fn is_chosen(&self, begun_anew: usize) -> bool {
+    pub(super) fn is_chosen(&self) -> bool {
         let is_installed = |setup: &Setup| {
             setup.is_majority(|witness| {
                 let life = self.installed.get(witness);
@@ -120,7 +120,7 @@ impl Change {
             sealed.is_some_and(|sealed| sealed.life == **life)
         });
         let both = both.map(|(witness, life)| (*witness, *life)).collect();
-        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both, begun_anew)
+        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both)
     }
 }
 
@@ -181,13 +181,7 @@ impl Node {
         let witnesses = setup.witnesses.as_slice().iter();
         let here = witnesses.filter(|witness| self.is_current(**witness));
         let here = here.map(|witness| (*witness, self.last_life(setup, *witness)));
-        decides(setup, &here.collect(), self.begun_anew(setup))
-    }
-
-    /// How many witnesses are known to have begun anew: who is named is no more.
-    pub(super) fn begun_anew(&self, setup: &Setup) -> usize {
-        let witnesses = setup.witnesses.as_slice().iter();
-        witnesses.filter(|w| self.is_superseded(**w)).count()
+        decides(setup, &here.collect())
     }
 
     /// Which witnesses are there in a life that the setup does not name, and what helps if they are too

@@ -43,9 +43,8 @@ impl Collected {
 }
 
 /// Whether these witnesses of the old setup, in these lives, decide on its successor: a majority in the
-/// lives it names, or so many in whatever lives that nothing can be forgotten. So many of the others are
-/// known to have begun anew.
-pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>, begun_anew: usize) -> bool {
+/// lives it names, or so many in whatever lives that nothing can be forgotten.
+pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>) -> bool {
     let is_named = |witness: &OwnerId| {
         lives
             .get(witness)
@@ -55,7 +54,7 @@ pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>, begun_anew: u
         .keys()
         .filter(|witness| old.has_witness(**witness))
         .count();
-    old.is_majority(is_named) || old.revives(known, begun_anew)
+    old.is_majority(is_named) || known >= old.revival()
 }
 
 /// Raises cells and promises to those of a page.
@@ -284,8 +283,6 @@ impl Node {
             self.ring_members()
                 .filter_map(|(owner, peer)| Some((owner, peer.life?))),
         );
-        let old = self.change.change.as_ref().map(|change| &change.old);
-        let begun_anew = old.map_or(0, |old| self.begun_anew(old));
         let Some(change) = &mut self.change.change else {
             return;
         };
@@ -294,7 +291,7 @@ impl Node {
         }
         let told = change.sealed.iter().filter(|(_, told)| told.next.is_none());
         let lives = told.map(|(witness, told)| (*witness, told.life)).collect();
-        if change.setup.is_some() || !decides(&change.old, &lives, begun_anew) {
+        if change.setup.is_some() || !decides(&change.old, &lives) {
             return;
         }
         change.setup = Some(change.proposal(&now));
@@ -457,8 +454,6 @@ impl Node {
 
     pub(super) fn on_installed(&mut self, from: OwnerId, target: Stamp, ballot: Ballot) {
         let life = self.life_of(from);
-        let old = self.change.change.as_ref().map(|change| &change.old);
-        let begun_anew = old.map_or(0, |old| self.begun_anew(old));
         let (Some(life), Some(change)) = (life, &mut self.change.change) else {
             return;
         };
@@ -466,7 +461,7 @@ impl Node {
             return;
         }
         change.install(from, life);
-        if !change.is_chosen(begun_anew) || self.ledger.has_left_generation() {
+        if !change.is_chosen() || self.ledger.has_left_generation() {
             return;
         }
         let (members, setup) = (change.members(), change.setup.clone());
