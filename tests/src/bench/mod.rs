@@ -3,6 +3,7 @@
 
 mod figure;
 mod idle;
+mod ring;
 
 pub use figure::{Bound, Figure};
 
@@ -17,11 +18,18 @@ pub struct Benchmark {
 }
 
 /// All of them, in the order they run.
-pub const BENCHMARKS: &[Benchmark] = &[Benchmark {
-    name: "idle",
-    about: "a peer in a mesh of three in which nothing happens",
-    measure: idle::measure,
-}];
+pub const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "idle",
+        about: "a peer in a mesh of three in which nothing happens",
+        measure: idle::measure,
+    },
+    Benchmark {
+        name: "ring",
+        about: "the ring of 1,000 simulated peers: memory, bytes on the wire",
+        measure: ring::measure,
+    },
+];
 
 /// The benchmarks of these names, all if none is given.
 ///
