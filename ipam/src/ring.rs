@@ -23,6 +23,10 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ring {
     cells: RunMap<Cell>,
+    /// The sum of the hashes of all runs.
+    sum: u64,
+    /// How many runs each owner has, without zeros.
+    owners: BTreeMap<OwnerId, usize>,
 }
 
 impl Ring {
@@ -30,6 +34,8 @@ impl Ring {
     pub const fn new() -> Self {
         Ring {
             cells: RunMap::new(),
+            sum: 0,
+            owners: BTreeMap::new(),
         }
     }
 
@@ -84,10 +90,44 @@ impl Ring {
             let from = news.len();
             news.extend(self.news(&run));
             for piece in news.iter().skip(from) {
-                self.cells.set(piece.range, piece.cell);
+                self.put(piece);
             }
         }
         news
+    }
+
+    /// Sets a piece; sum and owners are kept by what changes in the runs it touches.
+    fn put(&mut self, piece: &Run) {
+        let touched = self.cells.touched(piece.range);
+        let before: Vec<Run> = self.within(touched).collect();
+        for run in before {
+            self.sum = self.sum.wrapping_sub(hash_run(HASH_START, run));
+            self.count(run.cell.owner, false);
+        }
+        self.cells.set(piece.range, piece.cell);
+        let after: Vec<Run> = self.within(touched).collect();
+        for run in after {
+            self.sum = self.sum.wrapping_add(hash_run(HASH_START, run));
+            self.count(run.cell.owner, true);
+        }
+    }
+
+    fn count(&mut self, owner: OwnerId, is_more: bool) {
+        let runs = self.owners.entry(owner).or_default();
+        *runs = match is_more {
+            true => runs.saturating_add(1),
+            false => runs.saturating_sub(1),
+        };
+        if *runs == 0 {
+            self.owners.remove(&owner);
+        }
+    }
+
+    /// Incarnations of a peer that own something; without a walk.
+    pub fn owners_of(&self, peer: PeerId) -> impl Iterator<Item = OwnerId> {
+        let all = [0, u64::MAX].map(|incarnation| OwnerId { peer, incarnation });
+        let owners = self.owners.range(all[0]..=all[1]);
+        owners.map(|(owner, _)| *owner)
     }
 
     /// The first piece of `runs` that cannot be true together with what is known here: the same
@@ -100,14 +140,16 @@ impl Ring {
     }
 
     /// A hash of all cells: equal rings have equal ones. Not keyed; it finds differences, it does
-    /// not prove anything against somebody who looks for collisions.
+    /// not prove anything against somebody who looks for collisions. Kept, not computed: every
+    /// digest carries it.
     pub fn hash(&self) -> u64 {
-        self.hash_of(Range::ALL)
+        self.sum
     }
 
     /// A hash of the cells in `range`.
     pub fn hash_of(&self, range: Range) -> u64 {
-        self.within(range).fold(HASH_START, hash_run)
+        let hashes = self.within(range).map(|run| hash_run(HASH_START, run));
+        hashes.fold(0, u64::wrapping_add)
     }
 
     /// What an owner owns, ascending.

@@ -141,6 +141,16 @@ impl<T: Clone + PartialEq> RunMap<T> {
         self.runs.insert(first, (last, value));
     }
 
+    /// `range` and all of the runs that lie in it, reach into it or adjoin it: where
+    /// [`RunMap::set`] may change runs.
+    pub(crate) fn touched(&self, range: Range) -> Range {
+        let before = range.first().checked_sub(1).and_then(|at| self.run_at(at));
+        let after = range.last().checked_add(1).and_then(|at| self.run_at(at));
+        let first = before.map_or(range.first(), |(run, _)| run.first());
+        let last = after.map_or(range.last(), |(run, _)| run.last());
+        Range::new(first, last).unwrap_or(range)
+    }
+
     /// The beginning of the run that ends right before `range`, if its value is the same.
     fn neighbour_before(&self, range: Range, value: &T) -> Option<u128> {
         let (run, before) = self.run_at(range.first().checked_sub(1)?)?;

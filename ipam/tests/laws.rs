@@ -2,6 +2,8 @@
 //! it is what it is on single addresses.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rmesh_ipam::{Cell, OwnerId, Range, Ring, Run, RunMap, Term};
@@ -61,7 +63,17 @@ fn merged(a: &Ring, b: &Ring) -> Ring {
         assert!(b.within(run.range).all(|theirs| theirs.cell == run.cell));
     }
     assert_eq!(news.is_empty(), merged == *a);
+    assert_kept_right(&merged);
     merged
+}
+
+/// What is kept is what a walk finds.
+fn assert_kept_right(ring: &Ring) {
+    assert_eq!(ring.hash(), ring.hash_of(Range::ALL));
+    let owners = ring.sizes(Range::ALL).into_keys();
+    let peers: BTreeSet<PeerId> = ring.iter().map(|run| run.cell.owner.peer).collect();
+    let kept = peers.into_iter().flat_map(|peer| ring.owners_of(peer));
+    assert!(owners.eq(kept));
 }
 
 fn max_of(a: &[Option<Cell>], b: &[Option<Cell>]) -> Vec<Option<Cell>> {

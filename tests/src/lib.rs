@@ -3,12 +3,14 @@
 pub mod bench;
 pub mod failing_disk;
 pub mod fuzz;
+pub mod heap;
 pub mod hostile;
 pub mod idle;
 pub mod model;
 pub mod own_hosts;
 pub mod packets;
 pub mod ring;
+pub mod ring_cost;
 pub mod scrape;
 pub mod sim;
 pub mod story;

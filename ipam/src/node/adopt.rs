@@ -69,6 +69,9 @@ impl Node {
     }
 
     pub(super) fn drive_adoption(&mut self) {
+        if self.adoption.others.is_empty() {
+            return;
+        }
         let own_live = self.live_addresses();
         let Some(own) = self.ledger.ring_id else {
             return;

@@ -36,22 +36,30 @@ impl Node {
     }
 
     pub(super) fn send_digest(&mut self, peer: PeerId) {
-        let known = self.peers.get(&peer);
-        let digest = Digest {
-            stamp: self
-                .ledger
-                .setup
-                .as_ref()
-                .map(|setup| setup.stamp)
-                .unwrap_or_default(),
+        self.send_digests(&[peer]);
+    }
+
+    /// A digest to each of them. What all are told is found out once: a thousand peers may be new.
+    pub(super) fn send_digests(&mut self, peers: &[PeerId]) {
+        let setup = self.ledger.setup.as_ref();
+        let common = Digest {
+            stamp: setup.map(|setup| setup.stamp).unwrap_or_default(),
             hash: self.ledger.ring.hash(),
-            seen: known.map_or(0, |known| known.written),
-            seen_as: known.and_then(|known| known.incarnation).unwrap_or(0),
+            seen: 0,
+            seen_as: 0,
             acts: self.is_installed(),
             has_free: self.may_use() && self.ledger.space.free_count() > 0,
             live: self.live_addresses(),
         };
-        self.send(peer, Body::Digest(digest));
+        for peer in peers {
+            let known = self.peers.get(peer);
+            let digest = Digest {
+                seen: known.map_or(0, |known| known.written),
+                seen_as: known.and_then(|known| known.incarnation).unwrap_or(0),
+                ..common.clone()
+            };
+            self.send(*peer, Body::Digest(digest));
+        }
     }
 
     pub(super) fn on_digest(&mut self, from: OwnerId, digest: &Digest) {

@@ -8,7 +8,7 @@ use super::Node;
 use crate::address::Range;
 use crate::cell::OwnerId;
 use crate::entry::Entry;
-use crate::limits::RUNS_LEN_MAX;
+use crate::limits::{PUSHED_TO_MAX, RUNS_LEN_MAX};
 use crate::message::Body;
 use crate::packed::Runs;
 use crate::ring::Run;
@@ -32,7 +32,10 @@ impl Node {
         let neighbours = self.peers.iter().filter(|(peer, known)| {
             known.is_neighbour && known.is_reachable && Some(**peer) != from
         });
-        let neighbours: Vec<PeerId> = neighbours.map(|(peer, _)| *peer).collect();
+        let mut neighbours: Vec<PeerId> = neighbours.map(|(peer, _)| *peer).collect();
+        while neighbours.len() > PUSHED_TO_MAX {
+            neighbours.swap_remove(self.random.below(neighbours.len()));
+        }
         for list in Runs::lists(news, RUNS_LEN_MAX) {
             for peer in &neighbours {
                 self.send(*peer, Body::Push(list.clone()));

@@ -140,18 +140,25 @@ impl Node {
                 known.reachable_since = None;
             }
         }
+        let mut new = Vec::new();
         for member in members {
-            if member.peer != self.me {
-                self.follow_member(member);
+            let peer = member.peer;
+            if peer != self.me && self.follow_member(member) {
+                new.push(peer);
             }
+        }
+        if !new.is_empty() {
+            self.send_digests(&new);
+            self.ask_anew();
         }
         self.is_stale = true;
     }
 
-    fn follow_member(&mut self, member: Member) {
+    /// Whether it is reachable now and was not before.
+    fn follow_member(&mut self, member: Member) -> bool {
         let now = self.now;
         let Some(known) = self.peer_mut(member.peer) else {
-            return;
+            return false;
         };
         known.name = member.name;
         known.is_neighbour = member.neighbour;
@@ -162,10 +169,7 @@ impl Node {
         };
         let is_new = member.reachable && !known.is_reachable;
         known.note_reach(member.reachable, now);
-        if is_new {
-            self.send_digest(member.peer);
-            self.ask_anew();
-        }
+        is_new
     }
 
     /// What is known of a peer, made if there is room.

@@ -92,12 +92,22 @@ impl Node {
 
     /// Pieces of the ring that are to be taken over.
     pub(super) fn to_take_over(&self) -> impl Iterator<Item = (Range, Cell)> {
-        let runs = self.ledger.ring.iter();
+        let is_any = self.may_take_over();
+        debug_assert!(is_any || !self.ledger.ring.iter().any(|run| self.is_target(&run.cell)));
+        let runs = is_any.then(|| self.ledger.ring.iter());
+        let runs = runs.into_iter().flatten();
         let runs = runs.filter(|run| self.is_target(&run.cell));
         runs.flat_map(|run| {
             let left = self.succession.spared.gaps(run.range);
             left.map(move |range| (range, run.cell))
         })
+    }
+
+    /// Whether there may be such pieces, without a walk: this is asked after every input.
+    fn may_take_over(&self) -> bool {
+        let me = self.owner();
+        let is_removing = !self.ledger.removed.is_empty() && !self.requests.is_empty();
+        is_removing || self.ledger.ring.owners_of(self.me).any(|owner| owner != me)
     }
 
     /// Whether what has this cell is to be taken over: its owner is an earlier one of this peer, or

@@ -4,6 +4,7 @@
 mod allocate;
 mod figure;
 mod idle;
+mod ring;
 mod throughput;
 
 pub use figure::{Bound, Figure};
@@ -34,6 +35,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "throughput",
         about: "TCP between containers of two hosts, beside the bare wire and the kernel's VXLAN",
         measure: throughput::measure,
+    },
+    Benchmark {
+        name: "ring",
+        about: "the ring of 1,000 simulated peers: memory, bytes on the wire",
+        measure: ring::measure,
     },
 ];
 

@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use rmesh_tests::bench;
 
+/// Counts what the simulated peers take.
+#[global_allocator]
+static ALLOCATOR: rmesh_tests::heap::Counting = rmesh_tests::heap::Counting;
+
 /// The name under which this program is `rmesh` itself: what the lab's hosts run is then never
 /// another build than what measures it.
 const AS_RMESH: &str = "rmesh";

@@ -4,7 +4,7 @@
 //! [`run`] plays one scenario with one seed and returns an [`Outcome`]; what is wrong, if
 //! anything, is in [`Outcome::violations`].
 
-mod calendar;
+pub(crate) mod calendar;
 mod check;
 mod fault;
 mod flow;
