@@ -26,16 +26,16 @@ pub(super) fn measure(scene: &Scene) -> Cost {
     let links = overlay::links(scene.peers);
     let before = heap::held();
     join(&mut world, scene.peers);
-    for host in 0..scene.peers {
+    for (host, links) in links.iter().enumerate() {
         world.tell_members(
             host,
-            |other| host < CORE || other < CORE || links[host].contains(&other),
-            |other| links[host].contains(&other),
+            |other| host < CORE || other < CORE || links.contains(&other),
+            |other| links.contains(&other),
         );
     }
     until_equal(&mut world);
-    for host in 0..scene.peers {
-        world.tell_members(host, |_| true, |other| links[host].contains(&other));
+    for (host, links) in links.iter().enumerate() {
+        world.tell_members(host, |_| true, |other| links.contains(&other));
         world.run_for(Duration::from_millis(20));
     }
     for is_v6 in [false, true] {
