@@ -140,10 +140,16 @@ impl Setup {
         self.life_of(owner) == Some(life)
     }
 
-    /// So many witnesses, in whatever lives, know as much as a majority: whatever a majority has
+    /// How many witnesses, in whatever lives, know as much as a majority: whatever a majority has
     /// acknowledged two of them have, one more than the one whose disk may be an older one.
     pub fn revival(&self) -> usize {
         (self.majority() + 1).min(self.witnesses.as_slice().len())
+    }
+
+    /// Whether so many witnesses, in whatever lives, are enough. One that is known to have begun anew,
+    /// if any has, is the one that forgot: it speaks by saying so.
+    pub fn revives(&self, count: usize, begun_anew: usize) -> bool {
+        count >= self.majority() && count + begun_anew.min(1) >= self.revival()
     }
 
     /// Whether `acknowledged` is true of a majority of the witnesses.
@@ -197,4 +203,13 @@ pub struct Ballot {
     pub n: u32,
     /// Who leads the attempt.
     pub leader: PeerId,
+    /// In which life: the next one may have forgotten which numbers it used.
+    pub life: u64,
+}
+
+impl Ballot {
+    /// A number that tells the attempts of one leader apart.
+    pub(crate) fn id(&self) -> u64 {
+        self.life.wrapping_add(u64::from(self.n))
+    }
 }

@@ -71,6 +71,7 @@ fn ballot() -> Ballot {
     Ballot {
         n: u32::MAX,
         leader: owner(0).peer,
+        life: u64::MAX,
     }
 }
 

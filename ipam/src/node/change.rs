@@ -46,7 +46,8 @@ pub(super) struct Change {
     /// What is proposed, once a majority of the old set is sealed and has told its state.
     pub(super) setup: Option<Setup>,
     pub(super) parts: Vec<crate::message::Page>,
-    pub(super) carried: BTreeMap<OwnerId, BTreeSet<u32>>,
+    /// Which parts each has, in which life: the next one may have forgotten them.
+    pub(super) carried: BTreeMap<(OwnerId, u64), BTreeSet<u32>>,
     pub(super) installed: BTreeMap<OwnerId, u64>,
     pub(super) retry: Retry,
     since: Instant,
@@ -97,9 +98,17 @@ impl Change {
             .collect()
     }
 
+    /// Takes note that a member has installed the setup, if it has all that goes with it.
+    pub(super) fn install(&mut self, member: OwnerId, life: u64) {
+        let carried = self.carried.get(&(member, life));
+        if carried.map_or(0, BTreeSet::len) == self.parts.len() {
+            self.installed.insert(member, life);
+        }
+    }
+
     /// Majorities of both sets have installed it; of the old one only those count that were sealed
     /// by this ballot, since others may have forgotten what they promised.
-    pub(super) fn is_chosen(&self) -> bool {
+    pub(super) fn is_chosen(&self, begun_anew: usize) -> bool {
         let is_installed = |setup: &Setup| {
             setup.is_majority(|witness| {
                 let life = self.installed.get(witness);
@@ -111,7 +120,7 @@ impl Change {
             sealed.is_some_and(|sealed| sealed.life == **life)
         });
         let both = both.map(|(witness, life)| (*witness, *life)).collect();
-        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both)
+        self.setup.as_ref().is_some_and(is_installed) && decides(&self.old, &both, begun_anew)
     }
 }
 
@@ -165,6 +174,54 @@ impl Node {
             witnesses: Bounded::take_from(witnesses),
             pools,
         })
+    }
+
+    /// Whether those witnesses that are there could decide on a next setup.
+    pub(super) fn could_decide(&self, setup: &Setup) -> bool {
+        let witnesses = setup.witnesses.as_slice().iter();
+        let here = witnesses.filter(|witness| self.is_current(**witness));
+        let here = here.map(|witness| (*witness, self.last_life(setup, *witness)));
+        decides(setup, &here.collect(), self.begun_anew(setup))
+    }
+
+    /// How many witnesses are known to have begun anew: who is named is no more.
+    pub(super) fn begun_anew(&self, setup: &Setup) -> usize {
+        let witnesses = setup.witnesses.as_slice().iter();
+        witnesses.filter(|w| self.is_superseded(**w)).count()
+    }
+
+    /// Which witnesses are there in a life that the setup does not name, and what helps if they are too
+    /// few to be named by the next one.
+    pub(super) fn lives_in_words(&self) -> Option<String> {
+        let setup = self.ledger.setup.as_ref()?;
+        let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = self
+            .witnesses()
+            .partition(|witness| self.is_current(*witness));
+        let forgot = here
+            .iter()
+            .filter(|w| !setup.names(**w, self.last_life(setup, **w)));
+        let forgot: Vec<String> = forgot.map(|owner| self.shown(*owner)).collect();
+        if forgot.is_empty() || self.could_decide(setup) {
+            return None;
+        }
+        let first = gone.first().map(|owner| self.name(owner.peer))?;
+        let gone: Vec<String> = gone.iter().map(|owner| self.shown(*owner)).collect();
+        Some(alloc::format!(
+            "{} may have forgotten what it acknowledged (it started without a token) and bears no \
+             witness before {} of the {} witnesses answer; silent: {}; start them or, if they are gone \
+             for good, run rmesh rmpeer {first} --force",
+            forgot.join(", "),
+            setup.revival(),
+            setup.witnesses.as_slice().len(),
+            gone.join(", "),
+        ))
+    }
+
+    fn shown(&self, owner: OwnerId) -> String {
+        match owner.peer == self.me {
+            true => String::from("this host"),
+            false => self.name(owner.peer),
+        }
     }
 
     /// In which life a witness was last seen, or is named by the setup.
@@ -257,10 +314,7 @@ impl Node {
             return;
         }
         // Without a majority the seal would only keep others from acting.
-        let witnesses = setup.witnesses.as_slice().iter();
-        let here = witnesses.filter(|witness| self.is_current(**witness));
-        let here = here.map(|witness| (*witness, self.last_life(&setup, *witness)));
-        if decides(&setup, &here.collect()) {
+        if self.could_decide(&setup) {
             let next = setup.stamp.next();
             let same = || Setup {
                 stamp: next,
@@ -276,7 +330,11 @@ impl Node {
         self.change.highest = n;
         self.change.change = Some(Change {
             target: wish.stamp,
-            ballot: Ballot { n, leader: self.me },
+            ballot: Ballot {
+                n,
+                leader: self.me,
+                life: self.ledger.life,
+            },
             old,
             wish,
             sealed: BTreeMap::new(),
@@ -411,12 +469,8 @@ impl Node {
         let (here, gone): (Vec<OwnerId>, Vec<OwnerId>) = self
             .witnesses()
             .partition(|witness| self.is_current(*witness));
-        let name = |owner: &OwnerId| match owner.peer == self.me {
-            true => String::from("this host"),
-            false => self.name(owner.peer),
-        };
         let names = |owners: Vec<OwnerId>| {
-            let names: Vec<String> = owners.iter().map(name).collect();
+            let names: Vec<String> = owners.iter().map(|owner| self.shown(*owner)).collect();
             match names.is_empty() {
                 true => String::from("none"),
                 false => names.join(", "),

@@ -200,6 +200,7 @@ impl Node {
         let ballot = Ballot {
             n: highest.saturating_add(1),
             leader: self.me,
+            life: self.ledger.life,
         };
         self.founding.highest = ballot.n;
         self.founding.attempt = Some(Attempt {

@@ -43,8 +43,9 @@ impl Collected {
 }
 
 /// Whether these witnesses of the old setup, in these lives, decide on its successor: a majority in the
-/// lives it names, or so many in whatever lives that nothing can be forgotten.
-pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>) -> bool {
+/// lives it names, or so many in whatever lives that nothing can be forgotten. So many of the others are
+/// known to have begun anew.
+pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>, begun_anew: usize) -> bool {
     let is_named = |witness: &OwnerId| {
         lives
             .get(witness)
@@ -54,7 +55,7 @@ pub(super) fn decides(old: &Setup, lives: &BTreeMap<OwnerId, u64>) -> bool {
         .keys()
         .filter(|witness| old.has_witness(**witness))
         .count();
-    old.is_majority(is_named) || known >= old.revival()
+    old.is_majority(is_named) || old.revives(known, begun_anew)
 }
 
 /// Raises cells and promises to those of a page.
@@ -115,7 +116,7 @@ impl Node {
                     Some(Collected {
                         next: Some(from), ..
                     }) => Body::AskState {
-                        id: u64::from(ballot.n),
+                        id: ballot.id(),
                         from: *from,
                     },
                     Some(_) => continue,
@@ -225,7 +226,7 @@ impl Node {
         self.send(
             from.peer,
             Body::AskState {
-                id: u64::from(ballot.n),
+                id: ballot.id(),
                 from: 0,
             },
         );
@@ -256,14 +257,16 @@ impl Node {
             return;
         }
         let differs = hash != self.ledger.ring.hash();
+        let life = self.life_of(from);
         let Some(change) = &mut self.change.change else {
             return;
         };
-        let is_expected = u64::from(change.ballot.n) == id && change.setup.is_none();
+        let is_expected = change.ballot.id() == id && change.setup.is_none();
         let Some(collected) = change.sealed.get_mut(&from) else {
             return;
         };
-        if !is_expected || collected.next != Some(first) {
+        let is_same_life = life == Some(collected.life);
+        if !is_expected || !is_same_life || collected.next != Some(first) {
             return;
         }
         collected.take(&page, differs);
@@ -281,6 +284,8 @@ impl Node {
             self.ring_members()
                 .filter_map(|(owner, peer)| Some((owner, peer.life?))),
         );
+        let old = self.change.change.as_ref().map(|change| &change.old);
+        let begun_anew = old.map_or(0, |old| self.begun_anew(old));
         let Some(change) = &mut self.change.change else {
             return;
         };
@@ -289,7 +294,7 @@ impl Node {
         }
         let told = change.sealed.iter().filter(|(_, told)| told.next.is_none());
         let lives = told.map(|(witness, told)| (*witness, told.life)).collect();
-        if change.setup.is_some() || !decides(&change.old, &lives) {
+        if change.setup.is_some() || !decides(&change.old, &lives, begun_anew) {
             return;
         }
         change.setup = Some(change.proposal(&now));
@@ -318,6 +323,7 @@ impl Node {
 
     /// Sends a member the parts it lacks, or lets it install.
     fn carry_to(&mut self, member: OwnerId) {
+        let life = self.life_of(member).unwrap_or_default();
         let Some(change) = &self.change.change else {
             return;
         };
@@ -329,7 +335,7 @@ impl Node {
         }
         let (target, ballot) = (change.target, change.ballot);
         let none = BTreeSet::new();
-        let carried = change.carried.get(&member).unwrap_or(&none);
+        let carried = change.carried.get(&(member, life)).unwrap_or(&none);
         let parts = (0u32..).zip(change.parts.iter());
         let missing = parts.filter(|(part, _)| !carried.contains(part));
         let missing = missing.map(|(part, page)| Body::Carry {
@@ -392,6 +398,7 @@ impl Node {
         (target, ballot): (Stamp, Ballot),
         part: u32,
     ) {
+        let life = self.life_of(from).unwrap_or_default();
         let Some(change) = &mut self.change.change else {
             return;
         };
@@ -399,7 +406,7 @@ impl Node {
             return;
         }
         let count = change.parts.len();
-        let carried = change.carried.entry(from).or_default();
+        let carried = change.carried.entry((from, life)).or_default();
         if usize::try_from(part).is_ok_and(|part| part < count) {
             carried.insert(part);
         }
@@ -450,14 +457,16 @@ impl Node {
 
     pub(super) fn on_installed(&mut self, from: OwnerId, target: Stamp, ballot: Ballot) {
         let life = self.life_of(from);
+        let old = self.change.change.as_ref().map(|change| &change.old);
+        let begun_anew = old.map_or(0, |old| self.begun_anew(old));
         let (Some(life), Some(change)) = (life, &mut self.change.change) else {
             return;
         };
         if change.target != target || change.ballot != ballot {
             return;
         }
-        change.installed.insert(from, life);
-        if !change.is_chosen() || self.ledger.has_left_generation() {
+        change.install(from, life);
+        if !change.is_chosen(begun_anew) || self.ledger.has_left_generation() {
             return;
         }
         let (members, setup) = (change.members(), change.setup.clone());

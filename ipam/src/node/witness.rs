@@ -13,7 +13,7 @@ use crate::limits::{ADDRESSES_MAX, RANGES_MAX, RUNS_LEN_MAX};
 use crate::message::{Body, Decline, Newer};
 use crate::packed::{RUNS_MAX, Runs};
 use crate::ring::Run;
-use crate::setup::Stamp;
+use crate::setup::{Setup, Stamp};
 
 /// What a witness has to go by for some addresses.
 pub(super) struct Known {
@@ -54,7 +54,10 @@ impl Node {
     pub(super) fn is_dormant(&self) -> bool {
         let setup = self.ledger.setup.as_ref();
         let me = self.owner();
-        !self.is_asking() && setup.is_some_and(|s| s.has_witness(me) && !self.is_named(s, me))
+        let is_named = |setup: &Setup| self.is_named(setup, me) || !setup.has_witness(me);
+        // The only one has nobody but the owners to tell it that it has forgotten nothing.
+        let waits = |setup: &Setup| setup.witnesses.as_slice() == [me] && self.is_asking();
+        !self.is_reading() && setup.is_some_and(|setup| !is_named(setup) && !waits(setup))
     }
 
     /// The state of `range` as a witness knows it, piece by piece.

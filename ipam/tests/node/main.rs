@@ -2,9 +2,11 @@
 
 mod dice;
 mod random;
+mod record;
 mod stories;
 mod stories_lives;
 mod stories_pools;
 mod stories_reform;
 mod stories_return;
+mod stories_witness;
 mod world;

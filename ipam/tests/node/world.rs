@@ -83,6 +83,7 @@ pub(crate) struct World {
     pub(crate) sent: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) is_traced: bool,
+    pub(crate) recorded: Option<Vec<crate::record::Sent>>,
 }
 
 pub(crate) fn pool(text: &str) -> Range {
@@ -141,6 +142,7 @@ impl World {
             sent: 0,
             sent_bytes: 0,
             is_traced: std::env::var_os("RING_TRACE").is_some(),
+            recorded: None,
         }
     }
 
@@ -311,7 +313,7 @@ impl World {
         }
     }
 
-    fn drain(&mut self, at: usize) {
+    pub(crate) fn drain(&mut self, at: usize) {
         self.queue_writes(at);
         let (mut events, mut transmits) = (Vec::new(), Vec::new());
         if let Some(node) = &mut self.hosts[at].node {
@@ -394,6 +396,7 @@ impl World {
         let Some(to) = self.hosts.iter().position(|host| host.me == to) else {
             return;
         };
+        self.record(from, to, &bytes);
         let copies = 1 + u64::from(self.dice.percent(self.doubling));
         for _ in 0..copies {
             if !self.dice.percent(self.loss) {
