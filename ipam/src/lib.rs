@@ -21,6 +21,7 @@ mod node;
 mod outlook;
 mod packed;
 mod random;
+mod reserves;
 mod resting;
 mod ring;
 mod runs;

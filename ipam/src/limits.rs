@@ -62,10 +62,10 @@ pub const YIELD_MIN: Duration = Duration::from_millis(100);
 pub const DIGEST_EVERY: Duration = Duration::from_secs(5);
 /// A daemon that was away for less than this, and was not cut off before, cannot have been removed
 /// meanwhile but by force: it goes on at once.
-pub const REMOVAL_SILENCE: Duration = Duration::from_secs(10);
+pub const REMOVAL_SILENCE: Duration = Duration::from_secs(2);
 /// How much longer than that a peer has to be silent before it is removed: what its last sign of
 /// life and the news of its return may take.
-pub const REMOVAL_MARGIN: Duration = Duration::from_secs(2);
+pub const REMOVAL_MARGIN: Duration = Duration::from_secs(1);
 /// Longest wait of the only witness for other owners at a start with a token, and of one that knows of
 /// no other owner for word that there are some; then that has to do.
 pub const START_PATIENCE: Duration = Duration::from_secs(2);
@@ -75,6 +75,8 @@ pub const GROWTH_PATIENCE: Duration = Duration::from_secs(1);
 pub const LEADER_PATIENCE: Duration = Duration::from_secs(2);
 /// Members have this long to answer before a forced reform goes on without them.
 pub const REFORM_PATIENCE: Duration = Duration::from_secs(2);
+/// Peers that are not there and whose announcements somebody remembers, in one message.
+pub const GONE_MAX: usize = 64;
 /// Forced reforms that a peer has answered and of whose end it does not know, at most.
 pub const LEFT_MAX: usize = 16;
 /// A founding peer waits this long, times its rank, before it proposes.
@@ -99,3 +101,16 @@ pub const WANT_EVERY: Duration = Duration::from_millis(250);
 pub const ANNOUNCED_EVERY: Duration = Duration::from_secs(10);
 /// Pieces of own space that are doubted at a time.
 pub const DISPUTED_RUNS_MAX: usize = 64;
+/// Addresses that are reserved ahead for a subnet that is asked for often, at first.
+pub const RESERVE_MIN: u128 = 16;
+/// And at most: what 10,000 allocations a second take in 50 ms, and no more entries than a restart can
+/// let rest at once.
+pub const RESERVE_MAX: u128 = 512;
+/// At most this part of a subnet's free addresses is reserved.
+pub const RESERVE_PART: u128 = 4;
+/// Two allocations from a subnet within this time are often.
+pub const RESERVE_WITHIN: Duration = Duration::from_secs(2);
+/// What was not used for this time is reserved no more.
+pub const RESERVE_IDLE: Duration = Duration::from_secs(10);
+/// Subnets for which addresses are reserved; beyond it those of the longest unused one stay as they are.
+pub const RESERVE_SUBNETS_MAX: usize = 16;

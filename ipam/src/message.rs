@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::Range;
 use crate::cell::Term;
 use crate::entry::Foundation;
-use crate::limits::{ADDRESSES_MAX, MESSAGE_LEN_MAX, NAME_LEN_MAX, PROMISES_MAX, RANGES_MAX};
+use crate::limits::{
+    ADDRESSES_MAX, GONE_MAX, MESSAGE_LEN_MAX, NAME_LEN_MAX, PROMISES_MAX, RANGES_MAX,
+};
 use crate::packed::Runs;
 use crate::setup::{Ballot, RingId, Setup, Stamp};
 use crate::sync::Sync;
@@ -199,6 +201,10 @@ pub(crate) enum Body {
         addresses: Bounded<u128, ADDRESSES_MAX>,
         next: Option<u128>,
     },
+    /// Whose announcements do you remember that are not there?
+    AskGone,
+    /// These.
+    Gone(Bounded<PeerId, GONE_MAX>),
     Read {
         id: u64,
         cells: Runs,

@@ -318,6 +318,7 @@ pub(crate) mod samples {
             owner: Some(owner(A, 1)),
             has_majority: true,
             spare_witnesses: 1,
+            is_stuck: false,
             reachable_witnesses: 3,
             is_witness: true,
             owners: BTreeMap::from([(owner(A, 1), 1 << 20), (owner(B, 2), 4_096)]),

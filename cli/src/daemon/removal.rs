@@ -29,7 +29,8 @@ pub(crate) async fn remove(
     deadline: Instant,
 ) -> Result<RemoveReply, Failure> {
     let what = format!("cannot remove {name}");
-    // By force it is what became of this peer's former lives that is taken over.
+    // By force it is what became of this peer's former lives that is taken over, and the witnesses are
+    // formed anew where those there were forgot too much.
     let is_self = handle.snapshot().await?.report.id == peer;
     if is_self && !is_forced {
         let why = "this is the peer itself";

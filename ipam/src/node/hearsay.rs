@@ -9,7 +9,9 @@ use rmesh_wire::{Instant, PeerId};
 use super::Node;
 use super::proposal::Retry;
 use crate::cell::OwnerId;
-use crate::limits::{ADDRESSES_MAX, ANNOUNCED_PER_PEER_MAX, HEARSAY_PATIENCE};
+use crate::limits::{
+    ADDRESSES_MAX, ANNOUNCED_PER_PEER_MAX, GONE_MAX, HEARSAY_PATIENCE, RANGES_MAX,
+};
 use crate::message::Body;
 
 /// Who has yet to tell what a peer announced.
@@ -100,11 +102,50 @@ impl Node {
         }
     }
 
+    /// Whether this life has asked what peers that are not there had in use. An owner that begins anew
+    /// may have lost the holds it had written down; others remember why there were any.
+    pub(super) fn has_heard_of_gone(&mut self) -> bool {
+        if let Some(until) = self.heard_of_gone {
+            return self.now >= until && self.hearsay.is_empty();
+        }
+        self.heard_of_gone = Some(self.now + HEARSAY_PATIENCE);
+        let members = self.ring_members().map(|(owner, _)| owner.peer);
+        let members: Vec<PeerId> = members.take(RANGES_MAX).collect();
+        for member in members {
+            self.send(member, Body::AskGone);
+        }
+        false
+    }
+
+    pub(super) fn on_ask_gone(&mut self, from: OwnerId) {
+        let known = self.announced.iter();
+        let gone = known.filter(|(peer, told)| !told.is_empty() && !self.is_reachable(**peer));
+        let gone = gone
+            .map(|(peer, _)| *peer)
+            .filter(|peer| *peer != from.peer);
+        let gone = Bounded::take_from(gone.take(GONE_MAX).collect::<Vec<PeerId>>());
+        self.send(from.peer, Body::Gone(gone));
+    }
+
+    pub(super) fn on_gone(&mut self, peers: &[PeerId]) {
+        // Only what was asked for, and while it is waited for.
+        if self.heard_of_gone.is_none_or(|until| self.now >= until) {
+            return;
+        }
+        for peer in peers {
+            let is_gone = *peer != self.me && !self.is_reachable(*peer);
+            if is_gone && self.hearsay.len() < GONE_MAX && !self.hearsay.contains_key(peer) {
+                self.begin_hearsay(*peer);
+            }
+        }
+    }
+
     pub(super) fn hearsay_due(&self) -> Option<Instant> {
         let due = self
             .hearsay
             .values()
             .map(|hearsay| hearsay.until.min(hearsay.retry.next));
-        due.min()
+        let heard = self.heard_of_gone.filter(|until| *until > self.now);
+        due.chain(heard).min()
     }
 }

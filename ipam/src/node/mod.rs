@@ -39,6 +39,7 @@ mod release;
 mod removal;
 mod report;
 mod request;
+mod reserve;
 mod succession;
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,7 @@ pub struct Node {
     want: ask::Want,
     asks: BTreeMap<ask::Subject, ask::Ask>,
     requests: BTreeMap<RequestId, request::Waiting>,
+    reserve: reserve::Reserve,
     /// What containers carry, until a ring is known.
     running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
@@ -89,6 +91,8 @@ pub struct Node {
     disputes: dispute::Disputes,
     succession: succession::State,
     hearsay: BTreeMap<PeerId, hearsay::Hearsay>,
+    /// Until when it is waited for word of peers that are not there, once it was asked for.
+    heard_of_gone: Option<Instant>,
     change: change::State,
     reform: Option<reform::Reform>,
     ask_reformer_at: Instant,
@@ -129,6 +133,7 @@ impl Node {
             want: ask::Want::default(),
             asks: BTreeMap::new(),
             requests: BTreeMap::new(),
+            reserve: reserve::Reserve::default(),
             running: Vec::new(),
             pending: BTreeSet::new(),
             given: BTreeMap::new(),
@@ -136,6 +141,7 @@ impl Node {
             disputes: dispute::Disputes::default(),
             succession: succession::State::default(),
             hearsay: BTreeMap::new(),
+            heard_of_gone: None,
             change: change::State::default(),
             reform: None,
             ask_reformer_at: now,
@@ -150,6 +156,7 @@ impl Node {
                 node.announcers.entry(*address).or_default().insert(*peer);
             }
         }
+        node.ledger.space.reserves.doubt();
         node.start(identity.incarnation, found);
         node.settle();
         node
@@ -227,10 +234,17 @@ impl Node {
         self.settle();
     }
 
+    /// The daemon is about to end: what is to be written for that comes out of [`Node::poll_write`].
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.now = now;
+        self.unreserve_all();
+    }
+
     /// Writes up to `number` are durable.
     pub fn handle_written(&mut self, number: u64, now: Instant) {
         self.now = now;
-        self.gate.confirm(number);
+        let written = self.gate.confirm(number);
+        self.reserve.written(written);
     }
 
     /// The disk refused the write `number`. The node halts: nothing comes out any more but
@@ -266,6 +280,7 @@ impl Node {
             (self.proposals_due(), "proposal"),
             (self.asks_due(), "ask"),
             (self.requests_due(), "request"),
+            (self.reserve_due(), "reserve"),
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
             (self.hearsay_due(), "hearsay"),
@@ -308,6 +323,7 @@ impl Node {
         self.drive_change();
         self.drive_reform();
         self.drive_asks();
+        self.drive_reserve();
         self.drive_adoption();
         self.drive_gossip();
     }
@@ -443,6 +459,8 @@ impl Node {
             } => {
                 self.on_read_answer(from, (id, stamp), (newer, seen));
             }
+            Body::AskGone => self.on_ask_gone(from),
+            Body::Gone(peers) => self.on_gone(peers.as_slice()),
             Body::AskAnnounced { peer, from: first } => self.on_ask_announced(from, peer, first),
             Body::Announced {
                 peer,

@@ -133,11 +133,25 @@ impl Node {
         if !proposal.retry.is_due(self.now, &mut self.random) {
             return;
         }
-        let granted = &self.ledger.granted;
-        let is_open = |run: &Run| granted.within(run.range).any(|(_, cell)| *cell == run.cell);
-        if proposal.purpose == Purpose::Grant && !proposal.runs.as_slice().iter().any(is_open) {
-            self.proposals.remove(&id);
-            return;
+        if proposal.purpose == Purpose::Grant {
+            // What was superseded meanwhile would have the rest declined with it.
+            let granted = &self.ledger.granted;
+            let runs = proposal.runs.as_slice().iter();
+            let open = runs.flat_map(|run| {
+                let within = granted.within(run.range);
+                within
+                    .filter(|(_, cell)| **cell == run.cell)
+                    .map(|(range, _)| Run { range, ..*run })
+            });
+            let open: Vec<Run> = open.collect();
+            if open.is_empty() {
+                self.proposals.remove(&id);
+                return;
+            }
+            // Too many pieces for one message are proposed with the rest, as they were.
+            if let Some(open) = Runs::new(open) {
+                proposal.runs = open;
+            }
         }
         if proposal.stamp != setup.stamp {
             proposal.stamp = setup.stamp;

@@ -33,6 +33,7 @@ impl Node {
                 .is_some_and(|setup| setup.is_majority(|w| self.is_acting(*w)))
                 && !self.is_change_stuck(),
             reachable_witnesses: reachable,
+            is_stuck: self.is_change_stuck(),
             setup,
             is_witness: self.is_installed(),
             owners: self.ledger.ring.sizes(Range::ALL),
@@ -41,6 +42,7 @@ impl Node {
             allocated: allocated.collect(),
             pending: self.pending.iter().map(|at| address(*at)).collect(),
             held: self.held(),
+            reserved: space.reserves.iter().collect(),
             granted: cells(&self.ledger.granted)
                 .map(|run| (run.range, run.cell.owner))
                 .collect(),
@@ -108,7 +110,13 @@ impl Node {
                 .setup_promised
                 .is_some_and(|(target, _)| target > setup.stamp)
         });
-        if is_sealed {
+        if self.is_change_stuck() {
+            words.push(alloc::format!(
+                "a change of the witnesses cannot end, as those it needs are gone or have forgotten it: {}; \
+                 run rmesh rmpeer --force for one that is gone, or for this host",
+                self.witnesses_in_words()
+            ));
+        } else if is_sealed {
             words.push(alloc::format!(
                 "a change of the witnesses: {}",
                 self.witnesses_in_words()

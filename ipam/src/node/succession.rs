@@ -139,7 +139,12 @@ impl Node {
         let targets = self.to_take_over().filter(|_| self.may_use());
         let contested = self.contested().map(|run| (run.range, run.cell));
         let targets = targets.chain(contested);
-        let targets: Vec<(Range, Cell)> = targets.take(RANGES_MAX).collect();
+        let mut targets: Vec<(Range, Cell)> = targets.take(RANGES_MAX).collect();
+        let is_earlier = |cell: &Cell| cell.owner.peer == self.me && cell.owner != self.owner();
+        if targets.iter().any(|(_, cell)| is_earlier(cell)) && !self.has_heard_of_gone() {
+            let me = self.owner();
+            targets.retain(|(_, cell)| cell.owner.peer != self.me || cell.owner == me);
+        }
         let Some(removed) = targets.first().map(|(_, cell)| cell.owner.peer) else {
             return;
         };

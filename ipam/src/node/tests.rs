@@ -147,3 +147,159 @@ fn nothing_comes_out_before_its_write_is_confirmed() {
         Some(Event::Answer { result: Ok(_), .. })
     ));
 }
+
+fn allocate(node: &mut Node, id: u64, now: Instant) {
+    let request = Request::Allocate {
+        container: alloc::format!("c{id}"),
+        subnet: Some(range(256, 511)),
+        wants_v6: false,
+    };
+    let deadline = now + core::time::Duration::from_secs(1);
+    node.handle_request(RequestId(id), request, deadline, now);
+}
+
+/// What is polled to be written, in order.
+fn drain(node: &mut Node, log: &mut Vec<Vec<u8>>) -> u64 {
+    while let Some((_, entry)) = node.poll_write() {
+        log.push(entry);
+    }
+    node.written()
+}
+
+fn answered(node: &mut Node) -> Option<IpAddr> {
+    match node.poll_event() {
+        Some(Event::Answer {
+            result: Ok(crate::Answer::Address(ip)),
+            ..
+        }) => Some(ip),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A founder whose disk has every write, and which has handed out two addresses just now.
+fn busy() -> (Node, Vec<Vec<u8>>) {
+    let mut node = founder();
+    let mut log = node.snapshot();
+    for id in 1..=2 {
+        allocate(&mut node, id, Instant::ZERO);
+        assert_eq!(answered(&mut node), None, "nothing is reserved yet");
+        let written = drain(&mut node, &mut log);
+        node.handle_written(written, Instant::ZERO);
+        assert!(answered(&mut node).is_some());
+    }
+    (node, log)
+}
+
+fn again(log: &[Vec<u8>], now: Instant) -> Node {
+    let identity = Identity {
+        me: PeerId([1; 16]),
+        incarnation: 12,
+        seed: [2; 32],
+    };
+    let down_for = core::time::Duration::ZERO;
+    let recovered = Recovered {
+        ledger: Ledger::fold(log.iter().map(Vec::as_slice), now).unwrap(),
+        written: 100,
+        found: Found::Current { down_for },
+    };
+    let founding = Founding::Found { pools: Vec::new() };
+    Node::new(identity, recovered, founding, now)
+}
+
+#[test]
+fn a_reserved_address_is_handed_out_before_it_is_written_who_has_it() {
+    let (mut node, log) = busy();
+    let reserved = node.report(Instant::ZERO).reserved;
+    assert_eq!(reserved, [range(259, 274)]);
+    let mut had = Vec::new();
+    for id in 3..=18 {
+        allocate(&mut node, id, Instant::ZERO);
+        had.push(answered(&mut node).expect("it needs no write"));
+    }
+    // The disk knows nothing of these: a later life gives none of them to anybody until it is told.
+    let mut later = again(&log, Instant::ZERO);
+    let running = Vec::from([(String::from("c3"), Vec::from([had[0]]))]);
+    allocate(&mut later, 30, Instant::ZERO);
+    let mut rest = Vec::new();
+    let written = drain(&mut later, &mut rest);
+    later.handle_written(written, Instant::ZERO);
+    let other = answered(&mut later).unwrap();
+    assert!(!had.contains(&other), "{other} may be in use");
+    later.handle_running(&running, Instant::ZERO);
+    assert_eq!(
+        later.report(Instant::ZERO).allocated,
+        [(had[0], "c3".into())]
+    );
+    assert_eq!(later.report(Instant::ZERO).reserved, []);
+    for ip in &had[1..] {
+        let state = later
+            .ledger
+            .space
+            .state(crate::address::number(*ip), Instant::ZERO);
+        assert_eq!(state, crate::Use::Resting(Instant::ZERO));
+    }
+}
+
+#[test]
+fn a_reservation_that_is_not_written_is_not_used() {
+    let (mut node, mut log) = busy();
+    let mut asked = 2;
+    loop {
+        asked += 1;
+        allocate(&mut node, asked, Instant::ZERO);
+        let Some(ip) = answered(&mut node) else {
+            break;
+        };
+        let written = again(&log, Instant::ZERO).report(Instant::ZERO).reserved;
+        let at = crate::address::number(ip);
+        assert!(written.iter().any(|range| range.contains(at)), "{ip}");
+    }
+    assert_eq!(asked, 19, "the first sixteen, and no more");
+    let written = drain(&mut node, &mut log);
+    node.handle_written(written, Instant::ZERO);
+    assert!(answered(&mut node).is_some());
+    allocate(&mut node, 20, Instant::ZERO);
+    assert!(answered(&mut node).is_some(), "the next ones are written");
+}
+
+#[test]
+fn an_idle_peer_reserves_nothing() {
+    let (mut node, mut log) = busy();
+    let later = Instant::ZERO + crate::limits::RESERVE_IDLE;
+    node.handle_timeout(later);
+    assert_eq!(node.report(later).reserved, []);
+    drain(&mut node, &mut log);
+    assert_eq!(again(&log, later).report(later).reserved, []);
+    let (mut node, mut log) = busy();
+    node.handle_stop(Instant::ZERO);
+    drain(&mut node, &mut log);
+    assert_eq!(again(&log, later).report(later).reserved, []);
+}
+
+#[test]
+fn doubted_addresses_are_given_to_no_other_peer() {
+    let (_, log) = busy();
+    let mut node = again(&log, Instant::ZERO);
+    let owner = OwnerId {
+        peer: OTHER,
+        incarnation: 22,
+    };
+    let granted = |node: &Node| cells_of(node);
+    node.on_ask(owner, 1, range(256, 511), crate::message::Wish::Exact(260));
+    assert_eq!(granted(&node), []);
+    node.on_ask(owner, 2, range(256, 275), crate::message::Wish::Block(64));
+    assert!(
+        granted(&node)
+            .iter()
+            .all(|given| !given.overlaps(&range(259, 274)))
+    );
+    node.handle_running(&[], Instant::ZERO);
+    node.on_ask(owner, 3, range(256, 511), crate::message::Wish::Exact(260));
+    assert!(granted(&node).contains(&range(260, 260)));
+}
+
+fn cells_of(node: &Node) -> Vec<Range> {
+    let granted = node.ledger.granted.iter();
+    granted.map(|(range, _)| range).collect()
+}

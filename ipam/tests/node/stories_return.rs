@@ -101,31 +101,31 @@ fn a_daemon_that_was_down_for_long_does_not_allocate_before_a_majority_answers()
 }
 
 #[test]
-fn a_daemon_that_restarts_within_ten_seconds_allocates_at_once_and_alone() {
+fn a_daemon_that_restarts_within_two_seconds_allocates_at_once_and_alone() {
     let mut world = settled(3, &[POOL]);
     world.run(secs(2));
     world.kill(0);
     world.groups = vec![1, 0, 0];
-    world.run(secs(9));
+    world.run(ms(1_500));
     world.start(0, CURRENT);
     let given = world.ask(0, allocate("web"), ms(100));
     assert!(matches!(given, Ok(Answer::Address(_))), "{given:?}");
 }
 
 #[test]
-fn a_peer_is_removed_when_it_has_been_silent_for_twelve_seconds() {
+fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
     let mut world = settled(3, &[POOL]);
     assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
     world.run(secs(1));
     world.kill(0);
     let killed = world.now;
-    world.run(secs(4));
+    world.run(secs(1));
     let request = removal(&world, 0);
-    let refused = world.ask(1, request.clone(), secs(5)).unwrap_err();
+    let refused = world.ask(1, request.clone(), secs(1)).unwrap_err();
     let text = refused.to_string();
     assert!(
         text.contains(
-            "host0 was heard 4 s ago; a peer can be removed when it has been silent for 12 s"
+            "host0 was heard 1 s ago; a peer can be removed when it has been silent for 3 s"
         ),
         "{text}"
     );
@@ -138,7 +138,7 @@ fn a_peer_is_removed_when_it_has_been_silent_for_twelve_seconds() {
         "removed {:.1} s after it was switched off",
         took.as_secs_f64()
     );
-    assert!(took >= secs(12) && took < secs(15), "{took:?}");
+    assert!(took >= secs(3) && took < secs(6), "{took:?}");
     let given: BTreeSet<_> = [1, 2].map(|at| world.attach(at, "new").unwrap()).into();
     assert_eq!(given.len(), 2);
     let claim = Request::Claim {
@@ -154,10 +154,10 @@ fn a_peer_that_comes_back_before_its_removal_begins_keeps_everything() {
     assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
     world.run(secs(1));
     world.kill(2);
-    world.run(secs(4));
+    world.run(ms(500));
     let request = removal(&world, 2);
     let id = world.request(1, request, secs(30));
-    world.run(secs(4));
+    world.run(secs(1));
     world.start(2, CURRENT);
     assert!(world.wait(secs(20), |world| world.answers.contains_key(&id)));
     assert_eq!(world.answers[&id], Err(Refusal::Alive("host2".into())));
@@ -231,4 +231,33 @@ fn a_founder_with_a_disk_from_before_the_founding_is_another_owner() {
     let before = world.hosts[1].node().owner_of(given);
     world.start(0, Found::Unproven);
     assert_ne!(before, Some(world.hosts[0].node().owner()));
+}
+
+/// The holds of a removed peer went with the ledger of the one that took over.
+#[test]
+fn who_took_over_and_lost_its_ledger_hears_from_others_what_was_held() {
+    let mut world = settled(4, &["10.32.0.0/24"]);
+    assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
+    for n in 0..4 {
+        world.attach(3, &format!("kept{n}")).expect("it has space");
+    }
+    world.run(secs(3));
+    world.kill(3);
+    world.run(secs(13));
+    let done = world.remove(2, 3, false);
+    assert!(
+        matches!(done, Ok(Answer::Removed { held: 4, .. })),
+        "{done:?}"
+    );
+    world.run(secs(3));
+    world.kill(2);
+    world.hosts[2].disk.clear();
+    world.start(2, Found::Nothing);
+    // The world fails if an address of the containers that live on is given again.
+    let mut given = 0;
+    for n in 0..200 {
+        given += usize::from(world.attach(2, &format!("new{n}")).is_ok());
+    }
+    println!("{given} addresses given meanwhile");
+    assert!(given > 100, "{given}");
 }
