@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod address;
+mod announcers;
 mod api;
 mod book;
 mod cell;

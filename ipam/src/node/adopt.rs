@@ -107,13 +107,13 @@ impl Node {
         let own = self.ledger.space.allocated().map(|(at, _)| at);
         let own = own.filter(|at| other.setup.pool_of(*at).is_some());
         let taken = own.filter_map(|at| {
-            let mut peers = self.announcers.get(&at)?.iter();
-            let there = |peer: &&PeerId| {
+            let mut peers = self.announcers.of(at);
+            let there = |peer: &PeerId| {
                 self.peers
                     .get(peer)
                     .is_some_and(|known| known.ring == Some(ring.short()))
             };
-            Some((at, *peers.find(there)?))
+            Some((at, peers.find(there)?))
         });
         taken.collect()
     }

@@ -95,11 +95,7 @@ impl Node {
         let runs = |range: Range| {
             let is_taken = self.disputes.overlaps(range)
                 || self.ledger.space.reserves.doubts(range)
-                || self
-                    .announcers
-                    .range(range.first()..=range.last())
-                    .next()
-                    .is_some();
+                || self.announcers.within(range).next().is_some();
             // Too many on purpose: such a block is not to be given.
             if is_taken {
                 usize::MAX

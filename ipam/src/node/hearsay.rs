@@ -92,7 +92,7 @@ impl Node {
         for at in addresses {
             if known.len() < ANNOUNCED_PER_PEER_MAX {
                 known.insert(*at);
-                self.announcers.entry(*at).or_default().insert(peer);
+                self.announcers.insert(*at, peer);
             }
         }
         self.announced_changed.insert(peer);

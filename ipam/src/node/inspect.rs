@@ -42,8 +42,7 @@ impl Node {
     /// What an address is to this owner, in words.
     pub fn explain_address(&self, ip: IpAddr) -> String {
         let at = number(ip);
-        let announcers = self.announcers.get(&at);
-        let announcers = self.names(announcers.into_iter().flatten().copied());
+        let announcers = self.names(self.announcers.of(at));
         let state = self.ledger.space.state(at, self.now);
         let disputed = self.disputes.contains(at);
         format!("{state:?}, announced by [{announcers}], disputed: {disputed}")

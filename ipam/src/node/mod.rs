@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use rmesh_wire::{Instant, PeerId};
 
 use crate::address::Range;
+use crate::announcers::Announcers;
 use crate::api::{Event, Founding, Identity, Member, Recovered, Request, RequestId, Timeout};
 use crate::cell::OwnerId;
 use crate::entry::Entry;
@@ -72,7 +73,7 @@ pub struct Node {
     founding: founding::State,
     peers: BTreeMap<PeerId, Peer>,
     announced: BTreeMap<PeerId, BTreeSet<u128>>,
-    announcers: BTreeMap<u128, BTreeSet<PeerId>>,
+    announcers: Announcers,
     /// Peers whose announcements are not written down as they are.
     announced_changed: BTreeSet<PeerId>,
     announced_due: Instant,
@@ -121,7 +122,7 @@ impl Node {
             now,
             started: now,
             announced: ledger.announced.clone(),
-            announcers: BTreeMap::new(),
+            announcers: Announcers::default(),
             announced_changed: BTreeSet::new(),
             announced_due: now,
             ledger,
@@ -153,7 +154,7 @@ impl Node {
         };
         for (peer, addresses) in &node.announced {
             for address in addresses {
-                node.announcers.entry(*address).or_default().insert(*peer);
+                node.announcers.insert(*address, *peer);
             }
         }
         node.ledger.space.reserves.doubt();

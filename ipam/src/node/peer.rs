@@ -91,7 +91,6 @@ impl Node {
                 .is_some_and(|known| known.is_reachable)
     }
 
-    /// Peers that are reachable and in this ring, with the owner each of them is now.
     /// In which life an owner bears witness, by its last message; `None`: not known.
     pub(super) fn life_of(&self, owner: OwnerId) -> Option<u64> {
         if owner == self.owner() {
@@ -115,6 +114,7 @@ impl Node {
         setup.is_some_and(|setup| self.is_named(setup, owner))
     }
 
+    /// Peers that are reachable and in this ring, with the owner each of them is now.
     pub(super) fn ring_members(&self) -> impl Iterator<Item = (OwnerId, &Peer)> {
         let ring = self.ring_short();
         self.peers.iter().filter_map(move |(peer, known)| {
@@ -190,10 +190,10 @@ impl Node {
         let now: BTreeSet<u128> = numbers.take(ANNOUNCED_PER_PEER_MAX).collect();
         let before = self.announced.remove(&peer).unwrap_or_default();
         for gone in before.difference(&now) {
-            self.forget_announcer(*gone, peer);
+            self.announcers.remove(*gone, peer);
         }
         for new in now.difference(&before) {
-            self.announcers.entry(*new).or_default().insert(peer);
+            self.announcers.insert(*new, peer);
         }
         self.announced.insert(peer, now);
         self.announced_changed.insert(peer);
@@ -211,30 +211,19 @@ impl Node {
             announced.remove(at);
         }
         for at in &gone {
-            self.forget_announcer(*at, peer);
+            self.announcers.remove(*at, peer);
         }
         self.log_announced(peer, &gone, true);
     }
 
     /// Addresses that peers announced which do not answer now.
     pub(super) fn gone_announcers(&self) -> impl Iterator<Item = (u128, PeerId)> {
-        let announced = self.announcers.iter();
-        let each = announced.flat_map(|(at, peers)| peers.iter().map(|peer| (*at, *peer)));
-        each.filter(|(_, peer)| !self.is_reachable(*peer))
-    }
-
-    fn forget_announcer(&mut self, at: u128, peer: PeerId) {
-        if let Some(peers) = self.announcers.get_mut(&at) {
-            peers.remove(&peer);
-            if peers.is_empty() {
-                self.announcers.remove(&at);
-            }
-        }
+        let announced = self.announcers.within(Range::ALL);
+        announced.filter(|(_, peer)| !self.is_reachable(*peer))
     }
 
     /// A peer other than `except` that announces an address.
     pub(super) fn announcer(&self, at: u128, except: PeerId) -> Option<PeerId> {
-        let peers = self.announcers.get(&at)?;
-        peers.iter().copied().find(|peer| *peer != except)
+        self.announcers.of(at).find(|peer| *peer != except)
     }
 }

@@ -278,7 +278,6 @@ impl Node {
         }
     }
 
-    #[allow(dead_code)]
     pub(super) fn on_ask_reform_end(&mut self, from: OwnerId, target: Stamp) {
         let setup = self.ledger.setup.as_ref();
         if setup.is_some_and(|setup| setup.stamp.generation >= target.generation) {

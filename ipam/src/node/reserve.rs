@@ -73,7 +73,7 @@ impl Node {
 
     /// Whether somebody else may have an address that is free by the ledger.
     pub(super) fn is_taken(&self, at: u128) -> bool {
-        self.announcers.contains_key(&at)
+        self.announcers.of(at).next().is_some()
             || self.disputes.contains(at)
             || self.ledger.space.reserves.is_doubted(at)
     }
