@@ -31,6 +31,11 @@ fn a_stream_replayed_from_64_ports_is_refused_to_the_last_record() {
     let [a, b, stranger] = story.hosts(["a", "b", "s"]);
     // The recording is taken from IPv4, so nothing may go by IPv6.
     let [ab, wire] = [&b, &stranger].map(|far| story.link_of(&a, far, Family::V4));
+    // Each record is on the wire by itself, as it is sent again, and not in a datagram to be cut.
+    for host in [&a, &b] {
+        let interface = ab.interface(host);
+        host.without_offloads(&interface).expect("a veth");
+    }
     let routers = [
         story.launch(&a, &[ab.address(&b, false)]),
         story.launch(&b, &[]),

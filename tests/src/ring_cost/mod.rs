@@ -33,6 +33,8 @@ pub struct Cost {
     pub heap_settled: f64,
     /// And after all changes.
     pub heap_after: f64,
+    /// Of that, the ring alone: who owns what.
+    pub heap_ring: f64,
     /// Bytes sent a second by peer, with IP and UDP heads.
     pub mean_bytes_per_s: f64,
     /// Of the peer that sends most.

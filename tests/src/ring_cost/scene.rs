@@ -51,10 +51,15 @@ pub(super) fn measure(scene: &Scene) -> Cost {
     let worst_second = world.meter.worst_second as f64;
     until_equal(&mut world);
     let heap_after = per_peer(heap::held());
+    let held = heap::held();
+    let ring = world.hosts[0].node.ring().clone();
+    let heap_ring = heap::held().saturating_sub(held) as f64;
+    drop(ring);
     assert_eq!(world.refused, Vec::<String>::new(), "a change failed");
     Cost {
         heap_settled,
         heap_after,
+        heap_ring,
         mean_bytes_per_s,
         worst_bytes_per_s,
         worst_second,
