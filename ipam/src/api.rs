@@ -337,8 +337,6 @@ pub struct Report {
     /// Whether a change of the witnesses can neither end nor be given up: those whose word it needs
     /// are gone or have forgotten it. Only a forced reform helps.
     pub is_stuck: bool,
-    /// Free addresses that may be handed out before it is written down who has them.
-    pub reserved: Vec<Range>,
     /// Own grants that wait for a majority of witnesses.
     pub granted: Vec<(Range, OwnerId)>,
     /// Free addresses of this peer, resting ones included.

@@ -163,12 +163,6 @@ impl Ledger {
                 let _ = self.space.allocate(*address, container);
             }
             Entry::Freed { address } => self.space.rest(*address, now),
-            Entry::Reserved(ranges) => {
-                for range in ranges.as_slice() {
-                    self.space.reserve(*range);
-                }
-            }
-            Entry::Unreserved(range) => self.space.reserves.remove(*range),
             Entry::Held { peer, ranges } => {
                 for range in ranges.as_slice() {
                     let (peer, since) = (*peer, now);
@@ -418,10 +412,6 @@ impl Ledger {
             address,
             container: String::from(container.as_ref()),
         }));
-        let reserved: Vec<Range> = self.space.reserves.iter().collect();
-        let chunks = reserved.chunks(RUNS_MAX);
-        entries
-            .extend(chunks.map(|chunk| Entry::Reserved(Bounded::take_from(chunk.iter().copied()))));
         for (peer, addresses) in &self.announced {
             let addresses: Vec<u128> = addresses.iter().copied().collect();
             // One more than the chunks, so that "announced nothing" is told from "unknown".

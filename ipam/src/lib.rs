@@ -22,7 +22,6 @@ mod node;
 mod outlook;
 mod packed;
 mod random;
-mod reserves;
 mod resting;
 mod ring;
 mod runs;

@@ -8,8 +8,6 @@ use alloc::vec::Vec;
 use rmesh_wire::{Instant, PeerId};
 
 use crate::address::Range;
-use crate::packed::RUNS_MAX;
-use crate::reserves::Reserves;
 use crate::resting::{REST, Resting};
 use crate::runs::RunMap;
 
@@ -43,8 +41,6 @@ pub enum Use {
     Held(Hold),
     /// It is part of a grant that is not known to be chosen.
     Granting,
-    /// It was reserved by a life before, which may have handed it out and not written that down.
-    Doubted,
     /// It was freed at this instant and has not rested yet.
     Resting(Instant),
     /// Free, and used before.
@@ -103,8 +99,6 @@ pub struct Space {
     containers: BTreeMap<Container, BTreeSet<u128>>,
     held: RunMap<Hold>,
     granting: RunMap<()>,
-    /// Free, but may be handed out before it is written down who has it.
-    pub(crate) reserves: Reserves,
     /// Owned and without a use, like `fresh`, but used before.
     resting: Resting,
     /// Owned and without a use.
@@ -141,7 +135,6 @@ impl Space {
     /// The ring says that `range` is not this owner's.
     pub fn disown(&mut self, range: Range) {
         self.owned.remove(range);
-        self.reserves.remove(range);
         self.wake(range);
         self.settle(range);
     }
@@ -168,7 +161,6 @@ impl Space {
         self.containers.entry(key.clone()).or_default().insert(at);
         self.allocated.insert(at, key);
         self.resting.remove(at);
-        self.reserves.remove(Range::one(at));
         self.settle(Range::one(at));
         Ok(())
     }
@@ -191,7 +183,6 @@ impl Space {
 
     /// The log says that no container has the address any more; it rests from now on.
     pub(crate) fn rest(&mut self, at: u128, now: Instant) {
-        self.reserves.remove(Range::one(at));
         let was_known = self.release(at, now).is_some();
         if !was_known && self.owned.get(at).is_some() && !self.is_used(at) {
             let forgotten = self.resting.insert(at, now);
@@ -224,7 +215,6 @@ impl Space {
     /// Holds addresses for a removed peer.
     pub fn hold(&mut self, range: Range, hold: Hold) {
         self.held.set(range, hold);
-        self.reserves.remove(range);
         self.wake(range);
         self.settle(range);
     }
@@ -238,7 +228,6 @@ impl Space {
     /// A grant of `range` is on its way: it is nobody's to use.
     pub fn begin_grant(&mut self, range: Range) {
         self.granting.set(range, ());
-        self.reserves.remove(range);
         self.wake(range);
         self.settle(range);
     }
@@ -260,9 +249,6 @@ impl Space {
         }
         if self.granting.get(at).is_some() {
             return Use::Granting;
-        }
-        if self.reserves.is_doubted(at) {
-            return Use::Doubted;
         }
         match self.resting.since(at) {
             Some(since) if now.since(since) < REST => Use::Resting(since),
@@ -347,51 +333,6 @@ impl Space {
             NoBlock::NoFree
         };
         block_of(&free, range, bits, &ring_runs).ok_or(reason)
-    }
-
-    /// Free addresses of `subnet` to reserve, at most `count` and as few ranges as an entry takes: what
-    /// [`Space::pick`] would find next.
-    pub(crate) fn pick_ahead(
-        &self,
-        subnet: Range,
-        count: u128,
-        now: Instant,
-        excluded: impl Fn(u128) -> bool,
-    ) -> Vec<Range> {
-        let usable = usable(subnet);
-        let (mut picked, mut left) = (Vec::new(), count);
-        let fresh = self.fresh.within(usable);
-        for range in fresh.flat_map(|(run, ())| self.reserves.gaps(run)) {
-            if left == 0 || picked.len() >= RUNS_MAX {
-                return picked;
-            }
-            let part = range.take(left);
-            left -= part.count();
-            picked.push(part);
-        }
-        if !picked.is_empty() {
-            return picked;
-        }
-        let rested = self.resting.rested(usable, now).take(SKIPPED_MAX);
-        let rested = rested.filter(|at| !excluded(*at) && !self.reserves.contains(*at));
-        let wanted = usize::try_from(count).unwrap_or(RUNS_MAX);
-        let found: RunMap<()> = rested.take(wanted).map(|at| (Range::one(at), ())).collect();
-        found
-            .iter()
-            .map(|(range, ())| range)
-            .take(RUNS_MAX)
-            .collect()
-    }
-
-    /// These may be handed out before it is written down who has them; of others than free ones nothing
-    /// changes.
-    pub(crate) fn reserve(&mut self, range: Range) {
-        let free: Vec<Range> = self.fresh.within(range).map(|(free, ())| free).collect();
-        let rests = self.resting.within(range).map(|(at, _)| Range::one(at));
-        let free: Vec<Range> = free.into_iter().chain(rests).collect();
-        for range in free {
-            self.reserves.insert(range);
-        }
     }
 
     /// How many addresses of `range` are what; takes a step for each run and use in it.

@@ -16,7 +16,6 @@ use rmesh_wire::{Instant, PeerId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use super::containers::lease::is_lease;
 use crate::ledger::{self, Alive, Folded, News, Place, Standing, Writer};
 use crate::state::KnownRing;
 
@@ -91,8 +90,6 @@ pub(super) struct Ring {
     /// Whether it founds a ring although it was in one.
     is_second: bool,
     has_new_names: bool,
-    /// What clients had by a node whose last writes the disk refused: they were answered.
-    leases: Vec<(String, Vec<IpAddr>)>,
 }
 
 /// What makes a snapshot of the entries of a ledger.
@@ -143,7 +140,6 @@ impl Ring {
             had_ring: false,
             is_second: false,
             has_new_names: false,
-            leases: Vec::new(),
         };
         if let Some(why) = refused {
             tracing::error!("{why}: no addresses are handed out until the disk takes writes");
@@ -276,10 +272,9 @@ impl Ring {
 
     /// What the containers of this host carry, all of them.
     pub(super) fn handle_running(&mut self, running: &[(String, Vec<IpAddr>)], now: Instant) {
-        let Some(node) = &mut self.node else { return };
-        let mut running = running.to_vec();
-        running.append(&mut self.leases);
-        node.handle_running(&running, now);
+        if let Some(node) = &mut self.node {
+            node.handle_running(running, now);
+        }
     }
 
     /// Whether what containers carry is to be told now: after a start, and when a ring was joined.
@@ -373,15 +368,10 @@ impl Ring {
         all
     }
 
-    /// The pools of the ring; none before there is one.
-    pub(super) fn pools(&self) -> Vec<Range> {
-        self.node.as_ref().map(Node::pools).unwrap_or_default()
-    }
-
     /// The pools, if they have to be compared with the routes of this host: once after they changed.
     /// Who joins a ring cannot choose its pools, only say what is wrong with them here.
     pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
-        let ranges = self.pools();
+        let ranges = self.node.as_ref().map(Node::pools).unwrap_or_default();
         let nets = ranges
             .iter()
             .filter_map(|range| range.to_string().parse().ok());
@@ -432,20 +422,12 @@ impl Ring {
             }
             News::Reopened(found) => {
                 self.writer.resume();
-                self.leases = self.leases(now);
                 if let Err(error) = self.begin(*found, now) {
                     tracing::error!("the ledger cannot be gone on with: {error}");
                 }
                 mesh.tell_again();
             }
         }
-    }
-
-    fn leases(&self, now: Instant) -> Vec<(String, Vec<IpAddr>)> {
-        let report = self.node.as_ref().map(|node| node.report(now));
-        let allocated = report.map(|report| report.allocated).unwrap_or_default();
-        let leased = allocated.into_iter().filter(|(_, key)| is_lease(key));
-        leased.map(|(ip, key)| (key, vec![ip])).collect()
     }
 
     /// Takes in what the mesh has to tell, and hands out what follows.
@@ -510,10 +492,7 @@ impl Ring {
     }
 
     /// Writes what is still to be written and ends. Nothing is given away.
-    pub(super) fn finish(mut self, now: Instant) {
-        if let Some(node) = &mut self.node {
-            node.handle_stop(now);
-        }
+    pub(super) fn finish(mut self) {
         self.write();
         self.writer.finish();
     }

@@ -34,8 +34,6 @@ impl Node {
         }
         match space.state(at, self.now) {
             Use::Allocated(_) => return Some(Ok(Answer::Address(ip))),
-            // Until it is known what the containers carry.
-            Use::Doubted => return None,
             Use::Resting(_) | Use::Rested | Use::Fresh if self.may_use() => {
                 if self.disputes.contains(at) {
                     return None;
@@ -89,7 +87,7 @@ impl Node {
             return;
         }
         let pools = self.pools();
-        for (at, key) in running.iter().copied() {
+        for (at, key) in running {
             if !pools.iter().any(|pool| pool.contains(at)) {
                 continue;
             }
@@ -108,18 +106,7 @@ impl Node {
                 self.given.remove(&at);
             }
         }
-        let doubted = self.ledger.space.reserves.doubted();
-        let unseen = doubted.filter(|doubted| running.iter().all(|(at, _)| at != doubted));
-        self.end_doubts(unseen.collect());
         self.is_stale = true;
-    }
-
-    /// No container that could be looked at carries these; whoever got one and is not there yet has as
-    /// long to claim it as a freed address rests.
-    fn end_doubts(&mut self, unseen: Vec<u128>) {
-        for at in unseen {
-            self.free(at);
-        }
     }
 
     /// A container's address is owned here at last.

@@ -13,16 +13,13 @@ use crate::limits::{TRANSMITS_MAX, WRITES_MAX};
 /// Writes on their way to the disk, and what has to wait for them.
 ///
 /// Every output is queued with the number of the last write queued before it. That is more than it
-/// depends on, and therefore enough. The one exception are answers that follow from a reservation (see
-/// `reserve`), which is durable before they are made.
+/// depends on, and therefore enough.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     queued: u64,
     written: u64,
     writes: VecDeque<(u64, Vec<u8>)>,
     events: VecDeque<(u64, Event)>,
-    /// What follows from writes that are durable already.
-    early: VecDeque<Event>,
     transmits: VecDeque<(u64, PeerId, Vec<u8>)>,
     halted: Option<String>,
     dropped: u64,
@@ -68,11 +65,6 @@ impl Gate {
         self.events.push_back((number, event));
     }
 
-    /// An event that depends on no write under way.
-    pub(crate) fn early_event(&mut self, event: Event) {
-        self.early.push_back(event);
-    }
-
     pub(crate) fn transmit(&mut self, to: PeerId, bytes: Vec<u8>) {
         if self.transmits.len() >= TRANSMITS_MAX {
             self.dropped += 1;
@@ -89,10 +81,8 @@ impl Gate {
         self.dropped
     }
 
-    /// Writes up to this number are durable; returns up to which they are now.
-    pub(crate) fn confirm(&mut self, number: u64) -> u64 {
+    pub(crate) fn confirm(&mut self, number: u64) {
         self.written = self.written.max(number.min(self.queued));
-        self.written
     }
 
     /// The disk refused: nothing that waits comes out any more, and clients are told so.
@@ -125,9 +115,6 @@ impl Gate {
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.early.pop_front() {
-            return Some(event);
-        }
         let (number, _) = self.events.front()?;
         if *number > self.written {
             return None;

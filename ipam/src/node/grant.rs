@@ -83,8 +83,6 @@ impl Node {
         match self.ledger.space.state(at, self.now) {
             Use::Allocated(container) => Err(Denial::Used(Text::new(&container))),
             Use::Granting | Use::NotOwned => Err(Denial::NotMine),
-            // A container may have it that this life has not been told of.
-            Use::Doubted => Err(Denial::Fenced),
             // Who wants exactly this address does not mind that somebody else had it just now.
             Use::Held(_) | Use::Resting(_) | Use::Rested | Use::Fresh => Ok(Range::one(at)),
         }
@@ -93,9 +91,8 @@ impl Node {
     fn pick_block(&self, within: Range, count: u128) -> Result<Range, Denial> {
         let bits = u128::BITS - count.max(1).saturating_sub(1).leading_zeros();
         let runs = |range: Range| {
-            let is_taken = self.disputes.overlaps(range)
-                || self.ledger.space.reserves.doubts(range)
-                || self.announcers.within(range).next().is_some();
+            let is_taken =
+                self.disputes.overlaps(range) || self.announcers.within(range).next().is_some();
             // Too many on purpose: such a block is not to be given.
             if is_taken {
                 usize::MAX

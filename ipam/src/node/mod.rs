@@ -40,7 +40,6 @@ mod release;
 mod removal;
 mod report;
 mod request;
-mod reserve;
 mod succession;
 #[cfg(test)]
 mod tests;
@@ -81,7 +80,6 @@ pub struct Node {
     want: ask::Want,
     asks: BTreeMap<ask::Subject, ask::Ask>,
     requests: BTreeMap<RequestId, request::Waiting>,
-    reserve: reserve::Reserve,
     /// What containers carry, until a ring is known.
     running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
@@ -134,7 +132,6 @@ impl Node {
             want: ask::Want::default(),
             asks: BTreeMap::new(),
             requests: BTreeMap::new(),
-            reserve: reserve::Reserve::default(),
             running: Vec::new(),
             pending: BTreeSet::new(),
             given: BTreeMap::new(),
@@ -157,7 +154,6 @@ impl Node {
                 node.announcers.insert(*address, *peer);
             }
         }
-        node.ledger.space.reserves.doubt();
         node.start(identity.incarnation, found);
         node.settle();
         node
@@ -235,17 +231,10 @@ impl Node {
         self.settle();
     }
 
-    /// The daemon is about to end: what is to be written for that comes out of [`Node::poll_write`].
-    pub fn handle_stop(&mut self, now: Instant) {
-        self.now = now;
-        self.unreserve_all();
-    }
-
     /// Writes up to `number` are durable.
     pub fn handle_written(&mut self, number: u64, now: Instant) {
         self.now = now;
-        let written = self.gate.confirm(number);
-        self.reserve.written(written);
+        self.gate.confirm(number);
     }
 
     /// The disk refused the write `number`. The node halts: nothing comes out any more but
@@ -281,7 +270,6 @@ impl Node {
             (self.proposals_due(), "proposal"),
             (self.asks_due(), "ask"),
             (self.requests_due(), "request"),
-            (self.reserve_due(), "reserve"),
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
             (self.hearsay_due(), "hearsay"),
@@ -324,7 +312,6 @@ impl Node {
         self.drive_change();
         self.drive_reform();
         self.drive_asks();
-        self.drive_reserve();
         self.drive_adoption();
         self.drive_gossip();
     }

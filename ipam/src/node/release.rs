@@ -119,8 +119,7 @@ impl Node {
         let space = &self.ledger.space;
         let free = free.filter(|range| {
             let is_held = space.held().any(|(held, _)| held.overlaps(range));
-            let is_used = space.allocated_in(*range).next().is_some();
-            !is_held && !is_used && !space.reserves.doubts(*range)
+            !is_held && space.allocated_in(*range).next().is_none()
         });
         let free: Vec<Range> = free.collect();
         for (range, heir) in free.into_iter().zip(heirs.iter().cycle()) {

@@ -42,7 +42,6 @@ impl Node {
             allocated: allocated.collect(),
             pending: self.pending.iter().map(|at| address(*at)).collect(),
             held: self.held(),
-            reserved: space.reserves.iter().collect(),
             granted: cells(&self.ledger.granted)
                 .map(|run| (run.range, run.cell.owner))
                 .collect(),

@@ -78,12 +78,7 @@ impl Node {
 
     pub(super) fn answer(&mut self, id: RequestId, result: Result<Answer, Refusal>) {
         self.requests.remove(&id);
-        let answer = Event::Answer { id, result };
-        if self.reserve.is_early(id) {
-            self.gate.early_event(answer);
-        } else {
-            self.gate.event(answer);
-        }
+        self.gate.event(Event::Answer { id, result });
     }
 
     pub(super) fn serve_requests(&mut self) {

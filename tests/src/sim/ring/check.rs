@@ -143,23 +143,15 @@ impl World {
         }
     }
 
-    /// A client got an address: its container has it on the disk too, or the disk says that it may.
-    pub(super) fn check_durable(&mut self, index: usize, container: &str, ip: IpAddr, exact: bool) {
+    /// A client got an address: its container has it on the disk too.
+    pub(super) fn check_durable(&mut self, index: usize, container: &str, ip: IpAddr) {
         let host = &self.hosts[index];
         let report = durable_report(&host.disk, host.id());
         let has = |(at, key): &(IpAddr, String)| *at == ip && key == container;
-        if report.iter().any(|report| report.allocated.iter().any(has)) {
-            return;
+        if !report.is_some_and(|report| report.allocated.iter().any(has)) {
+            let what = format!("peer{index} gave {ip} to {container}, but has not written it");
+            self.violate(what, vec![format!("{ip} "), format!("peer{index}")]);
         }
-        let at = rmesh_ipam::address::number(ip);
-        let is_reserved = |report: &Report| report.reserved.iter().any(|r| r.contains(at));
-        // Only any free address may be had ahead of the disk, not the one that was asked for.
-        if !exact && report.as_ref().is_some_and(is_reserved) {
-            self.meter.early += 1;
-            return;
-        }
-        let what = format!("peer{index} gave {ip} to {container}, but has not written it");
-        self.violate(what, vec![format!("{ip} "), format!("peer{index}")]);
     }
 }
 

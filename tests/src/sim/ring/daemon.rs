@@ -293,7 +293,7 @@ impl World {
                         let what = format!("peer{index} gave {ip} for {within} {exact:?}");
                         self.violate(what, vec![format!("peer{index}")]);
                     }
-                    self.attach(index, &container, ip, exact.is_some());
+                    self.attach(index, &container, ip);
                 }
                 refused => self.not_attached(index, &container, &refused),
             },
@@ -303,8 +303,8 @@ impl World {
         }
     }
 
-    fn attach(&mut self, index: usize, container: &str, ip: IpAddr, is_exact: bool) {
-        self.check_durable(index, container, ip, is_exact);
+    fn attach(&mut self, index: usize, container: &str, ip: IpAddr) {
+        self.check_durable(index, container, ip);
         let is_rough = self.is_season && self.options.crash_at.is_none();
         if is_rough && self.random.chance(CRASH_AT_ANSWER) {
             let remains = self.remains();

@@ -23,8 +23,6 @@ pub struct Meter {
     pub crashes: u64,
     /// Addresses given to containers.
     pub allocated: u64,
-    /// Of these, ones that the disk only said may be in use.
-    pub early: u64,
     /// Containers that got none.
     pub refused: u64,
     /// Removals asked for in the season.
@@ -59,7 +57,6 @@ impl Meter {
         self.commits += other.commits;
         self.crashes += other.crashes;
         self.allocated += other.allocated;
-        self.early += other.early;
         self.refused += other.refused;
         self.removals += other.removals;
         self.removed += other.removed;
