@@ -368,6 +368,10 @@ impl Node {
         self.change.since = None;
         self.change.next = self.now;
         self.reform = None;
+        // Grants that waited for the change are proposed to the witnesses there are now.
+        for proposal in self.proposals.values_mut() {
+            proposal.retry_at(self.now);
+        }
         let pools = self.pools();
         let is_free = |range: &Range| !pools.iter().any(|pool| pool.overlaps(range));
         self.change.pools.retain(is_free);

@@ -77,6 +77,11 @@ impl Proposal {
             .collect()
     }
 
+    /// Asks the witnesses again at this time.
+    pub(super) fn retry_at(&mut self, at: Instant) {
+        self.retry = Retry::new(at);
+    }
+
     /// Whether something in `range` is on its way to `peer`.
     pub(super) fn gives(&self, peer: PeerId, range: crate::Range) -> bool {
         let mut runs = self.runs.as_slice().iter();
