@@ -18,6 +18,26 @@ pub(crate) fn settled(count: usize, pools: &[&str]) -> World {
     world
 }
 
+/// The same, with so many witnesses, and a second more.
+pub(crate) fn settled_with_witnesses(count: usize, witnesses: usize) -> World {
+    let mut world = settled(count, &[POOL]);
+    let have = move |world: &World| (0..count).all(|at| world.witnesses(at) == witnesses);
+    assert!(world.wait(secs(5), have), "the set of witnesses grows");
+    world.run(secs(1));
+    world
+}
+
+/// Which hosts are witnesses by what host `at` knows, and which are not.
+pub(crate) fn witnesses_and_others(world: &World, at: usize) -> (Vec<usize>, Vec<usize>) {
+    let setup = world.hosts[at].node().report(world.now).setup;
+    let setup = setup.expect("there is a ring");
+    let is_witness = |at: &usize| {
+        let node = world.hosts[*at].node.as_ref();
+        node.is_some_and(|node| setup.has_witness(node.owner()))
+    };
+    (0..world.hosts.len()).partition(is_witness)
+}
+
 #[test]
 fn a_founder_allocates_at_once_and_alone() {
     let mut world = World::new(1, &[POOL, "fd32::/48"], 1).started();

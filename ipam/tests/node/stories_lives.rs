@@ -2,10 +2,9 @@
 
 use rmesh_ipam::{Found, Request};
 
-use crate::stories::settled;
+use crate::stories::{settled_with_witnesses, witnesses_and_others};
 use crate::world::{World, ip, ms, secs};
 
-const POOL: &str = "10.32.0.0/16";
 const GIVEN: &str = "10.32.200.200";
 
 fn claim(container: &str) -> Request {
@@ -17,14 +16,9 @@ fn claim(container: &str) -> Request {
 
 /// Four hosts, three of them witnesses: the founder, two more, and the one that is none.
 fn four() -> (World, [usize; 3]) {
-    let mut world = settled(4, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
-    let setup = world.hosts[0].node().report(world.now).setup;
-    let setup = setup.expect("there is a ring");
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let (witnesses, others): (Vec<usize>, Vec<usize>) = (1..4).partition(is_witness);
-    (world, [witnesses[0], witnesses[1], others[0]])
+    let world = settled_with_witnesses(4, 3);
+    let (witnesses, others) = witnesses_and_others(&world, 0);
+    (world, [witnesses[1], witnesses[2], others[0]])
 }
 
 /// The founder's grant was acknowledged by the founder and one witness, which then boots with the

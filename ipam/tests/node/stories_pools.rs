@@ -2,7 +2,7 @@
 
 use rmesh_ipam::{Answer, Refusal, Request};
 
-use crate::stories::settled;
+use crate::stories::{settled, settled_with_witnesses, witnesses_and_others};
 use crate::world::{World, pool, secs};
 
 const POOL: &str = "10.32.0.0/16";
@@ -104,17 +104,10 @@ fn without_a_majority_nothing_is_added_then_or_later_and_the_silent_are_named() 
 
 #[test]
 fn who_is_no_witness_says_who_is() {
-    let mut world = settled(4, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
-    let setup = world.hosts[0]
-        .node()
-        .report(world.now)
-        .setup
-        .expect("a ring");
-    let other = (0..4).find(|at| !setup.has_witness(world.hosts[*at].node().owner()));
+    let mut world = settled_with_witnesses(4, 3);
+    let (_, others) = witnesses_and_others(&world, 0);
     let words = world
-        .ask(other.unwrap(), add("10.96.0.0/16"), secs(5))
+        .ask(others[0], add("10.96.0.0/16"), secs(5))
         .unwrap_err()
         .to_string();
     println!("{words}");

@@ -4,37 +4,25 @@ use std::collections::BTreeSet;
 
 use rmesh_ipam::{Answer, Request};
 
-use crate::stories::settled;
+use crate::stories::{settled, settled_with_witnesses, witnesses_and_others};
 use crate::world::{CURRENT, World, ip, ms, secs};
 
 const POOL: &str = "10.32.0.0/16";
-
-fn removal(world: &World, gone: usize) -> Request {
-    Request::RemovePeer {
-        peer: world.hosts[gone].me,
-        name: world.hosts[gone].name.clone(),
-        is_forced: true,
-    }
-}
 
 /// The reformer has heard that nothing of host 0 is another's; what host 0 and the witnesses that
 /// were thought dead acknowledge afterwards would be unknown to it.
 #[test]
 fn who_answered_a_reform_acknowledges_and_counts_nothing_before_it() {
-    let mut world = settled(6, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..6).all(|at| world.witnesses(at) == 5)));
-    world.run(secs(1));
-    let setup = world.hosts[0].node().report(world.now).setup.unwrap();
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let (witnesses, others): (Vec<usize>, Vec<usize>) = (1..6).partition(is_witness);
-    let ([reformer, dead @ ..], [taker]) = (&witnesses[..], &others[..]) else {
+    let mut world = settled_with_witnesses(6, 5);
+    let (witnesses, others) = witnesses_and_others(&world, 0);
+    let ([0, reformer, dead @ ..], [taker]) = (&witnesses[..], &others[..]) else {
         panic!("host0 founded, and five are witnesses: {witnesses:?}");
     };
     for at in dead {
         world.kill(*at);
     }
     world.run(ms(100));
-    world.request(*reformer, removal(&world, dead[0]), secs(30));
+    world.request(*reformer, world.removal(dead[0], true), secs(30));
     // Host 0 and the taker have answered, the reform has not ended.
     world.run(ms(600));
     world.groups[*reformer] = 1;
@@ -49,7 +37,7 @@ fn who_answered_a_reform_acknowledges_and_counts_nothing_before_it() {
     };
     let given = world.ask(*taker, claim.clone(), secs(5));
     world.kill(0);
-    let removed = world.request(*reformer, removal(&world, 0), secs(30));
+    let removed = world.request(*reformer, world.removal(0, true), secs(30));
     assert!(world.wait(secs(31), |world| world.answers.contains_key(&removed)));
     let removed = &world.answers[&removed];
     assert!(matches!(removed, Ok(Answer::Removed { .. })), "{removed:?}");
@@ -65,7 +53,7 @@ fn of_two_reforms_on_two_sides_of_a_cut_one_wins_everywhere() {
     world.kill(0);
     world.groups = vec![2, 0, 1];
     world.run(secs(1));
-    let ids = [1, 2].map(|at| world.request(at, removal(&world, 0), secs(30)));
+    let ids = [1, 2].map(|at| world.request(at, world.removal(0, true), secs(30)));
     let done = |world: &World| ids.iter().all(|id| world.answers.contains_key(id));
     assert!(world.wait(secs(31), done));
     let sets = |world: &World| -> BTreeSet<_> {
@@ -83,16 +71,9 @@ fn of_two_reforms_on_two_sides_of_a_cut_one_wins_everywhere() {
 
 /// Six hosts, three of the five witnesses dead: those, and who is left, in the order of their ids.
 fn without_majority() -> (World, Vec<usize>, [usize; 3]) {
-    let mut world = settled(6, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..6).all(|at| world.witnesses(at) == 5)));
-    world.run(secs(1));
-    let setup = world.hosts[0]
-        .node()
-        .report(world.now)
-        .setup
-        .expect("a ring");
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let dead: Vec<usize> = (0..6).filter(is_witness).take(3).collect();
+    let mut world = settled_with_witnesses(6, 5);
+    let (mut dead, _) = witnesses_and_others(&world, 0);
+    dead.truncate(3);
     for at in &dead {
         world.kill(*at);
     }
@@ -113,9 +94,9 @@ fn claim(address: &str) -> Request {
 fn who_answered_a_reform_that_gave_way_to_another_one_comes_back() {
     let (mut world, dead, [lower, answers, higher]) = without_majority();
     world.groups[lower] = 1;
-    let first = world.request(lower, removal(&world, dead[0]), secs(30));
+    let first = world.request(lower, world.removal(dead[0], true), secs(30));
     world.run(ms(1_000));
-    let second = world.request(higher, removal(&world, dead[0]), secs(30));
+    let second = world.request(higher, world.removal(dead[0], true), secs(30));
     world.run(ms(900));
     world.groups[lower] = 0;
     let done = |world: &World| {
@@ -142,16 +123,11 @@ fn who_answered_a_reform_that_gave_way_to_another_one_comes_back() {
 #[test]
 fn who_answered_a_reformer_that_died_at_it_comes_back_when_it_does() {
     let (mut world, dead, left) = without_majority();
-    let setup = world.hosts[left[0]]
-        .node()
-        .report(world.now)
-        .setup
-        .expect("a ring");
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let [reformer, answers] = left.into_iter().filter(is_witness).collect::<Vec<_>>()[..] else {
+    let (living, _) = witnesses_and_others(&world, left[0]);
+    let [reformer, answers] = living[..] else {
         panic!("of five witnesses three are dead");
     };
-    world.request(reformer, removal(&world, dead[0]), secs(30));
+    world.request(reformer, world.removal(dead[0], true), secs(30));
     world.run(ms(500));
     world.kill(reformer);
     // With the one that answered they are a majority.

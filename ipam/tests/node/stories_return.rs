@@ -4,37 +4,20 @@ use std::collections::BTreeSet;
 
 use rmesh_ipam::{Answer, Found, Refusal, Request, RequestId};
 
-use crate::stories::settled;
+use crate::stories::{settled, settled_with_witnesses, witnesses_and_others};
 use crate::world::{CURRENT, World, allocate, ip, ms, secs};
 
 const POOL: &str = "10.32.0.0/16";
 
-fn removal(world: &World, gone: usize) -> Request {
-    Request::RemovePeer {
-        peer: world.hosts[gone].me,
-        name: world.hosts[gone].name.clone(),
-        is_forced: false,
-    }
-}
-
 /// Four hosts, host 0 off for long enough to be removed, and one of the others that is no witness
 /// has begun to remove it and was cut off at once.
 fn removal_from_the_edge() -> (World, usize, RequestId) {
-    let mut world = settled(4, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..4).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
-    let setup = world.hosts[0]
-        .node()
-        .report(world.now)
-        .setup
-        .expect("there is a ring");
-    let is_witness = |at: usize| setup.has_witness(world.hosts[at].node().owner());
-    let edge = (1..4)
-        .find(|at| !is_witness(*at))
-        .expect("one of four is none");
+    let mut world = settled_with_witnesses(4, 3);
+    let (_, others) = witnesses_and_others(&world, 0);
+    let edge = others[0];
     world.kill(0);
     world.run(secs(13));
-    let request = removal(&world, 0);
+    let request = world.removal(0, false);
     let id = world.request(edge, request, secs(30));
     world.groups[edge] = 1;
     world.run(ms(100));
@@ -78,9 +61,7 @@ fn a_daemon_that_was_down_for_long_has_what_it_uses() {
 /// It was removed while it was down, and started again where nobody tells it.
 #[test]
 fn a_daemon_that_was_down_for_long_does_not_allocate_before_a_majority_answers() {
-    let mut world = settled(3, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
+    let mut world = settled_with_witnesses(3, 3);
     let kept = world.attach(0, "kept").unwrap();
     world.run(secs(1));
     world.kill(0);
@@ -114,13 +95,11 @@ fn a_daemon_that_restarts_within_two_seconds_allocates_at_once_and_alone() {
 
 #[test]
 fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
-    let mut world = settled(3, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
+    let mut world = settled_with_witnesses(3, 3);
     world.kill(0);
     let killed = world.now;
     world.run(secs(1));
-    let request = removal(&world, 0);
+    let request = world.removal(0, false);
     let refused = world.ask(1, request.clone(), secs(1)).unwrap_err();
     let text = refused.to_string();
     assert!(
@@ -150,12 +129,10 @@ fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
 
 #[test]
 fn a_peer_that_comes_back_before_its_removal_begins_keeps_everything() {
-    let mut world = settled(3, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
+    let mut world = settled_with_witnesses(3, 3);
     world.kill(2);
     world.run(ms(500));
-    let request = removal(&world, 2);
+    let request = world.removal(2, false);
     let id = world.request(1, request, secs(30));
     world.run(secs(1));
     world.start(2, CURRENT);
@@ -167,9 +144,7 @@ fn a_peer_that_comes_back_before_its_removal_begins_keeps_everything() {
 /// Two of three witnesses were removed by force, and return before they hear of it.
 #[test]
 fn two_who_were_removed_together_do_not_confirm_each_other() {
-    let mut world = settled(3, &[POOL]);
-    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
-    world.run(secs(1));
+    let mut world = settled_with_witnesses(3, 3);
     world.kill(0);
     world.kill(1);
     world.run(secs(13));

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use rmesh_ipam::{Answer, Found, Request};
 
+use crate::stories::witnesses_and_others;
 use crate::world::{CURRENT, World, ip, ms, secs};
 
 const POOL: &str = "10.32.0.0/16";
@@ -54,27 +55,13 @@ fn claim(at: usize) -> Request {
     }
 }
 
-fn removal(world: &World, gone: usize) -> Request {
-    Request::RemovePeer {
-        peer: world.hosts[gone].me,
-        name: world.hosts[gone].name.clone(),
-        is_forced: false,
-    }
-}
-
 /// Host 0 grants an address to the one that is no witness, and nobody accepts it but host 0 and the
 /// witness `forgets`; the other witness, `left`, hears nothing of it. Then host 0 is gone for good, the taker is
 /// cut off with the address in use, and the witness starts with an older disk and without a token.
 fn forgets_what_it_acknowledged(left_first: bool, is_delayed: bool) {
     let (mut world, disks) = three_witnesses();
-    let setup = world.hosts[0]
-        .node()
-        .report(world.now)
-        .setup
-        .expect("there is a ring");
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let (witnesses, others): (Vec<usize>, Vec<usize>) = (1..4).partition(is_witness);
-    let ([one, other], [taker]) = (&witnesses[..], &others[..]) else {
+    let (witnesses, others) = witnesses_and_others(&world, 0);
+    let ([0, one, other], [taker]) = (&witnesses[..], &others[..]) else {
         panic!("host0 founded, and three are witnesses: {witnesses:?}");
     };
     let (left, forgets) = if left_first {
@@ -82,6 +69,7 @@ fn forgets_what_it_acknowledged(left_first: bool, is_delayed: bool) {
     } else {
         (*other, *one)
     };
+    let was = world.hosts[forgets].node().owner();
     world.groups[left] = 1;
     let given = world.ask(*taker, claim(*taker), secs(5));
     assert_eq!(given, Ok(Answer::Address(ip("10.32.200.200"))));
@@ -101,14 +89,14 @@ fn forgets_what_it_acknowledged(left_first: bool, is_delayed: bool) {
         assert!(world.hosts[forgets].disk.len() > disks[forgets].len());
     }
     world.run(secs(13));
-    let request = removal(&world, 0);
+    let request = world.removal(0, false);
     let removed = world.ask(left, request, secs(30));
     let taken = world.ask(left, claim(left), secs(5));
     assert!(removed.is_err() && taken.is_err(), "{removed:?} {taken:?}");
     let report = world.hosts[left].node().report(world.now);
     let words = report.waiting.join("; ");
     // It may have heard that it is behind, and have begun anew.
-    let is_same = setup.has_witness(world.hosts[forgets].node().owner());
+    let is_same = world.hosts[forgets].node().owner() == was;
     assert!(
         !is_same || words.contains("rmesh rmpeer host0 --force"),
         "the operator is told what helps: {words}"
@@ -147,9 +135,7 @@ fn a_witness_with_an_older_disk_is_not_installed_by_a_message_from_before() {
 #[test]
 fn two_of_three_witnesses_that_were_rebooted_at_once_are_installed_anew() {
     let (mut world, _) = three_witnesses();
-    let setup = world.hosts[0].node().report(world.now).setup.unwrap();
-    let is_witness = |at: &usize| setup.has_witness(world.hosts[*at].node().owner());
-    let witnesses: Vec<usize> = (0..4).filter(is_witness).collect();
+    let (witnesses, _) = witnesses_and_others(&world, 0);
     for at in &witnesses[..2] {
         world.kill(*at);
     }

@@ -549,22 +549,21 @@ impl World {
         }
     }
 
+    pub(crate) fn removal(&self, gone: usize, is_forced: bool) -> Request {
+        Request::RemovePeer {
+            peer: self.hosts[gone].me,
+            name: self.hosts[gone].name.clone(),
+            is_forced,
+        }
+    }
+
     pub(crate) fn remove(
         &mut self,
         at: usize,
         gone: usize,
-        is_forced: bool,
+        forced: bool,
     ) -> Result<Answer, Refusal> {
-        let (peer, name) = (self.hosts[gone].me, self.hosts[gone].name.clone());
-        self.ask(
-            at,
-            Request::RemovePeer {
-                peer,
-                name,
-                is_forced,
-            },
-            secs(30),
-        )
+        self.ask(at, self.removal(gone, forced), secs(30))
     }
 
     pub(crate) fn rings_are_equal(&self) -> bool {
