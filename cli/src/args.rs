@@ -145,7 +145,7 @@ pub(crate) enum Verb {
         founds a new mesh and makes its secret unless one is given.",
     after_help = "Examples:\n  \
         sudo rmesh launch                                    # found a mesh\n  \
-        sudo rmesh launch --secret-file /root/mesh host1     # join the mesh of host1\n  \
+        sudo rmesh launch --secret-file mesh.secret host1    # join the mesh of host1\n  \
         sudo rmesh launch                                    # start again with what is remembered\n  \
         sudo rmesh launch --advertise 203.0.113.9:6783       # behind a port forwarding\n  \
         sudo rmesh launch --cidr 10.40.0.0/16 --cidr6 fd40::/48 # addresses for containers, if there is no ring\n  \

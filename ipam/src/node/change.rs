@@ -248,8 +248,8 @@ impl Node {
         })
     }
 
-    /// Whether this witness is bound to a next setup whose new members are gone for good, so that
-    /// neither it nor another can be chosen: what one of them may have accepted cannot be known.
+    /// Whether this witness is bound to a next setup of whose members no majority is there in the lives
+    /// it names, so that neither it nor another can be chosen: what those accepted cannot be known.
     pub(super) fn is_change_stuck(&self) -> bool {
         let stamp = self.ledger.setup.as_ref().map(|setup| setup.stamp);
         let bound = self.ledger.setup_accepted.as_ref().map(|(_, setup)| setup);

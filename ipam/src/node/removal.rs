@@ -159,13 +159,12 @@ impl Node {
             .keys()
             .filter(|owner| is_gone(owner) && !self.is_asked_to_remove(**owner));
         let gone: Vec<PeerId> = gone.map(|owner| owner.peer).collect();
+        let first = self.name(*gone.first()?);
         let who = self.names(gone);
-        (!who.is_empty()).then(|| {
-            alloc::format!(
-                "{who}: removed, and owns addresses again by a grant that was under way; run rmesh rmpeer \
-                 once more to take them over"
-            )
-        })
+        Some(alloc::format!(
+            "{who}: removed, and owns addresses again by a grant that was under way; run rmesh rmpeer {first} \
+             once more to take them over"
+        ))
     }
 
     /// Whether an owner took the term of a cell itself after its removal had begun.

@@ -110,9 +110,14 @@ impl Node {
                 .is_some_and(|(target, _)| target > setup.stamp)
         });
         if self.is_change_stuck() {
+            let mut gone = self.witnesses().filter(|w| !self.is_current(*w));
+            let command = match gone.next() {
+                Some(owner) => alloc::format!("rmesh rmpeer {} --force", self.name(owner.peer)),
+                None => String::from("rmesh rmpeer NAME --force with this host's own name"),
+            };
             words.push(alloc::format!(
                 "a change of the witnesses cannot end, as those it needs are gone or have forgotten it: {}; \
-                 run rmesh rmpeer --force for one that is gone, or for this host",
+                 run {command}",
                 self.witnesses_in_words()
             ));
         } else if is_sealed {
