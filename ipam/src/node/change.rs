@@ -16,7 +16,9 @@ use super::request::Served;
 use crate::address::Range;
 use crate::api::{Answer, Refusal, Request};
 use crate::cell::OwnerId;
-use crate::limits::{GROWTH_PATIENCE, LEADER_PATIENCE, POOLS_MAX, WITNESSES_MAX, YIELD_MIN};
+use crate::limits::{
+    GROWTH_PATIENCE, LEADER_PATIENCE, POOLS_MAX, RETRY_FIRST, WITNESSES_MAX, YIELD_MIN,
+};
 use crate::setup::{Ballot, Pool, Setup, Stamp};
 
 /// A change that takes longer begins anew, with a higher ballot.
@@ -367,6 +369,7 @@ impl Node {
         self.change.change = None;
         self.change.since = None;
         self.change.next = self.now;
+        self.probes = Some(Retry::new(self.now + RETRY_FIRST));
         self.reform = None;
         // Grants that waited for the change are proposed to the witnesses there are now.
         for proposal in self.proposals.values_mut() {

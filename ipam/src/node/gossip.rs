@@ -3,17 +3,18 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use rmesh_wire::PeerId;
 use rmesh_wire::codec::Bounded;
+use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
+use super::proposal::Retry;
 use crate::address::Range;
 use crate::cell::OwnerId;
 use crate::entry::Entry;
 use crate::limits::{ANNOUNCED_EVERY, DIGEST_EVERY, HOLD_MAX};
 use crate::message::{Body, Digest};
 use crate::packed::RUNS_MAX;
-use crate::setup::{RingId, Setup};
+use crate::setup::{RingId, Setup, Stamp};
 use crate::sync::{self, Sync};
 
 impl Node {
@@ -102,6 +103,38 @@ impl Node {
         if digest.hash != self.ledger.ring.hash() {
             self.start_sync(from.peer);
         }
+    }
+
+    /// Witnesses that are there, and whose last word is of another setup than this one.
+    fn silent_witnesses(&self, stamp: Stamp) -> impl Iterator<Item = PeerId> {
+        let witnesses = self.witnesses().filter(|w| self.is_current(*w));
+        let known = witnesses.filter_map(|w| Some((w.peer, self.peers.get(&w.peer)?)));
+        let silent = known.filter(move |(_, known)| known.stamp < stamp);
+        silent.map(|(peer, _)| peer)
+    }
+
+    /// Asks witnesses of a new setup whether they act in it: only some peers hear it from them
+    /// without having asked.
+    pub(super) fn drive_probes(&mut self) {
+        let Some(stamp) = self.ledger.setup.as_ref().map(|setup| setup.stamp) else {
+            return;
+        };
+        if self.silent_witnesses(stamp).next().is_none() {
+            self.probes = None;
+            return;
+        }
+        let now = self.now;
+        let probes = self.probes.get_or_insert_with(|| Retry::new(now));
+        if !probes.is_due(self.now, &mut self.random) {
+            return;
+        }
+        for peer in self.silent_witnesses(stamp).collect::<Vec<PeerId>>() {
+            self.send(peer, Body::Probe);
+        }
+    }
+
+    pub(super) fn probes_due(&self) -> Option<Instant> {
+        self.probes.as_ref().map(|probes| probes.next)
     }
 
     /// Begins to make the rings of both peers equal.

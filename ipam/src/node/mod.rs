@@ -98,6 +98,8 @@ pub struct Node {
     adoption: adopt::State,
     refused: BTreeMap<(PeerId, &'static str), u64>,
     next_digest: Instant,
+    /// When witnesses that did not speak of this setup yet are asked again.
+    probes: Option<proposal::Retry>,
     /// Everything was handed over: nothing is asked for but what clients need.
     has_left: bool,
     /// Something changed that requests may wait for.
@@ -146,6 +148,7 @@ impl Node {
             adoption: adopt::State::default(),
             refused: BTreeMap::new(),
             next_digest,
+            probes: None,
             has_left: false,
             is_stale: true,
         };
@@ -267,6 +270,7 @@ impl Node {
         }
         let due = [
             (Some(self.next_digest), "digest"),
+            (self.probes_due(), "probe"),
             (self.proposals_due(), "proposal"),
             (self.asks_due(), "ask"),
             (self.requests_due(), "request"),
@@ -314,6 +318,7 @@ impl Node {
         self.drive_asks();
         self.drive_adoption();
         self.drive_gossip();
+        self.drive_probes();
     }
 
     /// Takes in what the last input led to.

@@ -243,3 +243,20 @@ fn of_five_that_lost_power_four_go_on_and_three_do_not() {
         world.attach(at, "after").unwrap();
     }
 }
+
+/// What is shown to an operator and decides what `rmpeer` needs, on every host and not only on those that are
+/// witnesses.
+#[test]
+fn everybody_knows_within_a_second_that_the_witnesses_act() {
+    for seed in 0..20 {
+        let mut world = World::new(12, &[POOL], seed).started();
+        let grown = |world: &World| (0..12).all(|at| world.witnesses(at) == 5);
+        assert!(world.wait(secs(8), grown), "seed {seed}: five witnesses");
+        let known =
+            |world: &World| (0..12).all(|at| world.hosts[at].node().report(world.now).has_majority);
+        assert!(
+            world.wait(secs(1), known),
+            "seed {seed}: all know that they act"
+        );
+    }
+}
