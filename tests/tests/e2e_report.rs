@@ -1,8 +1,9 @@
 //! `rmesh report`: everything for a bug report, in whatever state the daemon is, and no secret.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -253,6 +254,47 @@ fn a_daemon_under_systemd_has_its_log_in_the_journal() {
         let [run_dir, state_dir] = [a.run_dir(), a.state_dir()].map(|p| p.display().to_string());
         let words = [
             "--run-dir",
+#[test]
+fn what_others_could_do_is_named_and_put_right_or_refused() {
+    let mut story = story!("report-modes");
+    let a = story.host("a");
+    launch(&mut story, &a, &[]).kill();
+    let secret = a.state_dir().join("secret");
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
+    };
+    let mode = |path: &Path| path.metadata().expect("a file").permissions().mode() & 0o7777;
+    set(&a.state_dir(), 0o777);
+    set(&a.run_dir(), 0o775);
+    set(&secret, 0o644);
+    let found = report(&story, &a, &[]).0["problems"].to_string();
+    for words in ["the state folder", "the run folder", "the key secret"] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+
+    let router = launch(&mut story, &a, &[]);
+    assert_eq!(
+        [mode(&a.state_dir()), mode(&a.run_dir()), mode(&secret)],
+        [0o700, 0o700, 0o600]
+    );
+    let named = [
+        router.logged(),
+        story.status(&a)["warnings"].to_string(),
+        report(&story, &a, &[]).0["problems"].to_string(),
+    ];
+    for named in named {
+        for words in ["mode 0777", "mode 0775", "mode 0644"] {
+            assert!(named.contains(words), "{words}: {named}");
+        }
+    }
+    router.kill();
+
+    std::os::unix::fs::chown(a.state_dir(), Some(1), None).expect("root");
+    let said = story.fail(&a, 1, &["launch"]);
+    let todo = format!("chown root {}", a.state_dir().display());
+    assert!(said.contains(&todo), "{said}");
+}
+
             &run_dir,
             "--state-dir",
             &state_dir,

@@ -86,6 +86,7 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
             "the bridges of this host and of {name} are also connected outside the mesh; {done}"
         ));
     }
+    warnings.extend(snapshot.exposed.iter().cloned());
     let moved = snapshot.moved_aside.iter();
     warnings.extend(moved.map(|path| aside_warning(path)));
     warnings.extend(ring::warnings(snapshot));
@@ -294,6 +295,7 @@ pub(crate) mod samples {
             report,
             attachments: vec![],
             moved_aside: vec![],
+            exposed: vec![],
             port: 6783,
             bridge: "rmesh".into(),
             mtu_bytes: 1328,
@@ -375,13 +377,19 @@ mod tests {
         snapshot.second_ways = vec![(samples::B, true)];
         snapshot.report.warnings.push("from the mesh".into());
         let warnings = status(&snapshot).warnings.join("\n");
-        for words in ["outside the mesh", "from the mesh", "3 handshakes"] {
+        for words in [
+            "outside the mesh",
+            "from the mesh",
+            "3 handshakes",
+            "others could write",
+        ] {
             assert!(warnings.contains(words), "{words}: {warnings}");
         }
     }
 
     #[test]
     fn a_relay_is_shown_by_name() {
+        snapshot.exposed.push("others could write".into());
         let views = peers(&samples::snapshot());
         let json = serde_json::to_value(&views[1]).unwrap();
         assert_eq!(json["path"]["kind"], "relay");

@@ -11,8 +11,8 @@ use crate::daemon::TARGETS_MAX;
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, Lock, LockError, RUN_LOCK, STATE_LOCK, StateDir, StateError, lock_todo, make_folder,
-    read_secret,
+    File, Lock, LockError, RUN_LOCK, STATE_LOCK, StateDir, StateError, check_owner, lock_todo,
+    make_folder, read_secret,
 };
 
 const WHAT: &str = "cannot launch";
@@ -33,6 +33,12 @@ pub(super) fn prepare(global: &Global, args: &LaunchArgs) -> Result<Prepared, Fa
     make_folder(&global.run_dir)
         .map_err(|cause| Failure::failed(WHAT, format!("{}: {cause}", global.run_dir.display())))?;
     let state = StateDir::open(&global.state_dir).map_err(cannot)?;
+    for folder in [&global.run_dir, &global.state_dir] {
+        check_owner(folder).map_err(|error| {
+            let todo = error.todo();
+            Failure::failed(WHAT, error).todo(todo)
+        })?;
+    }
     let _run = lock(&global.run_dir, RUN_LOCK)?;
     let _state = lock(&global.state_dir, STATE_LOCK)?;
     state.recover().map_err(cannot)?;
@@ -55,7 +61,7 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
             )
         }
         LockError::Refused { ref cause, .. } => {
-            let todo = lock_todo(cause);
+            let todo = lock_todo(folder, cause);
             Failure::failed(WHAT, error).todo(todo)
         }
     })

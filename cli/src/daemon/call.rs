@@ -75,6 +75,8 @@ pub(crate) struct Snapshot {
     pub(crate) attachments: Vec<Attachment>,
     /// Damaged state files that were moved aside, as found at the start.
     pub(crate) moved_aside: Vec<PathBuf>,
+    /// What others could do with folders and keys until the start, in words.
+    pub(crate) exposed: Vec<String>,
     /// UDP port.
     pub(crate) port: u16,
     /// Name of the bridge.

@@ -31,8 +31,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::ledger::{LEDGER, LEDGER_TOKEN, News, Place};
 use crate::peer_address::PeerAddress;
 use crate::state::{
-    File, KnownRing, Lock, LockError, RUN_LOCK, STATE_LOCK, Saver, StateDir, StateError,
-    aside_warning, lock_todo, make_folder, owner,
+    File, KnownRing, Lock, LockError, PermissionsError, RUN_LOCK, STATE_LOCK, Saver, StateDir,
+    StateError, aside_warning, lock_todo, make_folder, owner, tighten,
 };
 
 /// Datagrams from the workers that wait for the control thread; beyond it they are dropped, and
@@ -108,7 +108,7 @@ pub(crate) struct Remembered {
 /// Opens everything.
 pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    let (state, locks) = open_state(&options)?;
+    let (state, locks, exposed) = open_state(&options)?;
     let mut remembered = remember(&state)?;
     let pools = pools::proposed(options.cidr, options.cidr6, &remembered.secret);
     check_pools(&options, &pools)?;
@@ -154,6 +154,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         targets,
         attachments,
         moved_aside,
+        exposed,
         secret,
         bridge: options.bridge.clone(),
         mtu_bytes: options.mtu_bytes,
@@ -180,18 +181,31 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     })
 }
 
-/// The state folder, and the locks that make it and the run folder this process's own.
-fn open_state(options: &Options) -> Result<(StateDir, [Lock; 2]), Failure> {
+/// The state folder, the locks that make it and the run folder this process's own, and what others
+/// could do there.
+fn open_state(options: &Options) -> Result<(StateDir, [Lock; 2], Vec<String>), Failure> {
     make_folder(&options.run_dir).map_err(|cause| {
         Failure::failed(WHAT, format!("{}: {cause}", options.run_dir.display()))
     })?;
     let state = StateDir::open(&options.state_dir).map_err(refused)?;
+    let mut exposed = Vec::new();
+    for folder in [&options.run_dir, &options.state_dir] {
+        exposed.extend(tighten(folder).map_err(not_private)?);
+    }
+    for words in &exposed {
+        tracing::warn!("{words}");
+    }
     let locks = [
         lock(&options.run_dir, RUN_LOCK)?,
         lock(&options.state_dir, STATE_LOCK)?,
     ];
     state.recover().map_err(refused)?;
-    Ok((state, locks))
+    Ok((state, locks, exposed))
+}
+
+fn not_private(error: PermissionsError) -> Failure {
+    let todo = error.todo();
+    Failure::failed(WHAT, error).todo(todo)
 }
 
 /// A ring that this peer is in already stays as it is; what is wrong with its pools is told later.
@@ -218,8 +232,9 @@ fn lock(folder: &Path, name: &str) -> Result<Lock, Failure> {
             LockError::Held { .. } => {
                 "rmesh connect PEER adds peers to it, rmesh stop ends it; or use another --run-dir \
                  and --state-dir"
+                    .into()
             }
-            LockError::Refused { cause, .. } => lock_todo(cause),
+            LockError::Refused { cause, .. } => lock_todo(folder, cause),
         };
         Failure::new(FailureKind::Conflict, WHAT, error).todo(todo)
     })

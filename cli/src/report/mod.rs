@@ -269,6 +269,7 @@ fn errors(name: &str, part: &Value, problems: &mut Vec<String>) {
     }
 }
 
+    problems.extend(exposed(part("folders")));
 fn unix_seconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
@@ -306,6 +307,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
         std::fs::create_dir(&run).unwrap();
+/// Folders that others may write in, and keys that others may use, as they are now.
+fn exposed(folders: &Value) -> Vec<String> {
+    let mode = |value: &Value| u32::from_str_radix(value["mode"].as_str().unwrap_or("0"), 8);
+    let open = |value: &Value, bits: u32| mode(value).is_ok_and(|mode| mode & bits != 0);
+    let mut exposed = Vec::new();
+    for name in ["state", "run"] {
+        if open(&folders[name], 0o022) {
+            let mode = folders[name]["mode"].as_str().unwrap_or_default();
+            exposed.push(format!(
+                "the {name} folder: others may write in it (mode {mode})"
+            ));
+        }
+    }
+    let entries = folders["state"]["entries"].as_array();
+    for entry in entries.into_iter().flatten() {
+        let is_key = entry["name"] == "secret" || entry["name"] == "identity";
+        if is_key && entry["kind"] == "file" && open(entry, 0o077) {
+            let text = |name: &str| entry[name].as_str().unwrap_or_default();
+            let (name, mode) = (text("name"), text("mode"));
+            exposed.push(format!("the key {name}: others may use it (mode {mode})"));
+        }
+    }
+    exposed
+}
+
         let _silent =
             std::os::unix::net::UnixListener::bind(crate::api::socket_path(&run)).unwrap();
         let global = global(folder.path(), "300ms");
@@ -331,3 +357,18 @@ mod tests {
         );
     }
 }
+    #[test]
+    fn what_others_may_do_is_a_problem() {
+        let key = |name: &str, mode: &str| json!({ "name": name, "kind": "file", "mode": mode });
+        let folder = |mode: &str| {
+            let entries = ["secret", "boot"].map(|name| key(name, mode));
+            json!({ "mode": mode, "entries": entries })
+        };
+        let parts = json!({ "state": folder("0775"), "run": folder("0755") });
+        let problems = exposed(&parts);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("state folder") && problems[1].contains("secret"));
+        assert!(exposed(&json!({ "state": { "error": "no" } })).is_empty());
+        assert!(exposed(&json!({ "state": folder("0700"), "run": folder("0700") })).is_empty());
+    }
+

@@ -62,10 +62,11 @@ impl Lock {
 }
 
 /// What to do about a folder whose lock the system refused.
-pub(crate) fn lock_todo(cause: &io::Error) -> &'static str {
+pub(crate) fn lock_todo(folder: &Path, cause: &io::Error) -> String {
     match cause.kind() {
-        io::ErrorKind::PermissionDenied => "run as root",
-        _ => "see to the disk, then launch again",
+        // The daemon is root without the right to what is not root's.
+        io::ErrorKind::PermissionDenied => format!("chown -R root {}", folder.display()),
+        _ => "see to the disk, then launch again".into(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod file;
 mod listing;
 mod lock;
+mod permissions;
 mod saver;
 mod secret_file;
 
@@ -23,6 +24,7 @@ use crate::peer_address::PeerAddress;
 pub(crate) use file::{File, StateError, is_state_file, move_aside};
 pub(crate) use listing::list;
 pub(crate) use lock::{Lock, LockError, RUN_LOCK, STATE_LOCK, holder, lock_todo};
+pub(crate) use permissions::{PermissionsError, check_owner, tighten};
 pub(crate) use saver::Saver;
 #[cfg(feature = "fuzzing")]
 pub(crate) use secret_file::fuzz as fuzz_secret_file;
