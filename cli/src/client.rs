@@ -28,6 +28,12 @@ pub(crate) fn get<T: DeserializeOwned>(global: &Global, path: &str) -> Result<T,
     request(global, Method::GET, path, Vec::new())
 }
 
+/// Asks the daemon for something that is text.
+pub(crate) fn get_text(global: &Global, path: &str) -> Result<String, Failure> {
+    let answer = ask(global, Method::GET, path, Vec::new())?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// Asks the daemon to do something.
 pub(crate) fn post<T: DeserializeOwned>(
     global: &Global,
@@ -44,6 +50,14 @@ fn request<T: DeserializeOwned>(
     path: &str,
     body: Vec<u8>,
 ) -> Result<T, Failure> {
+    let answer = ask(global, method, path, body)?;
+    serde_json::from_slice(&answer).map_err(|error| {
+        Failure::failed("cannot understand the daemon's answer", error)
+            .todo("is the daemon of another version? rmesh stop, then rmesh launch")
+    })
+}
+
+fn ask(global: &Global, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,13 +72,10 @@ fn request<T: DeserializeOwned>(
             log(global)
         ))
     })??;
-    if !(200..300).contains(&status) {
-        return Err(refusal(status, &answer));
+    match (200..300).contains(&status) {
+        true => Ok(answer),
+        false => Err(refusal(status, &answer)),
     }
-    serde_json::from_slice(&answer).map_err(|error| {
-        Failure::failed("cannot understand the daemon's answer", error)
-            .todo("is the daemon of another version? rmesh stop, then rmesh launch")
-    })
 }
 
 fn refusal(status: u16, answer: &[u8]) -> Failure {

@@ -93,6 +93,17 @@ fn holds_everything(value: &Value, own: IpAddr) {
             .map(Vec::len),
         Some(1)
     );
+    let ring = &value["ring"];
+    let pools = &ring["ipam"]["pools"]["entries"];
+    assert_eq!(pools[0]["prefix"], "10.32.0.0/12", "{ring}");
+    assert!(pools[0]["owners"]["entries"].is_array(), "{ring}");
+    assert_eq!(ring["addresses"]["entries"][0]["address"], "10.32.0.1");
+    assert_eq!(ring["check"]["containers"], 1, "{ring}");
+    let lines = value["metrics"]["entries"].to_string();
+    assert!(
+        lines.contains("process_open_fds") && lines.contains("rmesh_ring_addresses{"),
+        "{lines}"
+    );
     assert_eq!(value["daemon"]["pid"], value["mesh"]["status"]["pid"]);
     let arguments = value["daemon"]["arguments"].to_string();
     assert!(
@@ -112,6 +123,9 @@ fn holds_everything(value: &Value, own: IpAddr) {
         (&identity["mode"], &identity["checksum"]),
         (&"0600".into(), &"ok".into())
     );
+    let ledger = files.iter().find(|file| file["name"] == "ledger");
+    let ledger = ledger.expect("the ledger");
+    assert_eq!(ledger["checksum"], "ok");
     let links = value["network"]["links"]["entries"].to_string();
     assert!(
         links.contains("\"rmesh\"") && links.contains("rmesh-tap"),
@@ -220,12 +234,14 @@ fn a_report_is_made_without_a_daemon_and_with_one_that_hangs() {
     router.kill();
 
     std::fs::write(a.state_dir().join("peers"), "garbage").expect("a state file");
+    std::fs::write(a.state_dir().join("ledger"), "garbage").expect("a ledger");
     let (value, text) = report(&story, &a, &[]);
     let problems = value["problems"].to_string();
     assert!(
         problems.contains("state file peers: it is cut short"),
         "{problems}"
     );
+    assert!(problems.contains("state file ledger: it is"), "{problems}");
     assert!(
         a.state_dir().join("peers").exists(),
         "a report changes nothing"
@@ -238,22 +254,6 @@ fn a_report_is_made_without_a_daemon_and_with_one_that_hangs() {
     );
 }
 
-#[test]
-fn a_daemon_under_systemd_has_its_log_in_the_journal() {
-    let mut story = story!("report-journal");
-    let a = story.host("a");
-    // Stands in for journalctl; a secret may have been logged by another program.
-    let fake = story.file(
-        "journalctl",
-        "#!/bin/sh\necho \"$@\"\nfor n in $(seq 300); do echo line $n; done\necho rmesh1-abcd\n",
-        0o755,
-    );
-    let folder = fake.parent().expect("its folder").display().to_string();
-    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
-    let ask = || {
-        let [run_dir, state_dir] = [a.run_dir(), a.state_dir()].map(|p| p.display().to_string());
-        let words = [
-            "--run-dir",
 #[test]
 fn what_others_could_do_is_named_and_put_right_or_refused() {
     let mut story = story!("report-modes");
@@ -295,6 +295,22 @@ fn what_others_could_do_is_named_and_put_right_or_refused() {
     assert!(said.contains(&todo), "{said}");
 }
 
+#[test]
+fn a_daemon_under_systemd_has_its_log_in_the_journal() {
+    let mut story = story!("report-journal");
+    let a = story.host("a");
+    // Stands in for journalctl; a secret may have been logged by another program.
+    let fake = story.file(
+        "journalctl",
+        "#!/bin/sh\necho \"$@\"\nfor n in $(seq 300); do echo line $n; done\necho rmesh1-abcd\n",
+        0o755,
+    );
+    let folder = fake.parent().expect("its folder").display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let ask = || {
+        let [run_dir, state_dir] = [a.run_dir(), a.state_dir()].map(|p| p.display().to_string());
+        let words = [
+            "--run-dir",
             &run_dir,
             "--state-dir",
             &state_dir,

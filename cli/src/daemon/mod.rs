@@ -30,7 +30,7 @@ pub(crate) use pools::add as add_pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use removal::{adopt, remove};
-pub(crate) use ring::{RingView, lost_in_words};
+pub(crate) use ring::{RingView, fold, lost_in_words};
 pub(crate) use start::Options;
 #[cfg(test)]
 pub(crate) use start::{Remembered, remember};

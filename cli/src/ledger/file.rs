@@ -1,13 +1,13 @@
 //! One ledger file: found, appended to, and written anew when it has grown.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rmesh_ipam::log;
 
 use super::token::{Mark, Token};
-use super::{FILE_LEN_MAX, Folded, Found, LEDGER, LedgerError, NEW, Place, Standing};
-use crate::disk::DiskFile;
+use super::{FILE_LEN_MAX, Fold, Folded, Found, LEDGER, LedgerError, NEW, Place, Standing};
+use crate::disk::{Disk, DiskFile};
 use crate::state::move_aside;
 
 /// A file is written anew when it is longer than this, in bytes.
@@ -98,13 +98,7 @@ impl Place {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
             Err(cause) => return Err(LedgerError::Read { path, cause }),
         };
-        if bytes.len() as u64 > FILE_LEN_MAX {
-            return Ok(Err(format!("it is longer than {FILE_LEN_MAX} bytes")));
-        }
-        let used = log::read(&bytes)
-            .map_err(|error| error.to_string())
-            .and_then(|log| Ok(Some(((self.fold)(&log.entries)?, log.written))));
-        Ok(used)
+        Ok(used(&bytes, self.fold).map(Some))
     }
 
     fn set_aside(&self) -> Result<PathBuf, LedgerError> {
@@ -141,11 +135,7 @@ impl Place {
         filled
     }
 
-    fn fill_at(
-        &self,
-        path: &std::path::Path,
-        bytes: &[u8],
-    ) -> io::Result<(Box<dyn DiskFile>, u64)> {
+    fn fill_at(&self, path: &Path, bytes: &[u8]) -> io::Result<(Box<dyn DiskFile>, u64)> {
         match self.disk.remove(path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
             _ => {}
@@ -160,6 +150,22 @@ impl Place {
         self.disk.rename(&self.new_path(), &self.path())?;
         self.disk.sync_folder(&self.folder)
     }
+}
+
+/// What is wrong with the ledger in a folder, if anything is: its checksums and every entry are looked at,
+/// and nothing is changed. A tail that is being written is no flaw.
+pub(crate) fn flaw(disk: &dyn Disk, folder: &Path, fold: Fold) -> io::Result<Option<String>> {
+    let bytes = disk.read(&folder.join(LEDGER), FILE_LEN_MAX + 1)?;
+    Ok(used(&bytes, fold).err())
+}
+
+/// What the bytes amount to and the number of their last write, or why they cannot be used.
+fn used(bytes: &[u8], fold: Fold) -> Result<(Folded, u64), String> {
+    if bytes.len() as u64 > FILE_LEN_MAX {
+        return Err(format!("it is longer than {FILE_LEN_MAX} bytes"));
+    }
+    let log = log::read(bytes).map_err(|error| error.to_string())?;
+    Ok((fold(&log.entries)?, log.written))
 }
 
 impl LedgerFile {

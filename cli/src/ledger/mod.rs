@@ -25,6 +25,7 @@ use crate::disk::Disk;
 
 pub use alive::Alive;
 pub use file::LedgerFile;
+pub(crate) use file::flaw;
 pub use token::Token;
 pub use writer::{News, Writer};
 

@@ -8,6 +8,7 @@ mod log;
 mod process;
 mod redact;
 
+use std::iter;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -26,6 +27,8 @@ use redact::Redactor;
 const FORMAT: u32 = 1;
 /// Entries of a list of the API that are shown; the rest is counted.
 const ENTRIES_MAX: usize = 1_000;
+/// Lines of the metrics: those of a mesh of a hundred peers.
+const METRICS_MAX: usize = 4_000;
 /// Sentences about what is wrong.
 const PROBLEMS_MAX: usize = 200;
 
@@ -107,12 +110,9 @@ fn start_thread(work: impl FnOnce() + Send + 'static) {
     );
 }
 
-fn sections(global: &Global) -> [(&'static str, Gather); 7] {
-    let (asked, state_dir, run_dir) = (
-        global.clone(),
-        global.state_dir.clone(),
-        global.run_dir.clone(),
-    );
+fn sections(global: &Global) -> [(&'static str, Gather); 9] {
+    let [mesh_asked, ring_asked, metrics_asked] = [(); 3].map(|()| global.clone());
+    let (state_dir, run_dir) = (global.state_dir.clone(), global.run_dir.clone());
     let (lock_dir, log_dir) = (run_dir.clone(), run_dir.clone());
     let log = state_dir.join(LOG_FILE);
     [
@@ -126,7 +126,9 @@ fn sections(global: &Global) -> [(&'static str, Gather); 7] {
                 None => json!({ "error": format!("no daemon runs in {}", lock_dir.display()) }),
             }),
         ),
-        ("mesh", Box::new(move || mesh(&asked))),
+        ("mesh", Box::new(move || mesh(&mesh_asked))),
+        ("ring", Box::new(move || ring(&ring_asked))),
+        ("metrics", Box::new(move || metrics(&metrics_asked))),
         (
             "folders",
             Box::new(move || json!({ "state": listing(&state_dir), "run": listing(&run_dir) })),
@@ -152,28 +154,49 @@ fn program() -> Value {
     })
 }
 
-/// Everything the API shows but the secret.
+/// What the API shows of the mesh, but the secret.
 fn mesh(global: &Global) -> Value {
+    let rest = ["peers", "endpoints", "attachments"].map(|name| (name, bounded as Bounded));
+    answers(global, ("status", |status, _| status), &rest)
+}
+
+/// What it shows of the ring of addresses, and whether that agrees with the containers.
+fn ring(global: &Global) -> Value {
+    let rest = ["ipam/addresses", "ipam/check"].map(|name| (name, bounded_deep as Bounded));
+    answers(global, ("ipam", bounded_deep), &rest)
+}
+
+/// Cuts an answer to a number of entries.
+type Bounded = fn(Value, usize) -> Value;
+
+/// Answers of the API by the last word of their path; if there is no first one, nothing else is asked for.
+fn answers(global: &Global, first: (&str, Bounded), rest: &[(&str, Bounded)]) -> Value {
     let deadline = Instant::now() + global.timeout;
-    let mut asked = global.clone();
-    // A daemon that hangs must not use up the time of everything else.
-    asked.timeout = global.timeout / 2;
-    let status: Value = match client::get(&asked, "/v1/status") {
-        Ok(status) => status,
-        Err(failure) => return json!({ "error": one_line(&failure) }),
-    };
     let mut answers = Map::new();
-    answers.insert("status".into(), status);
-    for name in ["peers", "endpoints", "attachments"] {
+    for (at, (path, bounded)) in iter::once(&first).chain(rest).enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
+        let mut asked = global.clone();
+        // A daemon that hangs must not use up the time of everything else.
         asked.timeout = left.clamp(Duration::from_millis(1), global.timeout / 2);
-        let answer = match client::get::<Value>(&asked, &format!("/v1/{name}")) {
+        let answer = match client::get::<Value>(&asked, &format!("/v1/{path}")) {
             Ok(answer) => bounded(answer, ENTRIES_MAX),
+            Err(failure) if at == 0 => return json!({ "error": one_line(&failure) }),
             Err(failure) => json!({ "error": one_line(&failure) }),
         };
+        let name = path.rsplit('/').next().unwrap_or(path);
         answers.insert(name.into(), answer);
     }
     Value::Object(answers)
+}
+
+/// The metrics, line for line.
+fn metrics(global: &Global) -> Value {
+    let mut asked = global.clone();
+    asked.timeout = global.timeout / 2;
+    match client::get_text(&asked, "/metrics") {
+        Ok(text) => bounded(text.lines().collect(), METRICS_MAX),
+        Err(failure) => json!({ "error": one_line(&failure) }),
+    }
 }
 
 fn one_line(failure: &Failure) -> String {
@@ -222,6 +245,23 @@ fn bounded(value: Value, max: usize) -> Value {
     }
 }
 
+/// The same for lists at any depth.
+fn bounded_deep(value: Value, max: usize) -> Value {
+    match value {
+        Value::Array(entries) => {
+            let entries = entries.into_iter().map(|entry| bounded_deep(entry, max));
+            bounded(entries.collect(), max)
+        }
+        Value::Object(fields) => {
+            let each = fields
+                .into_iter()
+                .map(|(name, value)| (name, bounded_deep(value, max)));
+            Value::Object(each.collect())
+        }
+        other => other,
+    }
+}
+
 /// What a reader should look at first: everything missing, damaged, or warned of.
 fn problems(parts: &Map<String, Value>) -> Vec<String> {
     let mut problems = Vec::new();
@@ -229,6 +269,7 @@ fn problems(parts: &Map<String, Value>) -> Vec<String> {
         errors(name, part, &mut problems);
     }
     let part = |name: &str| parts.get(name).unwrap_or(&Value::Null);
+    problems.extend(exposed(part("folders")));
     let entries = part("folders")["state"]["entries"].as_array();
     for entry in entries.into_iter().flatten() {
         if let Some(flaw) = entry["checksum"].as_str().filter(|text| *text != "ok") {
@@ -239,6 +280,17 @@ fn problems(parts: &Map<String, Value>) -> Vec<String> {
     let status = &part("mesh")["status"];
     let warnings = status["warnings"].as_array().into_iter().flatten();
     problems.extend(warnings.filter_map(|warning| Some(warning.as_str()?.to_owned())));
+    let ring = part("ring");
+    let advice = ring["ipam"]["advice"]["entries"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    problems.extend(advice.filter_map(|advice| Some(format!("addresses: {}", advice.as_str()?))));
+    let differences = ring["check"]["differences"]["entries"].as_array();
+    for difference in differences.into_iter().flatten() {
+        let text = |name: &str| difference[name].as_str().unwrap_or_default();
+        problems.push(format!("container {}: {}", text("container"), text("what")));
+    }
     let version = &status["version"];
     if version.is_string() && *version != crate::VERSION {
         let mine = crate::VERSION;
@@ -255,6 +307,31 @@ fn problems(parts: &Map<String, Value>) -> Vec<String> {
     problems
 }
 
+/// Folders that others may write in, and keys that others may use, as they are now.
+fn exposed(folders: &Value) -> Vec<String> {
+    let mode = |value: &Value| u32::from_str_radix(value["mode"].as_str().unwrap_or("0"), 8);
+    let open = |value: &Value, bits: u32| mode(value).is_ok_and(|mode| mode & bits != 0);
+    let mut exposed = Vec::new();
+    for name in ["state", "run"] {
+        if open(&folders[name], 0o022) {
+            let mode = folders[name]["mode"].as_str().unwrap_or_default();
+            exposed.push(format!(
+                "the {name} folder: others may write in it (mode {mode})"
+            ));
+        }
+    }
+    let entries = folders["state"]["entries"].as_array();
+    for entry in entries.into_iter().flatten() {
+        let is_key = entry["name"] == "secret" || entry["name"] == "identity";
+        if is_key && entry["kind"] == "file" && open(entry, 0o077) {
+            let text = |name: &str| entry[name].as_str().unwrap_or_default();
+            let (name, mode) = (text("name"), text("mode"));
+            exposed.push(format!("the key {name}: others may use it (mode {mode})"));
+        }
+    }
+    exposed
+}
+
 /// Errors of a part and of the parts in it.
 fn errors(name: &str, part: &Value, problems: &mut Vec<String>) {
     let Some(fields) = part.as_object() else {
@@ -269,7 +346,6 @@ fn errors(name: &str, part: &Value, problems: &mut Vec<String>) {
     }
 }
 
-    problems.extend(exposed(part("folders")));
 fn unix_seconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
@@ -307,31 +383,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
         std::fs::create_dir(&run).unwrap();
-/// Folders that others may write in, and keys that others may use, as they are now.
-fn exposed(folders: &Value) -> Vec<String> {
-    let mode = |value: &Value| u32::from_str_radix(value["mode"].as_str().unwrap_or("0"), 8);
-    let open = |value: &Value, bits: u32| mode(value).is_ok_and(|mode| mode & bits != 0);
-    let mut exposed = Vec::new();
-    for name in ["state", "run"] {
-        if open(&folders[name], 0o022) {
-            let mode = folders[name]["mode"].as_str().unwrap_or_default();
-            exposed.push(format!(
-                "the {name} folder: others may write in it (mode {mode})"
-            ));
-        }
-    }
-    let entries = folders["state"]["entries"].as_array();
-    for entry in entries.into_iter().flatten() {
-        let is_key = entry["name"] == "secret" || entry["name"] == "identity";
-        if is_key && entry["kind"] == "file" && open(entry, 0o077) {
-            let text = |name: &str| entry[name].as_str().unwrap_or_default();
-            let (name, mode) = (text("name"), text("mode"));
-            exposed.push(format!("the key {name}: others may use it (mode {mode})"));
-        }
-    }
-    exposed
-}
-
         let _silent =
             std::os::unix::net::UnixListener::bind(crate::api::socket_path(&run)).unwrap();
         let global = global(folder.path(), "300ms");
@@ -347,17 +398,6 @@ fn exposed(folders: &Value) -> Vec<String> {
     }
 
     #[test]
-    fn long_lists_are_cut_and_say_so() {
-        let cut = bounded(json!([1, 2, 3]), 2);
-        assert_eq!(cut, json!({ "entries": [1, 2], "left_out": 1 }));
-        let cut = bounded(json!({ "a": [1], "b": 7 }), 2);
-        assert_eq!(
-            cut,
-            json!({ "a": { "entries": [1], "left_out": 0 }, "b": 7 })
-        );
-    }
-}
-    #[test]
     fn what_others_may_do_is_a_problem() {
         let key = |name: &str, mode: &str| json!({ "name": name, "kind": "file", "mode": mode });
         let folder = |mode: &str| {
@@ -372,3 +412,17 @@ fn exposed(folders: &Value) -> Vec<String> {
         assert!(exposed(&json!({ "state": folder("0700"), "run": folder("0700") })).is_empty());
     }
 
+    #[test]
+    fn long_lists_are_cut_and_say_so() {
+        let cut = bounded(json!([1, 2, 3]), 2);
+        assert_eq!(cut, json!({ "entries": [1, 2], "left_out": 1 }));
+        let cut = bounded(json!({ "a": [1], "b": 7 }), 2);
+        assert_eq!(
+            cut,
+            json!({ "a": { "entries": [1], "left_out": 0 }, "b": 7 })
+        );
+        let cut = bounded_deep(json!([{ "a": [1, 2] }]), 1);
+        let inner = json!({ "entries": [1], "left_out": 1 });
+        assert_eq!(cut, json!({ "entries": [{ "a": inner }], "left_out": 0 }));
+    }
+}

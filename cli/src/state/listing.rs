@@ -8,7 +8,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::{self, File};
+use crate::daemon::fold;
 use crate::disk;
+use crate::ledger::{self, LEDGER};
 
 /// Files listed; a state folder has about ten.
 const ENTRIES_MAX: usize = 256;
@@ -45,7 +47,7 @@ pub(crate) struct Entry {
     pub(crate) owner: u32,
     /// When it was last changed, in seconds since 1970.
     pub(crate) changed_unix_s: i64,
-    /// For state files: `ok`, or what is wrong with it.
+    /// For state files and the ledger: `ok`, or what is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checksum: Option<String>,
 }
@@ -98,6 +100,13 @@ fn kind(about: &Metadata) -> &'static str {
 }
 
 fn checksum(folder: &Path, name: &str) -> Option<String> {
+    if name == LEDGER {
+        return Some(match ledger::flaw(disk::here().as_ref(), folder, fold) {
+            Ok(None) => "ok".into(),
+            Ok(Some(flaw)) => flaw,
+            Err(cause) => format!("cannot be read: {cause}"),
+        });
+    }
     let file = File::ALL.into_iter().find(|file| file.name() == name)?;
     Some(match file::flaw(disk::here().as_ref(), folder, file) {
         Ok(None) => "ok".into(),
@@ -118,6 +127,8 @@ mod tests {
         state.save(File::Boot, &7u64).unwrap();
         fs::write(state.path("peers"), "garbage").unwrap();
         fs::write(state.path("rmesh.log"), "line\n").unwrap();
+        let ledger = rmesh_ipam::log::begin(&[], 0);
+        fs::write(state.path("ledger"), &ledger[1..]).unwrap();
         let listing = list(folder.path()).unwrap();
         let told: Vec<_> = listing
             .entries
@@ -126,12 +137,16 @@ mod tests {
             .collect();
         let expected = [
             ("boot", Some("ok")),
+            ("ledger", Some("it is no ledger file")),
             ("peers", Some("it is cut short")),
             ("rmesh.log", None),
         ];
         assert_eq!(told, expected);
         assert_eq!(listing.entries[0].mode, "0600");
         assert!(state.path("peers").exists());
+        fs::write(state.path("ledger"), ledger).unwrap();
+        let listing = list(folder.path()).unwrap();
+        assert_eq!(listing.entries[1].checksum.as_deref(), Some("ok"));
     }
 
     #[test]
