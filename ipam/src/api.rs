@@ -15,6 +15,7 @@ use crate::cell::OwnerId;
 use crate::ledger::Ledger;
 use crate::limits::{REMOVAL_MARGIN, REMOVAL_SILENCE};
 use crate::setup::{Pool, RingId, Setup};
+use crate::space::Counts;
 
 /// Names a request of a local client; the caller chooses it and gets it back with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -339,8 +340,10 @@ pub struct Report {
     pub is_stuck: bool,
     /// Own grants that wait for a majority of witnesses.
     pub granted: Vec<(Range, OwnerId)>,
-    /// Free addresses of this peer, resting ones included.
-    pub free: u128,
+    /// What the IPv4 addresses of this peer are.
+    pub v4: Counts,
+    /// What its IPv6 addresses are: so many more that a sum would hide that the others run out.
+    pub v6: Counts,
     /// Why nothing is handed out, if that is so.
     pub fence: Option<String>,
     /// What is going on: succession, setup change, founding, adoption.

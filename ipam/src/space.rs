@@ -87,6 +87,26 @@ pub struct Counts {
     pub held: u128,
 }
 
+impl Counts {
+    /// Free, those included that rest.
+    pub fn free(&self) -> u128 {
+        let rested = self.fresh.saturating_add(self.rested);
+        rested.saturating_add(self.resting)
+    }
+
+    /// Those beyond the ones of a part.
+    pub(crate) fn beyond(&self, part: &Counts) -> Counts {
+        Counts {
+            owned: self.owned.saturating_sub(part.owned),
+            fresh: self.fresh.saturating_sub(part.fresh),
+            rested: self.rested.saturating_sub(part.rested),
+            resting: self.resting.saturating_sub(part.resting),
+            allocated: self.allocated.saturating_sub(part.allocated),
+            held: self.held.saturating_sub(part.held),
+        }
+    }
+}
+
 /// The uses of one owner's addresses.
 ///
 /// Uses are kept whether or not the address is owned: a container keeps its address when the

@@ -206,7 +206,7 @@ pub(crate) mod samples {
 
     use rmesh_gossip::Report;
     use rmesh_gossip::api::{Counters, Endpoint};
-    use rmesh_ipam::{OwnerId, RingId};
+    use rmesh_ipam::{Counts, OwnerId, RingId};
     use rmesh_router::{FrameCounters, PeerCounters, PlaneCounters};
     use rmesh_wire::{Boot, Mac};
     use std::time::Duration;
@@ -325,7 +325,15 @@ pub(crate) mod samples {
             is_witness: true,
             owners: BTreeMap::from([(owner(A, 1), 1 << 20), (owner(B, 2), 4_096)]),
             runs: 2,
-            free: 1 << 10,
+            v4: Counts {
+                owned: 1 << 20,
+                ..Default::default()
+            },
+            v6: Counts {
+                owned: 1 << 63,
+                fresh: 1 << 62,
+                ..Default::default()
+            },
             refused: BTreeMap::from([((B, "malformed"), 5)]),
             ..Default::default()
         };
@@ -376,6 +384,7 @@ mod tests {
         snapshot.report.counters.handshakes_refused = 3;
         snapshot.second_ways = vec![(samples::B, true)];
         snapshot.report.warnings.push("from the mesh".into());
+        snapshot.exposed.push("others could write".into());
         let warnings = status(&snapshot).warnings.join("\n");
         for words in [
             "outside the mesh",
@@ -389,7 +398,6 @@ mod tests {
 
     #[test]
     fn a_relay_is_shown_by_name() {
-        snapshot.exposed.push("others could write".into());
         let views = peers(&samples::snapshot());
         let json = serde_json::to_value(&views[1]).unwrap();
         assert_eq!(json["path"]["kind"], "relay");

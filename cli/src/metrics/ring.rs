@@ -1,6 +1,6 @@
 //! The ring: who owns which addresses, and its ledger on the disk.
 
-use rmesh_ipam::Report;
+use rmesh_ipam::{Range, Report};
 
 use super::text::Text;
 use crate::daemon::Snapshot;
@@ -36,25 +36,25 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn addresses(text: &mut Text, report: &Report) {
-    let own = report.owner.and_then(|owner| report.owners.get(&owner));
-    let own = own.copied().unwrap_or(0);
-    let counts = [
-        ("owned", own),
-        ("free", report.free),
-        ("used", report.allocated.len() as u128),
-        ("pending", report.pending.len() as u128),
-        (
-            "held",
-            report.held.iter().map(|(range, _)| range.count()).sum(),
-        ),
-    ];
     let mut family = text.gauge(
         "rmesh_ring_addresses",
         "Addresses of this peer: owned; free among them, resting ones included; used by containers; \
          pending, which containers carry and others own; held for removed peers.",
     );
-    for (state, count) in counts {
-        family.sample(&[("state", state)], count);
+    for (name, is_v4, counts) in [("v4", true, report.v4), ("v6", false, report.v6)] {
+        let pending = report.pending.iter().filter(|at| at.is_ipv4() == is_v4);
+        let held = report.held.iter().map(|(range, _)| range);
+        let held = held.filter(|range| range.is_v4() == is_v4);
+        let states = [
+            ("owned", counts.owned),
+            ("free", counts.free()),
+            ("used", counts.allocated),
+            ("pending", pending.count() as u128),
+            ("held", held.map(Range::count).sum()),
+        ];
+        for (state, count) in states {
+            family.sample(&[("family", name), ("state", state)], count);
+        }
     }
     text.gauge("rmesh_ring_owners", "Owners of addresses.")
         .sample(&[], report.owners.len());

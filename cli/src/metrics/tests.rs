@@ -110,8 +110,20 @@ fn the_parser_is_strict() {
 fn the_ring_tells_what_is_owned_and_who_said_nonsense() {
     let metrics = parsed();
     let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
-    let owned = sum("rmesh_ring_addresses", &[("state", "owned")]);
-    assert_eq!(owned, Some(1_048_576.0));
+    let v4 = |state| {
+        sum(
+            "rmesh_ring_addresses",
+            &[("family", "v4"), ("state", state)],
+        )
+    };
+    assert_eq!(v4("owned"), Some(1_048_576.0));
+    // However many IPv6 addresses there are, it shows that no IPv4 address is free.
+    assert_eq!(v4("free"), Some(0.0));
+    let v6 = sum(
+        "rmesh_ring_addresses",
+        &[("family", "v6"), ("state", "free")],
+    );
+    assert_eq!(v6, Some(2f64.powi(62)));
     assert_eq!(sum("rmesh_ring_owners", &[]), Some(2.0));
     let refused = "rmesh_ring_refused_messages_total";
     assert_eq!(

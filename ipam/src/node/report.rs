@@ -22,6 +22,7 @@ impl Node {
             .count();
         let majority = setup.as_ref().map_or(0, |setup| setup.majority());
         let space = &self.ledger.space;
+        let v4 = space.counts(Range::V4, self.now);
         let allocated = space.allocated();
         let allocated = allocated.map(|(at, key)| (address(at), String::from(key.as_ref())));
         Report {
@@ -45,7 +46,8 @@ impl Node {
             granted: cells(&self.ledger.granted)
                 .map(|run| (run.range, run.cell.owner))
                 .collect(),
-            free: space.free_count(),
+            v4,
+            v6: space.counts(Range::ALL, self.now).beyond(&v4),
             fence: self.is_fenced().then(|| self.fence_in_words()),
             waiting: self.waiting_in_words(),
             former_witnesses: self.former_witnesses(),

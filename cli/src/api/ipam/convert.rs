@@ -139,7 +139,7 @@ fn pool(pool: &PoolUse, names: &Names<'_>, report: &Report) -> PoolView {
         prefix: pool.range.to_string(),
         size: Count(size),
         own: Count(counts.owned),
-        free: Count(counts.fresh + counts.rested + counts.resting),
+        free: Count(counts.free()),
         resting: Count(counts.resting),
         used: Count(counts.allocated),
         held: Count(counts.held),

@@ -484,7 +484,7 @@ impl World {
             let report = daemon.node.report(host.clock(self.now));
             let setup = report.setup.map(|s| (s.stamp, s.witnesses.into_vec()));
             format!(
-                "  peer{} {:?} ring {:?} {} runs {:x}, free {}, witness {} of {setup:?}, majority {}, \
+                "  peer{} {:?} ring {:?} {} runs {:x}, free {} and {}, witness {} of {setup:?}, majority {}, \
                  granted {:?}, pending {:?}, held {:?}, fence {:?}, waiting {:?}, refused {:?}, \
                  halted {:?}\n    {:?}",
                 host.index,
@@ -492,7 +492,8 @@ impl World {
                 report.ring,
                 report.runs,
                 report.hash,
-                report.free,
+                report.v4.free(),
+                report.v6.free(),
                 report.is_witness,
                 report.has_majority,
                 report.granted,
