@@ -27,9 +27,9 @@ use crate::subnet::{parse_cidr, parse_cidr6, parse_subnet};
 use crate::without::Feature;
 
 /// Where the daemon's socket is.
-const RUN_DIR_DEFAULT: &str = "/run/rmesh";
+pub(crate) const RUN_DIR_DEFAULT: &str = "/run/rmesh";
 /// Where identity, secret and the rest are kept.
-const STATE_DIR_DEFAULT: &str = "/var/lib/rmesh";
+pub(crate) const STATE_DIR_DEFAULT: &str = "/var/lib/rmesh";
 /// Fits an encrypted frame into 1500 bytes over IPv6 relayed and 1460 over IPv4 relayed.
 const MTU_DEFAULT: &str = "1328";
 /// Longest bridge name: the kernel takes 15 bytes, and the TAP is called `BRIDGE-tap`.

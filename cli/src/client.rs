@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::{ErrorReply, TIMEOUT_HEADER, socket_path};
-use crate::args::Global;
+use crate::args::{Global, RUN_DIR_DEFAULT, STATE_DIR_DEFAULT};
 use crate::duration;
 use crate::failure::{Failure, FailureKind};
 use crate::state;
@@ -130,18 +130,46 @@ fn not_running(global: &Global, cause: &io::Error) -> Failure {
         return Failure::failed("cannot talk to the daemon", why).todo("use sudo");
     }
     let why = format!("nobody answers at {} ({cause})", socket.display());
-    let run_dir = match global.run_dir == Path::new("/run/rmesh") {
-        true => String::new(),
-        false => format!(" --run-dir {}", global.run_dir.display()),
-    };
+    let folders = [
+        ("--run-dir", &global.run_dir, RUN_DIR_DEFAULT),
+        ("--state-dir", &global.state_dir, STATE_DIR_DEFAULT),
+    ];
+    let given = folders
+        .iter()
+        .filter(|(_, folder, default)| **folder != Path::new(default));
+    let given = given.map(|(flag, folder, _)| format!(" {flag} {}", folder.display()));
+    let given: String = given.collect();
     Failure::new(
         FailureKind::Unavailable,
         "rmesh is not running on this host",
         why,
     )
-    .todo(format!("start it with: sudo rmesh launch{run_dir}"))
+    .todo(format!("start it with: sudo rmesh launch{given}"))
 }
 
 fn log(global: &Global) -> String {
     global.state_dir.join(state::LOG_FILE).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_launch_is_told_the_folders_that_were_given() {
+        let todo = |line: &str| {
+            let arguments = crate::args::parse(line.split_whitespace()).unwrap();
+            not_running(&arguments.global, &io::ErrorKind::NotFound.into()).todo
+        };
+        let plain = "start it with: sudo rmesh launch";
+        assert_eq!(todo("rmesh status"), plain);
+        assert_eq!(
+            todo("rmesh status --state-dir /s"),
+            format!("{plain} --state-dir /s")
+        );
+        assert_eq!(
+            todo("rmesh status --state-dir /s --run-dir /r"),
+            format!("{plain} --run-dir /r --state-dir /s")
+        );
+    }
 }

@@ -155,9 +155,8 @@ impl Ring {
     fn begin(&mut self, found: ledger::Found, now: Instant) -> io::Result<()> {
         if let Some((path, why)) = &found.aside {
             let words = format!(
-                "the ledger of addresses was unusable ({why}) and has been moved to {}: this peer \
-                 owns nothing of what it owned before; run rmesh rmpeer on another member for what \
-                 nobody else has",
+                "the ledger of addresses was unusable ({why}) and has been moved to {}: a new one was \
+                 begun, what containers carry is claimed again and the old space comes back by itself",
                 path.display()
             );
             tracing::error!("{words}");

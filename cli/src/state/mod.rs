@@ -188,9 +188,22 @@ impl StateDir {
 
 /// What an operator has to know of a damaged file that was moved aside.
 pub(crate) fn aside_warning(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.split('.').next().unwrap_or_default();
+    let todo = match stem {
+        "ledger" => {
+            "nothing is to be done: what containers carry is claimed again and the old space comes back by \
+             itself"
+        }
+        "peers" => "rmesh connect the peers that this host is to join by itself",
+        "attachments" => {
+            "nothing is to be done: containers on the bridge are found again by themselves"
+        }
+        // What boot, hints and ring say is learned anew.
+        _ => "nothing is to be done: nothing is missing",
+    };
     format!(
-        "a state file was damaged and has been moved to {}: do again what is missing (peers, \
-         containers), and remove it before the next start",
+        "the state file {stem} was damaged and has been moved to {}: {todo}; remove it when no longer wanted",
         path.display()
     )
 }
@@ -306,6 +319,17 @@ mod tests {
             assert!(state.path(&aside).exists());
             assert!(state.peers().unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn what_to_do_about_a_damaged_file_depends_on_the_file() {
+        let words = |name: &str| aside_warning(&Path::new("/s").join(format!("{name}.corrupt-2")));
+        for name in ["ledger", "attachments", "boot", "hints", "ring"] {
+            let words = words(name);
+            assert!(words.contains("nothing is to be done"), "{words}");
+            assert!(words.contains(&format!("/s/{name}.corrupt-2")), "{words}");
+        }
+        assert!(words("peers").contains("rmesh connect"));
     }
 
     #[test]
