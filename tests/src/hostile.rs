@@ -249,12 +249,13 @@ impl Vitals {
     }
 }
 
-/// Most lines a log has for any one second, by its time stamps; lines without one belong to the
-/// line before.
-pub fn lines_per_second_max(log: &Path) -> usize {
+/// Most lines a log has for any one second, by its time stamps, behind its first `seen` bytes; lines
+/// without a stamp belong to the line before.
+pub fn lines_per_second_max(log: &Path, seen: u64) -> usize {
     /// Length of `2026-01-31T12:00:00`.
     const STAMP_LEN: usize = 19;
-    let text = fs::read_to_string(log).unwrap_or_default();
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(text.get(seen as usize..).unwrap_or_default());
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut second = "";
     for line in text.lines() {
@@ -276,7 +277,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let text = "2026-01-31T12:00:00.1Z a\n2026-01-31T12:00:00.9Z b\nmore of b\n2026-01-31T12:00:01.0Z c\n";
         fs::write(file.path(), text).expect("room");
-        assert_eq!(lines_per_second_max(file.path()), 3);
+        assert_eq!(lines_per_second_max(file.path(), 0), 3);
+        assert_eq!(lines_per_second_max(file.path(), text.len() as u64 / 2), 1);
+        assert_eq!(lines_per_second_max(file.path(), text.len() as u64), 0);
     }
 
     #[test]
