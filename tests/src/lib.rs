@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod failing_disk;
+pub mod flood;
 pub mod fuzz;
 pub mod heap;
 pub mod hostile;

@@ -3,6 +3,7 @@
 
 mod chart;
 mod figure;
+mod flood;
 mod idle;
 mod ring;
 mod speed;
@@ -47,6 +48,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "datagrams",
         about: "UDP beside the kernel's VXLAN: rates of large and small datagrams, round trips",
         measure: speed::datagrams,
+    },
+    Benchmark {
+        name: "flood",
+        about: "an established session under floods of handshakes, spoofed and replayed",
+        measure: flood::measure,
     },
     Benchmark {
         name: "ring",
