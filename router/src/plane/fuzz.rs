@@ -115,6 +115,7 @@ fn forwarding(address: SocketAddr) -> Forwarding {
         path: Some(path),
         path_epoch: 0,
         datagram_len_max: 1_452,
+        is_len_found: true,
     };
     let tree = |parent: Option<PeerId>| FloodTree {
         parent,

@@ -302,6 +302,7 @@ pub(crate) mod tests {
             path: Some(path),
             path_epoch: 0,
             datagram_len_max: 1252,
+            is_len_found: true,
         }
     }
 
