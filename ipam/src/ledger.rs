@@ -8,6 +8,7 @@ use rmesh_wire::codec::{Bounded, CodecError};
 use rmesh_wire::{Instant, PeerId};
 
 use crate::address::Range;
+use crate::addresses::Addresses;
 use crate::cell::{Cell, OwnerId, Term};
 use crate::entry::{Entry, Foundation, Promises};
 use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX, REMOVED_MAX};
@@ -57,7 +58,7 @@ pub struct Ledger {
     pub(crate) removed: BTreeMap<OwnerId, (String, u32)>,
     pub(crate) founding_promised: Ballot,
     pub(crate) founding_accepted: Option<(Ballot, Foundation)>,
-    pub(crate) announced: BTreeMap<PeerId, BTreeSet<u128>>,
+    pub(crate) announced: BTreeMap<PeerId, Addresses>,
 }
 
 /// Equal if the same snapshot describes them.
@@ -332,12 +333,9 @@ impl Ledger {
             return;
         }
         let announced = self.announced.entry(peer).or_default();
-        for address in addresses {
-            if gone {
-                announced.remove(address);
-            } else if announced.len() < ANNOUNCED_PER_PEER_MAX {
-                announced.insert(*address);
-            }
+        match gone {
+            true => announced.remove(addresses),
+            false => announced.add(addresses, ANNOUNCED_PER_PEER_MAX),
         }
     }
 
@@ -413,9 +411,8 @@ impl Ledger {
             container: String::from(container.as_ref()),
         }));
         for (peer, addresses) in &self.announced {
-            let addresses: Vec<u128> = addresses.iter().copied().collect();
             // One more than the chunks, so that "announced nothing" is told from "unknown".
-            let chunks = addresses.chunks(RUNS_MAX).chain([[].as_slice()]);
+            let chunks = addresses.as_slice().chunks(RUNS_MAX).chain([[].as_slice()]);
             entries.extend(chunks.map(|chunk| Entry::Announced {
                 peer: *peer,
                 addresses: Bounded::take_from(chunk.iter().copied()),

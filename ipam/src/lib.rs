@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod address;
+mod addresses;
 mod announcers;
 mod api;
 mod book;

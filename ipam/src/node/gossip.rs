@@ -202,9 +202,7 @@ impl Node {
             .ring_members()
             .filter_map(|(owner, _)| self.announced.get(&owner.peer));
         let others = others.map(|addresses| {
-            let inside = pools
-                .iter()
-                .map(|p| addresses.range(p.first()..=p.last()).count());
+            let inside = pools.iter().map(|pool| addresses.within(*pool).len());
             inside.sum::<usize>()
         });
         u32::try_from(own + others.sum::<usize>()).unwrap_or(u32::MAX)
@@ -221,8 +219,7 @@ impl Node {
             let before = self.ledger.announced.get(&peer).cloned();
             let is_new = before.is_none();
             let before = before.unwrap_or_default();
-            let gone: Vec<u128> = before.difference(&now).copied().collect();
-            let new: Vec<u128> = now.difference(&before).copied().collect();
+            let (gone, new) = (before.minus(&now), now.minus(&before));
             self.log_announced(peer, &gone, true);
             self.log_announced(peer, &new, false);
             if is_new && new.is_empty() {
@@ -232,6 +229,11 @@ impl Node {
                     addresses,
                     gone: false,
                 });
+            }
+            // Kept once from now on.
+            let written = self.ledger.announced.get(&peer);
+            if let Some(written) = written.filter(|written| **written == now) {
+                self.announced.insert(peer, written.clone());
             }
         }
     }

@@ -8,6 +8,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use super::proposal::Retry;
+use crate::address::Range;
 use crate::cell::OwnerId;
 use crate::limits::{
     ADDRESSES_MAX, ANNOUNCED_PER_PEER_MAX, GONE_MAX, HEARSAY_PATIENCE, RANGES_MAX,
@@ -54,9 +55,10 @@ impl Node {
 
     pub(super) fn on_ask_announced(&mut self, from: OwnerId, peer: PeerId, first: u128) {
         let announced = self.announced.get(&peer);
+        let rest = Range::new(first, u128::MAX).unwrap_or(Range::ALL);
         let mut rest = announced
             .into_iter()
-            .flat_map(|known| known.range(first..))
+            .flat_map(|known| known.within(rest))
             .copied();
         let addresses: Vec<u128> = rest.by_ref().take(ADDRESSES_MAX).collect();
         let next = rest.next();
@@ -89,11 +91,9 @@ impl Node {
             hearsay.asked.remove(&from.peer);
         }
         let known = self.announced.entry(peer).or_default();
-        for at in addresses {
-            if known.len() < ANNOUNCED_PER_PEER_MAX {
-                known.insert(*at);
-                self.announcers.insert(*at, peer);
-            }
+        known.add(addresses, ANNOUNCED_PER_PEER_MAX);
+        for at in addresses.iter().filter(|at| known.contains(**at)) {
+            self.announcers.insert(*at, peer);
         }
         self.announced_changed.insert(peer);
         match next {

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use rmesh_wire::{Instant, PeerId};
 
 use crate::address::Range;
+use crate::addresses::Addresses;
 use crate::announcers::Announcers;
 use crate::api::{Event, Founding, Identity, Member, Recovered, Request, RequestId, Timeout};
 use crate::cell::OwnerId;
@@ -71,7 +72,7 @@ pub struct Node {
     loopback: VecDeque<Body>,
     founding: founding::State,
     peers: BTreeMap<PeerId, Peer>,
-    announced: BTreeMap<PeerId, BTreeSet<u128>>,
+    announced: BTreeMap<PeerId, Addresses>,
     announcers: Announcers,
     /// Peers whose announcements are not written down as they are.
     announced_changed: BTreeSet<PeerId>,

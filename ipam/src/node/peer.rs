@@ -9,6 +9,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Node;
 use crate::address::{self, Range};
+use crate::addresses::Addresses;
 use crate::api::Member;
 use crate::cell::OwnerId;
 use crate::limits::{ANNOUNCED_PER_PEER_MAX, PEERS_MAX};
@@ -187,13 +188,13 @@ impl Node {
             return;
         }
         let numbers = addresses.iter().map(|address| address::number(*address));
-        let now: BTreeSet<u128> = numbers.take(ANNOUNCED_PER_PEER_MAX).collect();
+        let now: Addresses = numbers.take(ANNOUNCED_PER_PEER_MAX).collect();
         let before = self.announced.remove(&peer).unwrap_or_default();
-        for gone in before.difference(&now) {
-            self.announcers.remove(*gone, peer);
+        for gone in before.minus(&now) {
+            self.announcers.remove(gone, peer);
         }
-        for new in now.difference(&before) {
-            self.announcers.insert(*new, peer);
+        for new in now.minus(&before) {
+            self.announcers.insert(new, peer);
         }
         self.announced.insert(peer, now);
         self.announced_changed.insert(peer);
@@ -205,11 +206,8 @@ impl Node {
         let Some(announced) = self.announced.get_mut(&peer) else {
             return;
         };
-        let gone = announced.range(range.first()..=range.last());
-        let gone: Vec<u128> = gone.copied().collect();
-        for at in &gone {
-            announced.remove(at);
-        }
+        let gone = announced.within(range).to_vec();
+        announced.remove(&gone);
         for at in &gone {
             self.announcers.remove(*at, peer);
         }

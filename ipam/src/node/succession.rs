@@ -12,6 +12,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::Node;
 use super::proposal::{Purpose, Retry};
 use crate::address::Range;
+use crate::addresses::Addresses;
 use crate::cell::{Cell, OwnerId, Term};
 use crate::entry::Entry;
 use crate::limits::{RANGES_MAX, RUNS_LEN_MAX, YIELD_MIN};
@@ -354,7 +355,7 @@ impl Node {
     }
 
     /// What a peer last announced, as far as anybody of the majority or this peer knows.
-    fn announced_of(&self, peer: PeerId) -> Option<BTreeSet<u128>> {
+    fn announced_of(&self, peer: PeerId) -> Option<Addresses> {
         let round = self.succession.round.as_ref()?;
         let told = round
             .promises
@@ -371,13 +372,11 @@ impl Node {
 
     /// Addresses that containers of the removed peer may carry are not handed out; all of them if
     /// nobody knows what it announced.
-    fn hold_for(&mut self, peer: PeerId, taken: &[Range], announced: Option<&BTreeSet<u128>>) {
+    fn hold_for(&mut self, peer: PeerId, taken: &[Range], announced: Option<&Addresses>) {
         let held: Vec<Range> = match announced {
             None => taken.to_vec(),
             Some(announced) => {
-                let inside = taken
-                    .iter()
-                    .flat_map(|r| announced.range(r.first()..=r.last()));
+                let inside = taken.iter().flat_map(|range| announced.within(*range));
                 inside.map(|at| Range::one(*at)).collect()
             }
         };

@@ -190,9 +190,7 @@ impl Node {
         covered_to: &mut u128,
     ) -> Option<Bounded<u128, ADDRESSES_MAX>> {
         let announced = self.announced.get(&peer)?;
-        let inside = ranges
-            .iter()
-            .flat_map(|range| announced.range(range.first()..=range.last()));
+        let inside = ranges.iter().flat_map(|range| announced.within(*range));
         let mut fitting = Vec::new();
         for address in inside.copied().take_while(|address| address <= covered_to) {
             if fitting.len() == ADDRESSES_MAX {
