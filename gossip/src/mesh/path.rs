@@ -11,7 +11,7 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use rmesh_wire::Instant;
 
-use super::path_mtu::{Outcome, PathMtu, Patience};
+use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
 
 /// Answers missing in a row that end a path. At 5 % loss each way a working path is given up once
 /// in 10^7 suspicions; with [`PROBE_FAST`] and [`ANSWER_TIMEOUT_MIN`] it takes 0.95 s.
@@ -92,8 +92,7 @@ pub(crate) struct PathState {
     next_probe: Instant,
     retry: Duration,
     mtu: PathMtu,
-    /// When the latest of the short questions that were answered was sent.
-    answered: Option<Instant>,
+    shorts: Shorts,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
@@ -115,7 +114,7 @@ impl PathState {
             next_probe: now,
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
-            answered: None,
+            shorts: Shorts::default(),
             tried: false,
             refused: false,
         }
@@ -208,7 +207,7 @@ impl PathState {
         let mut change = self.judge(now);
         let patience = self.patience();
         if self.alive && change == Change::None {
-            change = of_size(self.mtu.judge(now, patience, self.answered));
+            change = of_size(self.mtu.judge(now, patience, self.shorts));
         }
         // A path that became more important is not kept waiting by its old pace.
         let cap = if self.alive { pace.alive } else { pace.dead };
@@ -281,6 +280,7 @@ impl PathState {
             }
             // Late answers are still welcome, so the question stays until it is pushed out.
             question.judged = true;
+            self.shorts.missing = self.shorts.missing.max(Some(question.sent));
             if self.alive {
                 self.misses += 1;
                 self.suspected = true;
@@ -311,7 +311,7 @@ impl PathState {
         let (sent, change) = match short {
             Some(at) => {
                 let sent = self.outstanding.remove(at).sent;
-                self.answered = self.answered.max(Some(sent));
+                self.shorts.answered = self.shorts.answered.max(Some(sent));
                 (sent, Change::None)
             }
             None => match self.mtu.answered(token, now) {

@@ -3,8 +3,8 @@
 //! A path is assumed to carry [`PACKET_LEN_BASE`]. Longer datagrams are used once a padded question
 //! of their length was answered, and what is used is asked again now and then. Nothing else counts:
 //! no ICMP message of anybody, and a lost or invented answer changes nothing. A length is given up
-//! after [`ASKED_MAX`] questions of it went unanswered, and only if a short one that was sent
-//! meanwhile was answered: otherwise the path is at fault and not the length.
+//! after [`ASKED_MAX`] questions of it went unanswered, and only if the short ones that were sent
+//! meanwhile were answered: otherwise the path is at fault and not the length.
 
 use core::time::Duration;
 
@@ -21,10 +21,11 @@ const USUAL: [u16; 11] = [
 ];
 /// What is tried first, while nothing is known not to pass.
 const HOPED_FOR: [u16; 3] = [1_500, 9_000, PACKET_LEN_MAX];
-/// Questions of one length that must go missing.
-const ASKED_MAX: usize = 3;
-/// Time between two of them, or one and a quarter round trips if that is longer.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+/// Questions of one length that must go missing. Where half of everything is lost, this many are,
+/// and no short one, once in 500 times.
+const ASKED_MAX: usize = 5;
+/// Time between two of them: one and a quarter round trips, within these.
+const ASK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
 /// The length in use is asked again after this time while traffic is sent. With the time for
 /// [`ASKED_MAX`] questions a black hole is left before TCP's third retransmission, 1.4 s after it began.
 const CONFIRM_BUSY: Duration = Duration::from_millis(500);
@@ -57,8 +58,18 @@ pub(super) struct Patience {
 
 impl Patience {
     fn between(self) -> Duration {
-        ASK_EVERY.max(self.round_trip + self.round_trip / 4)
+        let [least, most] = ASK_EVERY;
+        (self.round_trip + self.round_trip / 4).clamp(least, most)
     }
+}
+
+/// What became of the short questions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shorts {
+    /// When the latest of those that were answered was sent.
+    pub(super) answered: Option<Instant>,
+    /// When the latest of those whose answer is missing was sent.
+    pub(super) missing: Option<Instant>,
 }
 
 /// What the search knows after an event.
@@ -186,17 +197,14 @@ impl PathMtu {
         }
     }
 
-    /// Judges what is missing. `answered` is when the latest of the short questions that were
-    /// answered was sent.
-    pub(super) fn judge(
-        &mut self,
-        now: Instant,
-        patience: Patience,
-        answered: Option<Instant>,
-    ) -> Outcome {
+    /// Judges what is missing.
+    pub(super) fn judge(&mut self, now: Instant, patience: Patience, shorts: Shorts) -> Outcome {
         let is_over = |trial: &mut Trial| trial.is_asked() && trial.deadline(patience) <= now;
         // If the short ones went missing too, this tells nothing and is tried again.
-        let tells = |trial: &Trial| answered.is_some_and(|answered| answered >= trial.began);
+        let tells = |trial: &Trial| {
+            let since = |sent: Option<Instant>| sent.is_some_and(|sent| sent >= trial.began);
+            since(shorts.answered) && !since(shorts.missing)
+        };
         if let Some(lost) = self.confirm.take_if(is_over).filter(tells) {
             return self.fall(lost.len, now);
         }
