@@ -1,11 +1,13 @@
 //! What rmesh costs, measured in the lab: each benchmark gives figures, each figure a median with
 //! its spread over the rounds, beside the bound the project sets itself.
 
+mod chart;
 mod figure;
 mod idle;
 mod ring;
 mod speed;
 
+pub use chart::svg;
 pub use figure::{Bound, Figure};
 
 /// One benchmark.
