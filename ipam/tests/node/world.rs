@@ -72,6 +72,8 @@ pub(crate) struct World {
     /// Messages lost and doubled, in percent.
     pub(crate) loss: u64,
     pub(crate) doubling: u64,
+    /// Whether what was written outlives a killed daemon before it is durable.
+    pub(crate) hands_over: bool,
     pub(crate) answers: BTreeMap<RequestId, Result<Answer, Refusal>>,
     /// Whose containers get what a request answers.
     waiting: BTreeMap<RequestId, (usize, Request)>,
@@ -132,6 +134,7 @@ impl World {
             groups: vec![0; count],
             loss: 0,
             doubling: 0,
+            hands_over: false,
             answers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             wires: BinaryHeap::new(),
@@ -216,7 +219,11 @@ impl World {
     /// The daemon is killed: some of what was not confirmed is on the disk, some is not.
     pub(crate) fn kill(&mut self, at: usize) {
         self.trace(|| format!("host{at} is killed"));
-        let kept = self.dice.below(self.hosts[at].writing.len() + 1);
+        let all = self.hosts[at].writing.len();
+        let kept = match self.hands_over {
+            true => all,
+            false => self.dice.below(all + 1),
+        };
         let now = self.now;
         let host = &mut self.hosts[at];
         // Who was not sure yet is as if it had stayed away.
@@ -346,6 +353,9 @@ impl World {
             let due = now + Duration::from_micros(self.dice.roll(4_000));
             let due = host.writing.back().map_or(due, |(last, ..)| due.max(*last));
             host.writing.push_back((due, number, bytes));
+            if self.hands_over {
+                node.handle_handed_over(number, clock);
+            }
         }
     }
 

@@ -13,6 +13,8 @@ const WORK_EVERY: Duration = Duration::from_millis(1_500);
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(8));
 /// Containers of one host, at most.
 const CONTAINERS_MAX: usize = 24;
+/// Share of clients that want an address for what is no container of the host.
+const LEASES: f64 = 0.25;
 /// An address in a subnet of the pool is wanted: so many bits of it.
 const SUBNET_BITS: u32 = 4;
 
@@ -52,7 +54,10 @@ impl World {
     }
 
     fn want_any(&mut self, index: usize) {
-        let container = self.hosts[index].next_container();
+        let container = match self.random.chance(LEASES) {
+            true => self.hosts[index].next_lease(),
+            false => self.hosts[index].next_container(),
+        };
         if let Some(pool) = self.any_pool() {
             let patience = self.patience();
             self.allocate(index, container, pool, false, patience);
