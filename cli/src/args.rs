@@ -24,6 +24,7 @@ use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 use crate::secret_word::SecretWord;
 use crate::subnet::{parse_cidr, parse_cidr6, parse_subnet};
+use crate::without::Feature;
 
 /// Where the daemon's socket is.
 const RUN_DIR_DEFAULT: &str = "/run/rmesh";
@@ -210,6 +211,15 @@ pub(crate) struct LaunchArgs {
     #[arg(long, env = "RMESH_WORKERS", default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
+    /// Do without what kernel or processor could do for the data plane, to look for a fault
+    #[arg(
+        long,
+        value_name = "FEATURE",
+        env = "RMESH_WITHOUT",
+        value_delimiter = ',',
+        value_enum
+    )]
+    pub(crate) without: Vec<Feature>,
     /// Renew sessions earlier than after 120 s; for tests
     #[arg(long, hide = true, env = "RMESH_REKEY_AFTER", value_parser = duration::parse)]
     pub(crate) rekey_after: Option<Duration>,

@@ -64,8 +64,9 @@ pub const DIGEST_EVERY: Duration = Duration::from_secs(5);
 /// meanwhile but by force: it goes on at once.
 pub const REMOVAL_SILENCE: Duration = Duration::from_secs(2);
 /// How much longer than that a peer has to be silent before it is removed: what its last sign of
-/// life and the news of its return may take.
-pub const REMOVAL_MARGIN: Duration = Duration::from_secs(1);
+/// life and the news of its return may take. A peer counts as silent only once the mesh has noticed, a second
+/// after its last word, so that in truth there is three times as much.
+pub const REMOVAL_MARGIN: Duration = Duration::from_millis(500);
 /// Longest wait of the only witness for other owners at a start with a token, and of one that knows of
 /// no other owner for word that there are some; then that has to do.
 pub const START_PATIENCE: Duration = Duration::from_secs(2);

@@ -29,25 +29,42 @@ const SEGMENTATION: [&str; 12] = [
     "rx-gro-list",
 ];
 
+/// Joining what is received.
+const JOINS: &str = "rx-gro";
+
 impl Namespace {
     /// Has an interface cut nothing and join nothing: every packet on it is one of its MTU.
     ///
     /// # Errors
     /// If there is no such interface, or the kernel refuses.
     pub fn without_offloads(&self, interface: &str) -> Result<(), LabError> {
-        self.enter(|| switch_off(interface))
-            .attempt(|| format!("switch off the offloads of {interface} in {}", self.name()))
+        self.set_offloads(interface, false)
+    }
+
+    /// The same, but what it receives is joined again, as a network card's driver does.
+    ///
+    /// # Errors
+    /// As [`Namespace::without_offloads`].
+    pub fn with_receive_offload_only(&self, interface: &str) -> Result<(), LabError> {
+        self.set_offloads(interface, true)
+    }
+
+    fn set_offloads(&self, interface: &str, joins: bool) -> Result<(), LabError> {
+        self.enter(|| switch(interface, joins))
+            .attempt(|| format!("switch offloads of {interface} in {}", self.name()))
     }
 }
 
-fn switch_off(interface: &str) -> io::Result<()> {
+fn switch(interface: &str, joins: bool) -> io::Result<()> {
     let names = feature_names(interface)?;
     let blocks = names.len().div_ceil(32);
     // Each block: which of 32 features are meant, and which of them are to be on.
-    let mut meant = vec![0u32; blocks];
+    let mut meant = vec![[0u32; 2]; blocks];
     for (at, name) in names.iter().enumerate() {
         if SEGMENTATION.contains(&name.as_str()) {
-            meant[at / 32] |= 1 << (at % 32);
+            let is_on = joins && name == JOINS;
+            meant[at / 32][0] |= 1 << (at % 32);
+            meant[at / 32][1] |= u32::from(is_on) << (at % 32);
         }
     }
     let mut command = words(&[
@@ -55,7 +72,7 @@ fn switch_off(interface: &str) -> io::Result<()> {
         u32::try_from(blocks).map_err(io::Error::other)?,
     ]);
     for block in meant {
-        command.extend(words(&[block, 0]));
+        command.extend(words(&block));
     }
     sys::ethtool(interface, &mut command)
 }

@@ -15,5 +15,5 @@ pub(crate) mod sys;
 
 pub use plane::{
     FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCapabilities,
-    PlaneCounters, PlaneError, PlaneOptions, has_aes_instructions,
+    PlaneCounters, PlaneError, PlaneOptions, Without, has_aes_instructions,
 };

@@ -15,7 +15,7 @@ use rmesh_gossip::crypto::Key;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
 use rmesh_router::port::offload::{Cut, CutKind, Offload};
 use rmesh_router::port::{FrameBatch, Offloads, Port};
-use rmesh_router::{Plane, PlaneOptions};
+use rmesh_router::{Plane, PlaneOptions, Without};
 use rmesh_wire::handshake::Cipher;
 use rmesh_wire::payload::PartialChecksum;
 use rmesh_wire::{Mac, PeerId};
@@ -173,6 +173,7 @@ fn plane(port: Box<TestPort>) -> Plane {
         port: 0,
         mtu_bytes: 1_328,
         workers: 1,
+        without: Without::default(),
     };
     Plane::start_on(port, options, mpsc::channel(64).0).unwrap()
 }

@@ -17,8 +17,8 @@ const CONTAINERS_A_HOST: u8 = 100;
 const PAIRS: usize = 300;
 /// One attachment, command line included; 200 of them are awaited by whoever starts a host.
 const ATTACH_MAX: Duration = Duration::from_millis(100);
-/// Until the threads that had no work for 10 s are gone.
-const THREADS_END: Duration = Duration::from_secs(12);
+/// Until the threads that had no work for a second are gone.
+const THREADS_END: Duration = Duration::from_secs(3);
 
 fn address(host: usize, number: u8) -> IpAddr {
     Ipv4Addr::new(10, 32, host as u8, number).into()
@@ -194,7 +194,6 @@ fn two_hundred_containers_leave_nothing_behind() {
             Vec::<String>::new()
         );
     }
-    // Threads that wait for blocking work end when they had none for 10 s.
     story.expect_within(THREADS_END, "idle threads ended", || {
         let more = |(now, before): (&Vitals, &Vitals)| now.threads > before.threads + 1;
         !vitals().iter().zip(&before).any(more)

@@ -180,7 +180,7 @@ pub(crate) struct AdoptArgs {
         handed out until it returns and claims them, `rmesh ipam release` is run, or 24 hours have \
         passed.\n\n\
         The peer is asked for 2 s for a sign of life first; while it answers it is not removed. Then \
-        it is waited until it has been silent for 3 s, which --force does not. Most \
+        it is waited until it has been silent for 2.5 s, which --force does not. Most \
         witnesses have to answer (see `rmesh ipam status`). With two hosts, or when most witnesses \
         are gone, --force forms the witnesses anew from the peers that answer: an address that only \
         the others know to be in use may then be given twice.",

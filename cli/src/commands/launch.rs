@@ -19,6 +19,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::logging::{self, LogFormat};
 use crate::render;
 use crate::state::LOG_FILE;
+use crate::without::without;
 
 const WHAT: &str = "cannot launch";
 /// Set for a daemon in the background: it leaves the terminal's session.
@@ -92,6 +93,7 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         mtu_bytes: args.mtu,
         bridge: args.bridge,
         workers: usize::from(args.workers),
+        without: without(&args.without),
         rekey_after: args.rekey_after,
         cidr: args.cidr,
         cidr6: args.cidr6,
@@ -153,6 +155,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
         flag("--init-peers", count.to_string().into());
     }
     flag("--workers", args.workers.to_string().into());
+    for feature in &args.without {
+        flag("--without", feature.word().into());
+    }
     flag("--log-format", args.log_format.word().into());
     if let Some(age) = args.rekey_after {
         flag("--rekey-after", format!("{}ms", age.as_millis()).into());

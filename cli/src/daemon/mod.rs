@@ -44,6 +44,9 @@ use start::Daemon;
 
 /// Threads for work that blocks: lookups of names (16), containers, interfaces.
 const BLOCKING_THREADS_MAX: usize = 32;
+/// They end after so long without work: less than what pauses between the work that is done again and
+/// again, which would keep in turn as many alive as once were needed.
+const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(1);
 
 /// Runs a daemon in this process until it is asked to stop.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
@@ -51,6 +54,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREAD_IDLE)
         .build()
         .map_err(|cause| Failure::failed("cannot start the router", cause))?;
     let result = runtime.block_on(serve(options));

@@ -11,7 +11,7 @@ use rmesh_gossip::crypto::real::RealCrypto;
 use rmesh_gossip::{Config, Mesh};
 use rmesh_router::attach::Attachment;
 use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
-use rmesh_router::{Inbound, Plane, PlaneOptions};
+use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -61,6 +61,7 @@ pub(crate) struct Options {
     /// Data-plane threads.
     pub(crate) workers: usize,
     /// Renew sessions earlier than usual.
+    pub(crate) without: Without,
     pub(crate) rekey_after: Option<Duration>,
     /// IPv4 addresses to found a ring with.
     pub(crate) cidr: Ipv4Net,
@@ -314,6 +315,7 @@ fn plane_options(options: &Options) -> PlaneOptions {
         port: options.port,
         mtu_bytes: options.mtu_bytes,
         workers: options.workers,
+        without: options.without,
     }
 }
 
@@ -336,7 +338,7 @@ fn make_mesh(
         advertise: options.advertise.clone(),
     };
     seed.zeroize();
-    let crypto = RealCrypto::with_aes(rmesh_router::has_aes_instructions());
+    let crypto = RealCrypto::with_aes(rmesh_router::has_aes_instructions() && !options.without.aes);
     let mesh = Mesh::new(config, Box::new(crypto), clock.now());
     Ok(match options.rekey_after {
         Some(age) => mesh.with_rekey_after(age),

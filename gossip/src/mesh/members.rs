@@ -36,8 +36,8 @@ impl Mesh {
 
     /// A peer that published a record since the last call, and every address its containers carry.
     ///
-    /// A peer that is gone, or is saying good-bye, is none: what it last announced still counts. Nor is one
-    /// of whom only a part is known; it comes up again when the rest arrives.
+    /// A peer that is gone, or says good-bye and leaves containers behind, is none: what it last announced
+    /// still counts. Nor is one of whom only a part is known; it comes up again when the rest arrives.
     pub fn poll_announced(&mut self) -> Option<(PeerId, Vec<IpAddr>)> {
         while let Some(peer) = self.news.announcers.pop_first() {
             if let Some(addresses) = self.announced_by(peer) {
@@ -67,8 +67,16 @@ impl Mesh {
     }
 
     fn announced_by(&self, peer: PeerId) -> Option<Vec<IpAddr>> {
-        let sections = self.store.node(&peer).filter(|_| peer != self.me)?.sections;
-        let boot = self.store.get(&(peer, 0))?.record.version.boot;
+        let node = &self
+            .store
+            .get(&(peer, 0))
+            .filter(|_| peer != self.me)?
+            .record;
+        let (boot, sections) = match &node.body {
+            Body::Node(body) if body.leaving && body.sections > 0 => return None,
+            Body::Node(body) => (node.version.boot, body.sections),
+            Body::Endpoints(_) => return None,
+        };
         let mut addresses = Vec::new();
         for section in 1..=sections {
             let record = &self.store.get(&(peer, section))?.record;

@@ -233,11 +233,11 @@ impl Mesh {
         self.publisher.refresh_at = Some(now + RECORD_REFRESH);
     }
 
-    /// The last record: this peer is going away.
+    /// The last record: this peer is going away. It has no sections only if no container is left behind.
     pub(crate) fn publish_leaving(&mut self, now: Instant) {
         self.publisher.links.clear();
-        self.publisher.sections.clear();
         let body = self.node_body(true, now);
+        self.publisher.sections.clear();
         self.publish(0, body, now);
         self.publisher.left = true;
     }

@@ -70,7 +70,7 @@ pub(crate) struct Node {
     pub(crate) links: Bounded<Link, LINKS_MAX>,
     /// How many endpoint sections are current.
     pub(crate) sections: u8,
-    /// It is going away: nothing of it counts any more.
+    /// It is going away: nothing of it counts any more, but that addresses are in use if it has sections.
     pub(crate) leaving: bool,
 }
 

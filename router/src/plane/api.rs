@@ -26,6 +26,22 @@ pub struct PlaneOptions {
     pub mtu_bytes: u16,
     /// Threads wanted; 0 and more than the port has queues are adjusted, see [`crate::Plane::note`].
     pub workers: usize,
+    /// What not to use, though it is there.
+    pub without: Without,
+}
+
+/// What a data plane does without, though kernel or processor have it: to look for a fault, and to
+/// measure what it is worth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Super-frames: a TAP with virtio headers.
+    pub super_frames: bool,
+    /// AES instructions: sessions are sealed with ChaCha20-Poly1305.
+    pub aes: bool,
+    /// The kernel cuts runs of datagrams that are sent (`UDP_SEGMENT`).
+    pub udp_segmentation: bool,
+    /// The kernel joins runs of datagrams that are received (`UDP_GRO`).
+    pub udp_receive_offload: bool,
 }
 
 /// What the data plane has to tell the control side.

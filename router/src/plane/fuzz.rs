@@ -18,7 +18,7 @@ use rmesh_wire::relay::{INNER_OFFSET, RelayEnds, TTL};
 use rmesh_wire::{Mac, PeerId};
 use tokio::sync::mpsc;
 
-use super::api::Inbound;
+use super::api::{Inbound, Without};
 use super::buffer::Buffer;
 use super::engine::Engine;
 use super::fdb::Fdb;
@@ -147,7 +147,8 @@ fn forwarding(address: SocketAddr) -> Forwarding {
 
 impl World {
     fn new() -> World {
-        let sockets = Sockets::open(&[Ipv4Addr::LOCALHOST.into()], 0).expect("a loopback socket");
+        let sockets = Sockets::open(&[Ipv4Addr::LOCALHOST.into()], 0, Without::default())
+            .expect("a loopback socket");
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
         let stats = Arc::new(WorkerStats::default());
         let (sender, inbound) = mpsc::channel(INBOUND_MAX);

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::aead::has_aes_instructions;
 use super::api::{
     Inbound, LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters, PlaneError, PlaneOptions,
+    Without,
 };
 use super::engine::Engine;
 use super::inbox::Inbox;
@@ -57,6 +58,8 @@ pub struct Plane {
     publishing: Mutex<()>,
     /// Totals at the last [`Plane::samples`].
     sampled: Mutex<HashMap<PeerId, TrafficSample>>,
+    /// Whether the processor seals with AES.
+    has_aes: bool,
     /// The control side's own datagrams that did not fit the socket's buffer.
     control_dropped: AtomicU64,
 }
@@ -76,7 +79,7 @@ impl Plane {
     /// # Errors
     /// Says what could not be opened; nothing is left behind.
     pub fn start(options: PlaneOptions, inbox: mpsc::Sender<Inbound>) -> Result<Plane, PlaneError> {
-        let tap = open_tap(&options.tap).map_err(|source| PlaneError::Tap {
+        let tap = open_tap(&options.tap, options.without).map_err(|source| PlaneError::Tap {
             name: options.tap.clone(),
             source,
         })?;
@@ -92,7 +95,7 @@ impl Plane {
         options: PlaneOptions,
         inbox: mpsc::Sender<Inbound>,
     ) -> Result<Plane, PlaneError> {
-        let sockets = Arc::new(Sockets::open(&options.bind, options.port)?);
+        let sockets = Arc::new(Sockets::open(&options.bind, options.port, options.without)?);
         let (count, note) = clamp_workers(options.workers, port.as_ref());
         let mut plane = Plane {
             tap: port.name().to_owned(),
@@ -100,6 +103,7 @@ impl Plane {
             note,
             sockets,
             tables: Arc::default(),
+            has_aes: has_aes_instructions() && !options.without.aes,
             workers: Vec::with_capacity(count),
             stop: Arc::default(),
             publishing: Mutex::default(),
@@ -170,7 +174,7 @@ impl Plane {
             udp_super_frames: self.offloads.udp,
             udp_segmentation: self.sockets.segments(),
             udp_receive_offload: self.sockets.joins(),
-            aes: has_aes_instructions(),
+            aes: self.has_aes,
         }
     }
 
@@ -321,7 +325,10 @@ fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
 }
 
 /// The fast port, or the plain one where the kernel has no virtio headers for TAPs.
-fn open_tap(name: &str) -> io::Result<Box<dyn Port>> {
+fn open_tap(name: &str, without: Without) -> io::Result<Box<dyn Port>> {
+    if without.super_frames {
+        return Ok(Box::new(PlainTap::open(name)?));
+    }
     match FastTap::open(name) {
         Ok(tap) => Ok(Box::new(tap)),
         Err(error) => {

@@ -39,6 +39,6 @@ mod worker;
 pub use aead::has_aes_instructions;
 pub use api::{
     FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCapabilities, PlaneCounters,
-    PlaneError, PlaneOptions,
+    PlaneError, PlaneOptions, Without,
 };
 pub use handle::Plane;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::api::PlaneError;
+use super::api::{PlaneError, Without};
 use crate::sys::udp;
 
 /// Addresses listened at, at most: two sockets each leave poll(2) entries for port and wake-up.
@@ -28,7 +28,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Opens `port` at every address of `bind`, or at all addresses of both families if it is
     /// empty, where a family this host does not have is left out.
-    pub(crate) fn open(bind: &[IpAddr], port: u16) -> Result<Self, PlaneError> {
+    pub(crate) fn open(bind: &[IpAddr], port: u16, without: Without) -> Result<Self, PlaneError> {
         let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let (bind, optional) = if bind.is_empty() {
             (&any[..], true)
@@ -38,7 +38,7 @@ impl Sockets {
         let attempts = if port == 0 { ATTEMPTS } else { 1 };
         let mut result = Err(PlaneError::NoFamily);
         for _ in 0..attempts {
-            result = Self::open_all(bind, port, optional);
+            result = Self::open_all(bind, port, optional, without);
             if result.is_ok() {
                 break;
             }
@@ -46,7 +46,12 @@ impl Sockets {
         result
     }
 
-    fn open_all(bind: &[IpAddr], mut port: u16, optional: bool) -> Result<Self, PlaneError> {
+    fn open_all(
+        bind: &[IpAddr],
+        mut port: u16,
+        optional: bool,
+        without: Without,
+    ) -> Result<Self, PlaneError> {
         let (mut sealed, mut strangers) = (Vec::new(), Vec::new());
         for ip in bind.iter().take(ADDRESSES_MAX) {
             let address = SocketAddr::new(*ip, port);
@@ -73,10 +78,9 @@ impl Sockets {
         if sealed.is_empty() {
             return Err(PlaneError::NoFamily);
         }
-        let segments = sealed.iter().all(udp::can_segment);
-        let joins = sealed
-            .iter()
-            .all(|socket| udp::ask_for_joined(socket).is_ok());
+        let segments = !without.udp_segmentation && sealed.iter().all(udp::can_segment);
+        let ask = |socket| udp::ask_for_joined(socket).is_ok();
+        let joins = !without.udp_receive_offload && sealed.iter().all(ask);
         Ok(Sockets {
             segments: AtomicBool::new(segments),
             joins,

@@ -10,7 +10,7 @@ use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
 use rmesh_router::port::{FrameBatch, Port};
-use rmesh_router::{Inbound, Plane, PlaneOptions};
+use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::handshake::Cipher;
 use rmesh_wire::{Boot, Mac, PeerId};
 use tokio::sync::mpsc::{self, Receiver};
@@ -150,6 +150,7 @@ pub fn options(tap: &str) -> PlaneOptions {
         port: 0,
         mtu_bytes: 1328,
         workers: 1,
+        without: Without::default(),
     }
 }
 

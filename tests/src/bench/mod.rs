@@ -5,7 +5,7 @@ mod allocate;
 mod figure;
 mod idle;
 mod ring;
-mod throughput;
+mod speed;
 
 pub use figure::{Bound, Figure};
 
@@ -33,8 +33,24 @@ pub const BENCHMARKS: &[Benchmark] = &[
     },
     Benchmark {
         name: "throughput",
-        about: "TCP between containers of two hosts, beside the bare wire and the kernel's VXLAN",
-        measure: throughput::measure,
+        about: "TCP between containers of two hosts, beside the bare wire and the kernel's VXLAN; each cipher \
+                and port; over a relay",
+        measure: speed::wire,
+    },
+    Benchmark {
+        name: "nic",
+        about: "the same where the underlay joins what it receives",
+        measure: speed::nic,
+    },
+    Benchmark {
+        name: "veth",
+        about: "the same where the underlay carries super-frames whole",
+        measure: speed::veth,
+    },
+    Benchmark {
+        name: "datagrams",
+        about: "UDP beside the kernel's VXLAN: rates of large and small datagrams, round trips",
+        measure: speed::datagrams,
     },
     Benchmark {
         name: "ring",

@@ -180,18 +180,21 @@ fn members_are_told_once_and_again_after_a_change() {
     assert!(gone.is_none_or(|gone| !gone.reachable), "{gone:?}");
 }
 
+fn endpoint(number: u8) -> Endpoint {
+    Endpoint {
+        mac: Mac([2, 0, 0, 0, 0, number]),
+        addresses: vec![alloc::format!("10.32.0.{number}/12").parse().unwrap()],
+        name: String::new(),
+        labels: Vec::new(),
+    }
+}
+
 #[test]
 fn addresses_are_told_when_they_change_and_stay_when_their_peer_goes() {
     let mut row = Row::new();
     row.run(Duration::from_secs(5));
     let (last, now) = (row.id(2), row.now);
     announced(&mut row.peers[0]);
-    let endpoint = |number: u8| Endpoint {
-        mac: Mac([2, 0, 0, 0, 0, number]),
-        addresses: vec![alloc::format!("10.32.0.{number}/12").parse().unwrap()],
-        name: String::new(),
-        labels: Vec::new(),
-    };
     // More than one section.
     let endpoints: Vec<Endpoint> = (1..=12).map(endpoint).collect();
     row.peers[2].handle_endpoints(endpoints, now);
@@ -210,4 +213,21 @@ fn addresses_are_told_when_they_change_and_stay_when_their_peer_goes() {
     row.run(Duration::from_secs(2));
     let told = announced(&mut row.peers[0]);
     assert!(told.iter().all(|(peer, _)| *peer != last), "{told:?}");
+}
+
+#[test]
+fn who_goes_without_leaving_a_container_behind_announces_nothing_any_more() {
+    let mut row = Row::new();
+    row.run(Duration::from_secs(5));
+    let (last, now) = (row.id(2), row.now);
+    row.peers[2].handle_endpoints(vec![endpoint(1)], now);
+    row.run(Duration::from_secs(1));
+    announced(&mut row.peers[0]);
+    // At once: the record that says so is replaced by the last one before it is sent.
+    let now = row.now;
+    row.peers[2].handle_endpoints(Vec::new(), now);
+    row.peers[2].handle_shutdown(now);
+    row.run(Duration::from_secs(2));
+    let told = announced(&mut row.peers[0]);
+    assert!(told.contains(&(last, Vec::new())), "{told:?}");
 }
