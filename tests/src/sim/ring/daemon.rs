@@ -29,6 +29,8 @@ const REFUSE_WRITE: f64 = 0.0015;
 const SNAPSHOT: f64 = 0.02;
 /// Share of answers after which the daemon dies before the container gets the address.
 const CRASH_AT_ANSWER: f64 = 0.01;
+/// Share of answers after which it dies just when the container has it.
+const CRASH_AFTER_ANSWER: f64 = 0.03;
 /// Share of lives in which nothing is said to outlive the process before it is durable.
 const HANDS_NOTHING_OVER: f64 = 0.1;
 /// A crashed daemon is started again after this time, from and to.
@@ -329,6 +331,10 @@ impl World {
         }
         self.carry(index, container, ip);
         self.announce(index);
+        if is_rough && self.random.chance(CRASH_AFTER_ANSWER) {
+            let remains = self.remains();
+            self.crash(index, remains);
+        }
     }
 }
 
