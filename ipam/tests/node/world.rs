@@ -219,11 +219,10 @@ impl World {
     /// The daemon is killed: some of what was not confirmed is on the disk, some is not.
     pub(crate) fn kill(&mut self, at: usize) {
         self.trace(|| format!("host{at} is killed"));
-        let all = self.hosts[at].writing.len();
-        let kept = match self.hands_over {
-            true => all,
-            false => self.dice.below(all + 1),
-        };
+        let mut kept = self.hosts[at].writing.len();
+        if !self.hands_over {
+            kept = self.dice.below(kept + 1);
+        }
         let now = self.now;
         let host = &mut self.hosts[at];
         // Who was not sure yet is as if it had stayed away.
@@ -477,11 +476,8 @@ impl World {
     }
 
     fn timeouts(&self) -> Vec<Option<&'static str>> {
-        let nodes = self
-            .hosts
-            .iter()
-            .map(|host| host.node.as_ref().and_then(Node::poll_timeout));
-        nodes.map(|due| due.map(|(_, why)| why)).collect()
+        let nodes = self.hosts.iter().map(|host| host.node.as_ref());
+        nodes.map(|node| Some(node?.poll_timeout()?.1)).collect()
     }
 
     fn step(&mut self) {
@@ -581,11 +577,8 @@ impl World {
         let views: BTreeSet<_> = up
             .map(|node| {
                 let report = node.report(self.now);
-                (
-                    report.ring,
-                    report.hash,
-                    report.setup.map(|setup| setup.stamp),
-                )
+                let stamp = report.setup.map(|setup| setup.stamp);
+                (report.ring, report.hash, stamp)
             })
             .collect();
         views.len() <= 1
