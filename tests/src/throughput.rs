@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,44 +40,38 @@ impl Connection {
     /// If the connection breaks or stalls.
     pub fn measure(&mut self, time: Duration) -> io::Result<f64> {
         let (near, far) = (&mut self.near, &mut self.far);
-        let start = Instant::now();
+        let until = Instant::now() + time;
+        let sent = AtomicU64::new(u64::MAX);
         let received = thread::scope(|scope| {
-            let sender = scope.spawn(move || send(near, start + time));
-            let received = receive(far, start + time);
-            let sent = sender
-                .join()
-                .unwrap_or_else(|p| std::panic::resume_unwind(p))?;
-            let (in_time, mut total) = received?;
-            // What is under way belongs to nobody's next measurement.
-            let mut block = vec![0; BLOCK_LEN];
-            while total < sent {
-                total += far.read(&mut block)? as u64;
-            }
-            Ok::<_, io::Error>(in_time)
+            let sender = scope.spawn(|| send(near, until, &sent));
+            let received = receive(far, until, &sent);
+            let sent = sender.join();
+            sent.unwrap_or_else(|p| std::panic::resume_unwind(p))?;
+            received
         })?;
         Ok(received as f64 * 8.0 / time.as_secs_f64() / 1e6)
     }
 }
 
-fn send(stream: &mut TcpStream, until: Instant) -> io::Result<u64> {
-    let (block, mut sent) = (vec![0x5a; BLOCK_LEN], 0);
+/// Tells in `sent` how much there is in all before the last byte of it is sent.
+fn send(stream: &mut TcpStream, until: Instant, sent: &AtomicU64) -> io::Result<()> {
+    let (block, mut total) = (vec![0x5a; BLOCK_LEN], 0);
     while Instant::now() < until {
-        sent += stream.write(&block)? as u64;
+        total += stream.write(&block)? as u64;
     }
-    // The receiver looks at the clock when something comes: without this it might have read
-    // everything before the time was up, and wait.
-    sent += stream.write(&block[..1])? as u64;
-    Ok(sent)
+    sent.store(total + 1, Ordering::Release);
+    stream.write_all(&block[..1])
 }
 
-/// Bytes until the time was up, and in all.
-fn receive(stream: &mut TcpStream, until: Instant) -> io::Result<(u64, u64)> {
-    let (mut block, mut received) = (vec![0; BLOCK_LEN], 0);
-    loop {
-        let count = stream.read(&mut block)? as u64;
-        if Instant::now() >= until {
-            return Ok((received, received + count));
+/// Bytes until the time was up. Reads on until everything has come: the sender may wait for room, and what
+/// is under way belongs to nobody's next measurement.
+fn receive(stream: &mut TcpStream, until: Instant, sent: &AtomicU64) -> io::Result<u64> {
+    let (mut block, mut total, mut in_time) = (vec![0; BLOCK_LEN], 0, 0);
+    while total < sent.load(Ordering::Acquire) {
+        total += stream.read(&mut block)? as u64;
+        if Instant::now() < until {
+            in_time = total;
         }
-        received += count;
     }
+    Ok(in_time)
 }

@@ -2,11 +2,13 @@
 //! its spread over the rounds, beside the bound the project sets itself.
 
 mod allocate;
+mod chart;
 mod figure;
 mod idle;
 mod ring;
 mod speed;
 
+pub use chart::svg;
 pub use figure::{Bound, Figure};
 
 /// One benchmark.

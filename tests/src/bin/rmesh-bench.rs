@@ -33,6 +33,9 @@ struct Arguments {
     /// Write all values into a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw all figures into a file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Say what there is, and measure nothing.
     #[arg(long)]
     list: bool,
@@ -70,6 +73,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<bool> {
     print!("{}", bench::table(&figures));
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)?)?;
+    }
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, bench::svg(&figures))?;
     }
     Ok(figures.iter().all(bench::Figure::holds))
 }

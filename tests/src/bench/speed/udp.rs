@@ -19,6 +19,7 @@ const STEPS_MAX: usize = 24;
 const DRAIN: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const LEN_MAX: usize = 9_216;
+const BUFFER_LEN: usize = 8 << 20;
 
 /// What a way carried of datagrams of one length.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,8 @@ fn open(way: &Way<'_>) -> io::Result<Ends> {
         .enter(|| UdpSocket::bind(SocketAddr::new(way.address, 0)))?;
     let near = way.from.enter(|| UdpSocket::bind(any))?;
     near.connect(far.local_addr()?)?;
+    // What is lost is to be the way's loss, not that of a reader who had to wait for a core.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&far, BUFFER_LEN)?;
     near.set_read_timeout(Some(ANSWER_WITHIN))?;
     far.set_read_timeout(Some(DRAIN))?;
     Ok(Ends { near, far })
