@@ -29,8 +29,6 @@ pub(crate) use pools::add as add_pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;
 pub(crate) use removal::{adopt, remove};
-#[cfg(test)]
-pub(crate) use ring::fold;
 pub(crate) use ring::{RingView, lost_in_words};
 pub(crate) use start::Options;
 #[cfg(test)]

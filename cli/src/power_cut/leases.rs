@@ -10,9 +10,8 @@ use rmesh_ipam::{
 };
 use rmesh_wire::{Instant, PeerId};
 
-use crate::daemon::fold;
 use crate::disk::sim::{Fault, Image, SimDisk, Tears};
-use crate::ledger::{self, LedgerFile, Place, Standing, Tail};
+use crate::ledger::{self, Folded, LedgerFile, Place, Standing, Tail};
 
 const FOLDER: &str = "/state";
 const ME: PeerId = PeerId([1; 16]);
@@ -21,6 +20,16 @@ const REQUESTS: u64 = 60;
 const COMMIT_EVERY: u64 = 7;
 /// More than a life has.
 const OPERATIONS_MAX: usize = 500;
+
+/// As the daemon's ring has it.
+fn fold(entries: &[&[u8]]) -> Result<Folded, String> {
+    let ledger = Ledger::fold(entries.iter().copied(), Instant::ZERO);
+    let ledger = ledger.map_err(|error| error.to_string())?;
+    Ok(Folded {
+        snapshot: ledger.snapshot(),
+        incarnation: ledger.incarnation(),
+    })
+}
 
 /// A host's folders: state on a disk that is cut off, the run folder in memory.
 struct Host {
