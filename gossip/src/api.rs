@@ -56,8 +56,11 @@ pub struct Transmit {
 pub enum SendFailure {
     /// ENETUNREACH, EHOSTUNREACH, EPERM and their like: the path is unusable now.
     Unreachable,
-    /// EMSGSIZE: the datagram is bigger than the path takes.
-    TooBig,
+    /// EMSGSIZE: the datagram is bigger than the interface takes.
+    TooBig {
+        /// Its UDP payload in bytes.
+        len: u16,
+    },
 }
 
 /// What the data plane saw of one peer since the last sample, in records.
@@ -102,6 +105,14 @@ pub enum Event {
         path: Path,
         /// Why, in words for the log.
         reason: &'static str,
+    },
+    /// The path in use stopped to carry datagrams of the length in use; shorter ones are sent until
+    /// it is found what it does carry.
+    PathShrank {
+        /// Who is at its other end.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
     },
     /// A configured peer does not answer: unreachable, or a different secret.
     NoAnswer {
@@ -213,6 +224,8 @@ pub struct PeerForwarding {
     pub path_epoch: u32,
     /// Largest UDP payload the path takes, in bytes, relay headers included.
     pub datagram_len_max: u16,
+    /// Whether a search found that; otherwise it is assumed, and most likely more will pass soon.
+    pub is_len_found: bool,
 }
 
 /// Where frames flooded by one source come from and go to.
@@ -298,8 +311,11 @@ pub struct PeerReport {
     pub round_trip: Option<Duration>,
     /// How long ago anything of the peer last verified under the session in use.
     pub heard_ago: Option<Duration>,
-    /// Largest IP packet the path is known to take, in bytes.
+    /// Largest IP packet sent on the path, in bytes; 0 without one.
     pub path_mtu_bytes: u16,
+    /// Whether a search found it; it is assumed, or being searched, otherwise.
+    #[serde(default)]
+    pub path_mtu_found: bool,
     /// Container MTU the peer published, in bytes.
     pub mtu_bytes: u16,
     /// Why the path is not the best kind, in words; empty if it is.
@@ -323,6 +339,12 @@ pub struct CandidateReport {
     pub state: String,
     /// Smoothed round-trip time if alive.
     pub round_trip: Option<Duration>,
+    /// Largest IP packet sent there if alive, in bytes.
+    #[serde(default)]
+    pub mtu_bytes: Option<u16>,
+    /// Whether a search found it.
+    #[serde(default)]
+    pub mtu_found: bool,
 }
 
 /// One configured peer.
@@ -396,6 +418,9 @@ pub struct Counters {
     pub repairs_started: u64,
     /// Signed records refused: bad signature, out of bounds.
     pub records_refused: u64,
+    /// Times that datagrams of the length in use stopped to pass on a path.
+    #[serde(default)]
+    pub path_mtu_lost: u64,
     /// Outgoing datagrams dropped because the shell did not take them.
     pub transmits_dropped: u64,
     /// Control datagrams sent.

@@ -1,7 +1,7 @@
 //! What fuzzers drive: every way in which bytes of others reach this crate.
 
 use crate::attach::TargetSpec;
-use crate::plane::fuzz::{datagram, frame, member, super_frame};
+use crate::plane::fuzz::{datagram, frame, member, super_frame, too_big};
 use crate::{kernel, port};
 
 /// A target's name and what it does with one input.
@@ -13,7 +13,9 @@ pub const TARGETS: &[Entry] = &[
     ("plane_member", member),
     ("plane_frame", frame),
     ("plane_super_frame", super_frame),
+    ("plane_too_big", too_big),
     ("port_joined", port::fuzz::joined),
+    ("port_opening", port::fuzz::opening),
     ("netlink_answer", kernel::netlink::fuzz),
     ("attach_target", attach_target),
 ];

@@ -194,6 +194,7 @@ fn forwarding(me: u8, port: u16) -> Forwarding {
         path: Some(Path::Direct(([127, 0, 0, 1], port).into())),
         path_epoch: 0,
         datagram_len_max: 1_472,
+        is_len_found: true,
     };
     let macs = [1, 2].map(|of| (Mac([2, 0, 0, 0, 0, of]), PeerId([of; 16])));
     Forwarding {

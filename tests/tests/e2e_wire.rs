@@ -172,7 +172,9 @@ fn a_silent_size_limit_in_mid_transfer_is_left_within_seconds() {
         "4 MiB into a black hole",
         transfer.elapsed,
     );
-    assert_eq!(story.peer(&a, &b)["path_mtu_bytes"], 1_280);
+    let is_found = || story.peer(&a, &b)["path_mtu_found"] == true;
+    story.expect_within(Duration::from_secs(5), "the size is found", is_found);
+    assert_eq!(story.peer(&a, &b)["path_mtu_bytes"], 1_350);
     assert_eq!(story.path_kind(&a, &b), "direct");
 }
 

@@ -131,6 +131,7 @@ fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
         path_age_ms: millis(report.path_age),
         round_trip_us: report.round_trip.map(micros),
         path_mtu_bytes: report.path_mtu_bytes,
+        path_mtu_found: report.path_mtu_found,
         mtu_bytes: report.mtu_bytes,
         reason: report.reason.clone(),
         bytes_sent: frames.bytes_sent,
@@ -161,6 +162,8 @@ fn candidate(report: &CandidateReport) -> CandidateView {
         address: report.address,
         state: report.state.clone(),
         round_trip_us: report.round_trip.map(micros),
+        mtu_bytes: report.mtu_bytes,
+        mtu_found: report.mtu_found,
     }
 }
 
@@ -227,12 +230,15 @@ pub(crate) mod samples {
             round_trip: Some(Duration::from_micros(430)),
             heard_ago: Some(Duration::ZERO),
             path_mtu_bytes: 1500,
+            path_mtu_found: true,
             mtu_bytes: 1328,
             reason: reason.into(),
             candidates: vec![CandidateReport {
                 address: "192.0.2.2:6783".parse().unwrap(),
                 state: "alive".into(),
                 round_trip: Some(Duration::from_micros(430)),
+                mtu_bytes: None,
+                mtu_found: false,
             }],
             links: vec![(B, 400)],
             route: Some((400, B)),

@@ -112,8 +112,11 @@ pub(crate) struct PeerView {
     pub(crate) path_age_ms: u64,
     /// Smoothed round-trip time of the path in use, in microseconds.
     pub(crate) round_trip_us: Option<u64>,
-    /// Largest IP packet the path is known to take, in bytes.
+    /// Largest IP packet sent on the path, in bytes; 0 without one.
     pub(crate) path_mtu_bytes: u16,
+    /// Whether a search found it; it is assumed, or still being searched, otherwise.
+    #[serde(default)]
+    pub(crate) path_mtu_found: bool,
     /// Container MTU the peer published, in bytes.
     pub(crate) mtu_bytes: u16,
     /// Why the path is not the best kind; empty if it is.
@@ -139,6 +142,12 @@ pub(crate) struct CandidateView {
     pub(crate) state: String,
     /// Smoothed round-trip time, in microseconds.
     pub(crate) round_trip_us: Option<u64>,
+    /// Largest IP packet sent there, in bytes.
+    #[serde(default)]
+    pub(crate) mtu_bytes: Option<u16>,
+    /// Whether a search found it.
+    #[serde(default)]
+    pub(crate) mtu_found: bool,
 }
 
 /// One control link of a peer.

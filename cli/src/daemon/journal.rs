@@ -33,6 +33,13 @@ impl Journal {
             } => {
                 tracing::info!("path to {}: {}: {reason}", who(name, *peer), shown(*path));
             }
+            Event::PathShrank { peer, name } => {
+                let to = who(name, *peer);
+                self.trouble(
+                    &format!("path to {to}: packets of the usual size no longer pass"),
+                    now,
+                );
+            }
             Event::NoAnswer { target } => {
                 self.trouble(
                     &format!("no answer from {target}: unreachable, or a different secret"),

@@ -8,7 +8,7 @@ use crate::daemon::Snapshot;
 /// Counters without labels: name, meaning, and where it stands.
 type Row = (&'static str, &'static str, fn(&Counters) -> u64);
 
-const COUNTERS: [Row; 9] = [
+const COUNTERS: [Row; 10] = [
     (
         "rmesh_cookies_sent_total",
         "Senders of first messages asked to show that their address is theirs.",
@@ -43,6 +43,11 @@ const COUNTERS: [Row; 9] = [
         "rmesh_control_dropped_datagrams_total",
         "Control datagrams dropped before they were sent.",
         |c| c.transmits_dropped,
+    ),
+    (
+        "rmesh_path_mtu_lost_total",
+        "Times that datagrams of the length in use stopped to pass on a path.",
+        |c| c.path_mtu_lost,
     ),
     (
         "rmesh_gossip_sent_records_total",

@@ -66,10 +66,15 @@ fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
             family.sample(&peer.labels(), trip.as_secs_f64());
         }
     }
-    let help = "Largest IP packet that the path in use is known to take.";
+    let help = "Largest IP packet sent on the path in use.";
     let mut family = text.gauge("rmesh_peer_path_mtu_bytes", help);
     for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
         family.sample(&peer.labels(), peer.report.path_mtu_bytes);
+    }
+    let help = "1 if a search found that; 0 while it is assumed or searched.";
+    let mut family = text.gauge("rmesh_peer_path_mtu_found", help);
+    for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
+        family.sample(&peer.labels(), u8::from(peer.report.path_mtu_found));
     }
 }
 

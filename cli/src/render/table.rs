@@ -66,7 +66,7 @@ pub(crate) fn peers(peers: &[PeerView]) -> String {
             peer.name.clone(),
             short(&peer.id).into(),
             path(peer.path.as_ref()),
-            peer.path_mtu_bytes.to_string(),
+            mtu(Some(peer.path_mtu_bytes), peer.path_mtu_found),
             micros(peer.round_trip_us),
             bytes(peer.bytes_sent),
             bytes(peer.bytes_received),
@@ -79,7 +79,7 @@ pub(crate) fn peers(peers: &[PeerView]) -> String {
 
 /// Every address tried for each peer, and its way through others.
 pub(crate) fn paths(peers: &[PeerView]) -> String {
-    let mut table = table(&["PEER", "PATH", "IN USE", "STATE", "RTT"]);
+    let mut table = table(&["PEER", "PATH", "IN USE", "STATE", "MTU", "RTT"]);
     for peer in peers {
         for candidate in &peer.candidates {
             let direct = PathView::Direct {
@@ -90,6 +90,7 @@ pub(crate) fn paths(peers: &[PeerView]) -> String {
                 path(Some(&direct)),
                 yes(peer.path.as_ref() == Some(&direct)),
                 candidate.state.clone(),
+                mtu(candidate.mtu_bytes, candidate.mtu_found),
                 micros(candidate.round_trip_us),
             ]);
         }
@@ -100,11 +101,21 @@ pub(crate) fn paths(peers: &[PeerView]) -> String {
                 path(Some(relay)),
                 yes(true),
                 "alive".into(),
+                mtu(Some(peer.path_mtu_bytes), peer.path_mtu_found),
                 time,
             ]);
         }
     }
     text(&table, "no paths to other peers are known")
+}
+
+/// A path MTU, and whether more may pass.
+fn mtu(bytes: Option<u16>, is_found: bool) -> String {
+    match bytes {
+        None | Some(0) => "-".into(),
+        Some(bytes) if is_found => bytes.to_string(),
+        Some(bytes) => format!("{bytes} so far"),
+    }
 }
 
 fn yes(yes: bool) -> String {
@@ -207,6 +218,7 @@ mod tests {
             path_age_ms: 5_000,
             round_trip_us: Some(1_200),
             path_mtu_bytes: 1500,
+            path_mtu_found: true,
             mtu_bytes: 1328,
             reason: "no direct address answers".into(),
             bytes_sent: 2048,
@@ -215,6 +227,8 @@ mod tests {
                 address: "192.0.2.3:6783".parse().unwrap(),
                 state: "no answer".into(),
                 round_trip_us: None,
+                mtu_bytes: None,
+                mtu_found: false,
             }],
             links: vec![LinkView {
                 peer: "b".repeat(32),
@@ -254,9 +268,10 @@ mod tests {
         let rows = cells(&text);
         assert_eq!(
             rows[1],
-            ["c", "direct 192.0.2.3:6783", "-", "no answer", "-"]
+            ["c", "direct 192.0.2.3:6783", "-", "no answer", "-", "-"]
         );
-        assert_eq!(rows[2], ["c", "through b", "yes", "alive", "1.2ms"]);
+        assert_eq!(rows[2], ["c", "through b", "yes", "alive", "1500", "1.2ms"]);
+        assert_eq!(mtu(Some(1_280), false), "1280 so far");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use rmesh_wire::payload::{HEAD_LEN, Head};
+use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
 use super::path::{Change, Question};
-use super::peer::{Peer, Way, full_datagram_len, full_relayed_len};
+use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
 use crate::api::{Event, Path, SendFailure, TrafficSample};
@@ -51,7 +51,7 @@ impl Mesh {
         };
         let pace = peer.pace(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut shrank) = (false, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
@@ -63,14 +63,27 @@ impl Mesh {
                 continue;
             }
             let (change, question) = path.tick(now, pace, || random.public_u64());
-            changed |= change != Change::None;
+            changed |= matches!(change, Change::Alive | Change::Dead);
+            self.dirty.forwarding |= matches!(change, Change::Size | Change::SizeLost);
+            shrank |= change == Change::SizeLost;
             questions.extend(question.map(|question| (way, question)));
         }
         for (way, question) in questions {
             self.ask(id, way, question, now);
         }
+        if shrank {
+            self.note_shrunk(id);
+        }
         if changed {
             self.path_changed(id, "a path stopped answering", now);
+        }
+    }
+
+    fn note_shrunk(&mut self, id: PeerId) {
+        self.counters.path_mtu_lost += 1;
+        if let Some(peer) = self.peers.get(&id) {
+            let name = peer.name.clone();
+            self.events.push_back(Event::PathShrank { peer: id, name });
         }
     }
 
@@ -85,15 +98,12 @@ impl Mesh {
     }
 
     fn ask(&mut self, id: PeerId, way: Way, question: Question, now: Instant) {
-        let payload_len = match (question.full_size, way) {
-            (false, _) => 0,
-            (true, Way::Direct(address)) => {
-                usize::from(full_datagram_len(address.ip())) - RECORD_OVERHEAD
-            }
-            (true, Way::Relay) => {
-                usize::from(full_relayed_len()) - RECORD_OVERHEAD - rmesh_wire::relay::OVERHEAD
-            }
+        let overhead = match way {
+            Way::Direct(_) => RECORD_OVERHEAD,
+            Way::Relay => RECORD_OVERHEAD + rmesh_wire::relay::OVERHEAD,
         };
+        let datagram_len = usize::from(question.datagram_len.unwrap_or(0));
+        let payload_len = datagram_len.saturating_sub(overhead);
         let payload = self.probe(id, question.token).encode(payload_len);
         let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
             return;
@@ -154,7 +164,7 @@ impl Mesh {
             observed: origin.address(),
             ..self.probe(id, probe.token)
         };
-        let payload = answer.encode(body.len() + HEAD_LEN);
+        let payload = answer.encode(0);
         if let Some(session) = self.sessions.get_mut(&index) {
             let datagram = session.seal_record(&payload);
             self.send_to(origin, datagram, now);
@@ -187,7 +197,7 @@ impl Mesh {
             Change::None => self.cost_changed(id, now),
             Change::Alive => self.path_changed(id, "a better path answers", now),
             Change::Size => self.dirty.forwarding = true,
-            Change::Dead => {}
+            Change::SizeLost | Change::Dead => {}
         }
     }
 
@@ -223,6 +233,9 @@ impl Mesh {
         peer.chosen_since = now;
         peer.path_epoch = peer.path_epoch.wrapping_add(1);
         peer.silent_since = None;
+        if matches!(path, Some(Path::Relay(_))) {
+            peer.relay.turn(now);
+        }
         self.dirty.forwarding = true;
         let (name, was_up) = (peer.name.clone(), peer.reported_up);
         peer.reported_up = path.is_some();
@@ -380,6 +393,9 @@ impl Mesh {
             };
             if sample.sent > 0 {
                 peer.wanted_until = now + WANTED;
+                if let Some(path) = peer.used_mut() {
+                    path.busy(now);
+                }
             }
             if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
                 session.records += sample.sent;
@@ -417,21 +433,38 @@ impl Mesh {
         failure: SendFailure,
         now: Instant,
     ) {
+        if let SendFailure::TooBig { len } = failure {
+            return self.on_too_big(destination, len, now);
+        }
         let mut changed = Vec::new();
         for (id, peer) in &mut self.peers {
-            let Some(path) = peer.direct.get_mut(&destination) else {
-                continue;
-            };
-            let change = match failure {
-                SendFailure::Unreachable => path.refuse(now),
-                SendFailure::TooBig => path.too_big(now),
-            };
-            if change != Change::None {
+            let path = peer.direct.get_mut(&destination);
+            if path.is_some_and(|path| path.refuse(now) != Change::None) {
                 changed.push(*id);
             }
         }
         for id in changed {
             self.path_changed(id, "the kernel refuses to send there", now);
+        }
+    }
+
+    /// Also what is relayed leaves by the way to a neighbour.
+    fn on_too_big(&mut self, destination: SocketAddr, len: u16, now: Instant) {
+        let is_there = |peer: &&Peer| peer.direct_address() == Some(destination);
+        let neighbours: Vec<PeerId> = self.peers.values().filter(is_there).map(|p| p.id).collect();
+        let mut shrunk = Vec::new();
+        for peer in self.peers.values_mut() {
+            let is_relayed =
+                matches!(peer.chosen, Some(Path::Relay(by)) if neighbours.contains(&by));
+            let relay = is_relayed.then_some(&mut peer.relay);
+            for path in peer.direct.get_mut(&destination).into_iter().chain(relay) {
+                let change = path.too_big(len, now);
+                self.dirty.forwarding |= change != Change::None;
+                shrunk.extend((change == Change::SizeLost).then_some(peer.id));
+            }
+        }
+        for id in shrunk {
+            self.note_shrunk(id);
         }
     }
 }
@@ -444,14 +477,8 @@ fn session_end(session: &Session) -> Instant {
 }
 
 fn suspect(peer: &mut Peer, now: Instant) {
-    match peer.chosen {
-        Some(Path::Direct(address)) => {
-            if let Some(path) = peer.direct.get_mut(&address) {
-                path.suspect(now);
-            }
-        }
-        Some(Path::Relay(_)) => peer.relay.suspect(now),
-        None => {}
+    if let Some(path) = peer.used_mut() {
+        path.suspect(now);
     }
 }
 

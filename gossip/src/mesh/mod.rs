@@ -33,6 +33,7 @@ mod liveness;
 mod members;
 mod observed;
 mod path;
+mod path_mtu;
 mod peer;
 mod publish;
 mod relay;
@@ -241,7 +242,10 @@ impl Mesh {
             self.node_changed(now);
             // A new address may open ways that were closed.
             for peer in self.peers.values_mut() {
-                peer.direct.values_mut().for_each(|path| path.hurry(now));
+                for path in peer.direct.values_mut() {
+                    path.hurry(now);
+                    path.search_again(now);
+                }
             }
         }
         self.settle(now);

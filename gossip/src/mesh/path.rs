@@ -11,6 +11,8 @@ use core::time::Duration;
 use alloc::vec::Vec;
 use rmesh_wire::Instant;
 
+use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
+
 /// Answers missing in a row that end a path. At 5 % loss each way a working path is given up once
 /// in 10^7 suspicions; with [`PROBE_FAST`] and [`ANSWER_TIMEOUT_MIN`] it takes 0.95 s.
 const MISSES_MAX: u32 = 8;
@@ -22,10 +24,6 @@ const PROBE_FAST: Duration = Duration::from_millis(100);
 const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
-/// A path's full size is asked again after this time.
-const SIZE_PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// Full-size questions that must go missing, while small ones are answered, to end the full size.
-const SIZE_MISSES_MAX: u32 = 3;
 
 /// How eagerly a path is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +52,8 @@ impl Pace {
 pub(crate) struct Question {
     /// Comes back in the answer.
     pub(crate) token: u64,
-    /// Whether to pad it to the path's full size.
-    pub(crate) full_size: bool,
+    /// Length of the datagram it has to fill, if its length is what is asked.
+    pub(crate) datagram_len: Option<u16>,
 }
 
 /// What an event did to a path.
@@ -67,15 +65,16 @@ pub(crate) enum Change {
     Alive,
     /// It does not work any more.
     Dead,
-    /// Its full size works, or no longer does.
+    /// Another length of datagrams is to be used, or the one in use is now known to be the longest.
     Size,
+    /// Datagrams of the length in use do not pass any more.
+    SizeLost,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Outstanding {
     token: u64,
     sent: Instant,
-    full_size: bool,
     judged: bool,
 }
 
@@ -92,9 +91,8 @@ pub(crate) struct PathState {
     suspected: bool,
     next_probe: Instant,
     retry: Duration,
-    full_size: bool,
-    size_misses: u32,
-    next_size_probe: Instant,
+    mtu: PathMtu,
+    shorts: Shorts,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
@@ -102,8 +100,9 @@ pub(crate) struct PathState {
 }
 
 impl PathState {
-    /// A path nothing is known of; probed at once.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// A path nothing is known of, with `headers` bytes of IP and UDP before a datagram; probed at
+    /// once.
+    pub(crate) fn new(headers: u16, now: Instant) -> Self {
         PathState {
             alive: false,
             since: now,
@@ -114,9 +113,8 @@ impl PathState {
             suspected: false,
             next_probe: now,
             retry: RETRY_FIRST,
-            full_size: false,
-            size_misses: 0,
-            next_size_probe: now,
+            mtu: PathMtu::new(headers, now),
+            shorts: Shorts::default(),
             tried: false,
             refused: false,
         }
@@ -132,9 +130,29 @@ impl PathState {
         self.smoothed
     }
 
-    /// Whether datagrams of the path's full size pass.
-    pub(crate) fn full_size(&self) -> bool {
-        self.alive && self.full_size
+    /// The longest UDP payload to be sent on it, in bytes.
+    pub(crate) fn datagram_len(&self) -> u16 {
+        self.mtu.datagram_len()
+    }
+
+    /// The IP packet that makes, in bytes; and whether a search found it, or it is assumed.
+    pub(crate) fn packet_len(&self) -> (u16, bool) {
+        (self.mtu.packet_len(), self.mtu.is_found())
+    }
+
+    /// It leads another way from now on.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        self.mtu.restart(now);
+    }
+
+    /// Longer datagrams may pass now: searches again.
+    pub(crate) fn search_again(&mut self, now: Instant) {
+        self.mtu.search_again(now);
+    }
+
+    /// Records are sent on it.
+    pub(crate) fn busy(&mut self, now: Instant) {
+        self.mtu.busy(now);
     }
 
     /// Traffic flows and nothing comes back: ask quickly.
@@ -142,6 +160,7 @@ impl PathState {
         if self.alive && !self.suspected {
             self.suspected = true;
             self.next_probe = now;
+            self.mtu.doubt(now);
         }
     }
 
@@ -153,15 +172,9 @@ impl PathState {
         }
     }
 
-    /// The kernel refused a datagram as too big.
-    pub(crate) fn too_big(&mut self, now: Instant) -> Change {
-        self.next_size_probe = now + SIZE_PROBE_INTERVAL;
-        self.outstanding.retain(|question| !question.full_size);
-        if core::mem::replace(&mut self.full_size, false) {
-            Change::Size
-        } else {
-            Change::None
-        }
+    /// The kernel refused a datagram of `len` bytes as too big.
+    pub(crate) fn too_big(&mut self, len: u16, now: Instant) -> Change {
+        of_size(self.mtu.refused(len, now))
     }
 
     /// The kernel refused to send on it at all.
@@ -177,15 +190,11 @@ impl PathState {
 
     /// When [`PathState::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
-        let judge = self
-            .outstanding
-            .iter()
-            .filter(|q| !q.judged)
-            .map(|q| q.sent)
-            .min();
-        judge.map_or(self.next_probe, |sent| {
-            self.next_probe.min(sent + self.answer_timeout())
-        })
+        let unjudged = self.outstanding.iter().filter(|q| !q.judged);
+        let judge = unjudged.map(|q| q.sent + self.answer_timeout()).min();
+        let size = self.alive.then(|| self.mtu.deadline(self.patience()));
+        let others = [judge, size].into_iter().flatten();
+        others.fold(self.next_probe, Instant::min)
     }
 
     /// Judges missing answers and says whether a question is due.
@@ -195,28 +204,43 @@ impl PathState {
         pace: Pace,
         token: impl FnOnce() -> u64,
     ) -> (Change, Option<Question>) {
-        let change = self.judge(now);
+        let mut change = self.judge(now);
+        let patience = self.patience();
+        if self.alive && change == Change::None {
+            change = of_size(self.mtu.judge(now, patience, self.shorts));
+        }
         // A path that became more important is not kept waiting by its old pace.
         let cap = if self.alive { pace.alive } else { pace.dead };
         self.next_probe = self.next_probe.min(now + cap);
-        if now < self.next_probe {
+        if now >= self.next_probe {
+            let token = token();
+            self.sent(token, pace, now);
+            return (
+                change,
+                Some(Question {
+                    token,
+                    datagram_len: None,
+                }),
+            );
+        }
+        if !self.alive {
             return (change, None);
         }
-        let full_size = self.alive && !self.suspected && now >= self.next_size_probe;
-        let question = Question {
-            token: token(),
-            full_size,
-        };
-        self.sent(question, pace, now);
-        (change, Some(question))
+        let question = self.mtu.ask(now, patience, token);
+        let question = question.map(|(token, len, with_short)| {
+            if with_short {
+                self.next_probe = now;
+            }
+            Question {
+                token,
+                datagram_len: Some(len),
+            }
+        });
+        (change, question)
     }
 
-    fn sent(&mut self, question: Question, pace: Pace, now: Instant) {
-        if question.full_size {
-            self.next_size_probe = now + SIZE_PROBE_INTERVAL;
-            // A small question follows at once, so that a lost full size is not a lost path.
-            self.next_probe = now + PROBE_FAST;
-        } else if self.suspected {
+    fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
+        if self.suspected {
             self.next_probe = now + PROBE_FAST;
         } else if self.alive {
             self.next_probe = now + pace.alive;
@@ -227,15 +251,20 @@ impl PathState {
         if self.outstanding.len() >= OUTSTANDING_MAX {
             self.outstanding.remove(0);
         }
-        let Question { token, full_size } = question;
         self.outstanding.push(Outstanding {
             token,
             sent: now,
-            full_size,
             judged: false,
         });
         self.tried = true;
         self.refused = false;
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            answer: self.answer_timeout(),
+            round_trip: self.smoothed.unwrap_or_default(),
+        }
     }
 
     fn answer_timeout(&self) -> Duration {
@@ -245,33 +274,23 @@ impl PathState {
 
     fn judge(&mut self, now: Instant) -> Change {
         let timeout = self.answer_timeout();
-        let mut change = Change::None;
         for question in &mut self.outstanding {
             if question.judged || now.since(question.sent) < timeout {
                 continue;
             }
             // Late answers are still welcome, so the question stays until it is pushed out.
             question.judged = true;
-            if question.full_size {
-                self.size_misses += 1;
-                self.next_size_probe = now;
-            } else if self.alive {
+            self.shorts.missing = self.shorts.missing.max(Some(question.sent));
+            if self.alive {
                 self.misses += 1;
                 self.suspected = true;
                 self.next_probe = self.next_probe.min(now);
             }
         }
-        if self.size_misses >= SIZE_MISSES_MAX {
-            self.size_misses = 0;
-            self.next_size_probe = now + SIZE_PROBE_INTERVAL;
-            if core::mem::replace(&mut self.full_size, false) {
-                change = Change::Size;
-            }
-        }
         if self.alive && self.misses >= MISSES_MAX {
-            change = self.die(now);
+            return self.die(now);
         }
-        change
+        Change::None
     }
 
     fn die(&mut self, now: Instant) -> Change {
@@ -279,7 +298,7 @@ impl PathState {
         self.since = now;
         self.suspected = false;
         self.misses = 0;
-        self.full_size = false;
+        self.mtu.restart(now);
         self.retry = RETRY_FIRST;
         self.next_probe = now + RETRY_FIRST;
         Change::Dead
@@ -287,34 +306,33 @@ impl PathState {
 
     /// An answer came over this path. Unknown tokens are ignored.
     pub(crate) fn answered(&mut self, token: u64, now: Instant) -> Change {
-        let Some(at) = self
-            .outstanding
-            .iter()
-            .position(|question| question.token == token)
-        else {
-            return Change::None;
+        let mut short = self.outstanding.iter();
+        let short = short.position(|question| question.token == token);
+        let (sent, change) = match short {
+            Some(at) => {
+                let sent = self.outstanding.remove(at).sent;
+                self.shorts.answered = self.shorts.answered.max(Some(sent));
+                (sent, Change::None)
+            }
+            None => match self.mtu.answered(token, now) {
+                Some((sent, outcome)) => (sent, of_size(outcome)),
+                None => return Change::None,
+            },
         };
-        let question = self.outstanding.remove(at);
-        self.measure(now.since(question.sent));
+        self.measure(now.since(sent));
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;
         self.suspected = false;
         // Questions sent before this answer's no longer tell anything about the path.
-        self.outstanding
-            .retain(|other| other.full_size || other.sent >= question.sent);
-        let mut grown = false;
-        if question.full_size {
-            self.size_misses = 0;
-            grown = !core::mem::replace(&mut self.full_size, true);
-        }
+        self.outstanding.retain(|other| other.sent >= sent);
         if !was_alive {
             self.since = now;
             self.retry = RETRY_FIRST;
             self.next_probe = now;
-            self.next_size_probe = now;
+            self.mtu.restart(now);
             return Change::Alive;
         }
-        if grown { Change::Size } else { Change::None }
+        change
     }
 
     fn measure(&mut self, sample: Duration) {
@@ -331,9 +349,28 @@ impl PathState {
     }
 }
 
+fn of_size(outcome: Outcome) -> Change {
+    match outcome {
+        Outcome::Same => Change::None,
+        Outcome::Changed => Change::Size,
+        Outcome::Fell => Change::SizeLost,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Over IPv4 and a link of 1,500.
+    const LINK: u16 = 1_472;
+
+    fn path() -> PathState {
+        PathState::new(28, at(0))
+    }
+
+    fn fits(question: Question, len_max: u16) -> bool {
+        question.datagram_len.is_none_or(|len| len <= len_max)
+    }
 
     fn at(milliseconds: u64) -> Instant {
         Instant::from_nanos(milliseconds * 1_000_000)
@@ -347,10 +384,22 @@ mod tests {
         to: u64,
         answers: impl Fn(u64, Question) -> bool,
     ) -> Vec<(u64, Change)> {
+        run_under(path, from, to, |_, _| (), answers)
+    }
+
+    /// The same while `load` does what traffic does.
+    fn run_under(
+        path: &mut PathState,
+        from: u64,
+        to: u64,
+        load: impl Fn(&mut PathState, u64),
+        answers: impl Fn(u64, Question) -> bool,
+    ) -> Vec<(u64, Change)> {
         let mut changes = Vec::new();
         let mut replies: Vec<(u64, u64)> = Vec::new();
         let mut token = from * 1000;
         for now in from..to {
+            load(path, now);
             for (due, answered) in core::mem::take(&mut replies) {
                 if due > now {
                     replies.push((due, answered));
@@ -373,16 +422,19 @@ mod tests {
     }
 
     #[test]
-    fn a_working_path_comes_up_within_one_round_trip_and_finds_its_full_size() {
-        let mut path = PathState::new(at(0));
-        let changes = run(&mut path, 0, 500, |_, _| true);
-        assert_eq!(changes, [(10, Change::Alive), (20, Change::Size)]);
+    fn a_working_path_comes_up_within_one_round_trip_and_uses_its_full_size_after_another() {
+        let mut path = path();
+        let changes = run(&mut path, 0, 500, |_, question| fits(question, LINK));
+        assert_eq!(changes, [(10, Change::Alive), (21, Change::Size)]);
         assert_eq!(path.round_trip(), Some(Duration::from_millis(10)));
+        assert_eq!(path.packet_len(), (1_500, false), "more may pass");
+        run(&mut path, 500, 3_000, |_, question| fits(question, LINK));
+        assert_eq!(path.packet_len(), (1_500, true));
     }
 
     #[test]
     fn an_idle_path_that_is_cut_dies_within_three_seconds() {
-        let mut path = PathState::new(at(0));
+        let mut path = path();
         run(&mut path, 0, 5_000, |_, _| true);
         let changes = run(&mut path, 5_000, 9_000, |_, _| false);
         let [(when, Change::Dead)] = changes[..] else {
@@ -393,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_suspected_path_that_is_cut_dies_within_a_second() {
-        let mut path = PathState::new(at(0));
+        let mut path = path();
         run(&mut path, 0, 5_000, |_, _| true);
         path.suspect(at(5_000));
         let changes = run(&mut path, 5_000, 9_000, |_, _| false);
@@ -405,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_dead_path_is_retried_and_comes_back_within_its_pace() {
-        let mut path = PathState::new(at(0));
+        let mut path = path();
         assert_eq!(run(&mut path, 0, 60_000, |_, _| false), []);
         let changes = run(&mut path, 60_000, 64_000, |_, _| true);
         assert!(matches!(changes[..], [(when, Change::Alive), ..] if when <= 63_010));
@@ -413,21 +465,56 @@ mod tests {
 
     #[test]
     fn a_lost_answer_now_and_then_changes_nothing() {
-        let mut path = PathState::new(at(0));
+        let mut path = path();
         run(&mut path, 0, 1_000, |_, _| true);
-        assert_eq!(run(&mut path, 1_000, 120_000, |now, _| now % 7 != 0), []);
+        let most = |now, _| now % 7 != 0;
+        assert_eq!(run(&mut path, 1_000, 120_000, most), []);
     }
 
     #[test]
-    fn a_path_that_swallows_full_size_stays_alive_at_the_small_size() {
-        let mut path = PathState::new(at(0));
-        run(&mut path, 0, 1_000, |_, _| true);
-        assert!(path.full_size());
-        let changes = run(&mut path, 1_000, 40_000, |_, question| !question.full_size);
-        let [(when, Change::Size)] = changes[..] else {
-            panic!("{changes:?}")
-        };
-        assert!(when < 15_000, "noticed at {when} ms");
-        assert!(path.is_alive() && !path.full_size());
+    fn a_path_that_swallows_long_datagrams_stays_alive_and_they_are_given_up_within_a_second() {
+        for (silent, begin) in [(false, 7_100), (false, 7_450), (true, 7_100)] {
+            let mut path = path();
+            let load = |path: &mut PathState, now: u64| {
+                if now >= 6_100 && now.is_multiple_of(100) {
+                    path.busy(at(now));
+                }
+                if silent && now == begin + 400 {
+                    path.suspect(at(now));
+                }
+            };
+            run_under(&mut path, 0, begin, load, |_, question| {
+                fits(question, LINK)
+            });
+            assert_eq!(path.packet_len(), (1_500, true));
+            let less = |_, question| fits(question, 1_350);
+            let changes = run_under(&mut path, begin, 20_000, load, less);
+            let (when, _) = changes
+                .iter()
+                .find(|change| change.1 == Change::SizeLost)
+                .unwrap();
+            assert!(*when < begin + 1_000, "noticed after {} ms", when - begin);
+            assert!(changes.iter().all(|change| change.1 != Change::Dead));
+            assert_eq!(
+                (path.packet_len(), path.datagram_len()),
+                ((1_378, true), 1_350)
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_proves_nothing() {
+        let mut path = path();
+        run(&mut path, 0, 3_000, |_, question| fits(question, LINK));
+        assert_eq!(path.too_big(1_473, at(3_000)), Change::None);
+        assert_eq!(path.too_big(1_472, at(3_000)), Change::SizeLost);
+        assert_eq!(path.packet_len(), (1_280, false));
+        run(&mut path, 3_000, 6_000, |_, question| fits(question, 1_400));
+        assert_eq!(path.packet_len(), (1_428, true));
+        // Nothing at all is answered for a while: that is no matter of length.
+        run(&mut path, 6_000, 6_800, |_, _| false);
+        path.suspect(at(6_800));
+        assert!(run(&mut path, 6_800, 7_300, |_, _| false).is_empty());
+        assert_eq!(path.packet_len(), (1_428, true));
     }
 }

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
@@ -21,10 +21,9 @@ const PUBLISHED_BURST: u32 = 16;
 const PUBLISHED_PER_S: u32 = 1;
 /// A direct path in use gives way to another only if that is faster by a quarter and this much.
 const FASTER_BY: Duration = Duration::from_millis(1);
-/// Largest UDP payload of an unproven path: a 1280-byte IPv6 packet (RFC 8200's minimum).
-const DATAGRAM_LEN_BASE: u16 = 1_280 - 48;
-/// Link MTU that the full-size probe of a path claims, in bytes.
-const FULL_PACKET_LEN: u16 = 1_500;
+/// IP and UDP headers before a datagram, in bytes.
+const HEADERS_V4: u16 = 28;
+const HEADERS_V6: u16 = 48;
 
 /// Which way of a peer: the key of a [`PathState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +74,8 @@ impl Peer {
             name: String::new(),
             current: None,
             direct: BTreeMap::new(),
-            relay: PathState::new(now),
+            // Some hop may be IPv6.
+            relay: PathState::new(HEADERS_V6, now),
             chosen: None,
             chosen_since: now,
             path_epoch: 0,
@@ -113,7 +113,12 @@ impl Peer {
             };
             self.direct.remove(&oldest);
         }
-        self.direct.insert(address, PathState::new(now));
+        let headers = if address.is_ipv4() {
+            HEADERS_V4
+        } else {
+            HEADERS_V6
+        };
+        self.direct.insert(address, PathState::new(headers, now));
     }
 
     /// Adds an address that it published, unless it has published too many lately; it says so again.
@@ -151,12 +156,25 @@ impl Peer {
         if close { Pace::CLOSE } else { Pace::IDLE }
     }
 
+    /// The path in use.
+    pub(crate) fn used(&self) -> Option<&PathState> {
+        match self.chosen? {
+            Path::Direct(address) => self.direct.get(&address),
+            Path::Relay(_) => Some(&self.relay),
+        }
+    }
+
+    /// The path in use.
+    pub(crate) fn used_mut(&mut self) -> Option<&mut PathState> {
+        match self.chosen? {
+            Path::Direct(address) => self.direct.get_mut(&address),
+            Path::Relay(_) => Some(&mut self.relay),
+        }
+    }
+
     /// Round trip of the path in use.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        match self.chosen? {
-            Path::Direct(address) => self.direct.get(&address)?.round_trip(),
-            Path::Relay(_) => self.relay.round_trip(),
-        }
+        self.used()?.round_trip()
     }
 
     /// The address to send direct datagrams to.
@@ -184,34 +202,6 @@ impl Peer {
             }
         }
         Some(Path::Direct(*fastest))
-    }
-
-    /// Largest UDP payload the path in use takes, in bytes.
-    pub(crate) fn datagram_len_max(&self) -> u16 {
-        match self.chosen {
-            Some(Path::Direct(address)) => {
-                let full = self.direct.get(&address).is_some_and(PathState::full_size);
-                if full {
-                    full_datagram_len(address.ip())
-                } else {
-                    DATAGRAM_LEN_BASE
-                }
-            }
-            Some(Path::Relay(_)) if self.relay.full_size() => full_relayed_len(),
-            Some(Path::Relay(_)) | None => DATAGRAM_LEN_BASE,
-        }
-    }
-
-    /// Largest IP packet the path in use is known to take, in bytes.
-    pub(crate) fn path_mtu_bytes(&self) -> u16 {
-        let full = match self.chosen {
-            Some(Path::Direct(address)) => {
-                self.direct.get(&address).is_some_and(PathState::full_size)
-            }
-            Some(Path::Relay(_)) => self.relay.full_size(),
-            None => false,
-        };
-        if full { FULL_PACKET_LEN } else { 1_280 }
     }
 
     /// Why the path in use is not a direct one, for an operator; empty if it is.
@@ -242,14 +232,4 @@ pub(crate) fn state_of(path: &PathState, now: Instant) -> String {
     } else {
         String::from("not tried yet")
     }
-}
-
-/// UDP payload of a full-size packet to `ip`.
-pub(crate) fn full_datagram_len(ip: IpAddr) -> u16 {
-    FULL_PACKET_LEN - if ip.is_ipv4() { 28 } else { 48 }
-}
-
-/// UDP payload of a full-size packet that is relayed: some hop may be IPv6.
-pub(crate) fn full_relayed_len() -> u16 {
-    FULL_PACKET_LEN - 48
 }

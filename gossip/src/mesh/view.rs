@@ -9,6 +9,7 @@ use core::net::IpAddr;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
+use super::path::PathState;
 use super::peer::{Peer, state_of};
 use super::session::Session;
 use crate::ProbeMarks;
@@ -78,7 +79,8 @@ impl Mesh {
                 .current
                 .and_then(|index| self.sessions.get(&index))
                 .map(|session| now.since(session.heard)),
-            path_mtu_bytes: peer.path_mtu_bytes(),
+            path_mtu_bytes: peer.used().map_or(0, |path| path.packet_len().0),
+            path_mtu_found: peer.used().is_some_and(|path| path.packet_len().1),
             mtu_bytes: node.map_or(0, |node| node.mtu_bytes),
             reason: peer.reason(now),
             candidates: peer
@@ -88,6 +90,8 @@ impl Mesh {
                     address: *address,
                     state: state_of(path, now),
                     round_trip: path.round_trip().filter(|_| path.is_alive()),
+                    mtu_bytes: path.is_alive().then(|| path.packet_len().0),
+                    mtu_found: path.packet_len().1,
                 })
                 .collect(),
             links: links.iter().filter_map(resolve).collect(),
@@ -224,6 +228,7 @@ fn forwarding_of(peer: &Peer) -> PeerForwarding {
         session: peer.current,
         path: peer.chosen,
         path_epoch: peer.path_epoch,
-        datagram_len_max: peer.datagram_len_max(),
+        datagram_len_max: peer.used().map_or(0, PathState::datagram_len),
+        is_len_found: peer.used().is_some_and(|path| path.packet_len().1),
     }
 }

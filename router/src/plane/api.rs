@@ -180,6 +180,12 @@ pub struct PlaneCounters {
     pub floods_delivered: u64,
     /// Fragments sent.
     pub fragments_sent: u64,
+    /// ICMP messages to containers that a packet is too big for its path.
+    #[serde(default)]
+    pub too_big_told: u64,
+    /// TCP connections whose largest segment was lowered to what a path carries.
+    #[serde(default)]
+    pub mss_clamped: u64,
     /// Payloads put together from fragments.
     pub reassembled: u64,
     /// Frames that waited for a session and were then sent.

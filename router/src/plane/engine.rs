@@ -15,12 +15,14 @@ use super::fdb::{Fdb, Place};
 use super::floods::{self, Floods};
 use super::forward::{Decision, decide};
 use super::inbox::Inbox;
+use super::oversize::{fit, frame_len_max};
 use super::pending::Pending;
 use super::reassembly::Reassembly;
 use super::screen;
 use super::second_way::SecondWay;
 use super::stats::{Reason, WorkerStats};
 use super::tables::{Route, Tables};
+use super::too_big::TooBig;
 use super::transmit::Transmitter;
 use crate::port::offload::Offload;
 use crate::port::split::Splitter;
@@ -49,6 +51,7 @@ pub(crate) struct Engine {
     whole: Buffer,
     /// Frames of the batch at hand for the bridge.
     pub(crate) deliveries: Deliveries,
+    pub(crate) too_big: TooBig,
 }
 
 /// Time between two rounds of looking after old state.
@@ -81,6 +84,7 @@ impl Engine {
             copy: Buffer::default(),
             whole: Buffer::default(),
             deliveries: Deliveries::default(),
+            too_big: TooBig::new(now),
         }
     }
 
@@ -206,8 +210,13 @@ impl Engine {
             self.wait_for(peer, (frame, offload), now);
             return 1;
         };
+        let len_max = frame_len_max(&route);
+        let offload = &fit(frame, offload, len_max);
         if offload.cut.is_some() {
-            return self.send_pieces(&route, (frame, offload), tables);
+            return self.send_pieces(&route, (frame, offload), tables, now);
+        }
+        if frame.len() > len_max {
+            self.tell_too_big(&route, &[frame], now);
         }
         let head = match offload.checksum {
             None => Some(Head::new(PayloadKind::Frame)),
@@ -239,6 +248,7 @@ impl Engine {
         route: &Route<'_>,
         (frame, offload): (&[u8], &Offload),
         tables: &Tables,
+        now: Instant,
     ) -> u64 {
         let head = offload.checksum.and_then(PartialChecksum::head);
         let (Some(mut splitter), Some(head)) = (Splitter::new(frame, offload), head) else {
@@ -249,6 +259,9 @@ impl Engine {
         while let Some((headers, piece)) = splitter.next() {
             let body = [headers, piece];
             let len = headers.len() + piece.len();
+            if frames == 0 && len > frame_len_max(route) {
+                self.tell_too_big(route, &body, now);
+            }
             let transmitter = &mut self.transmitter;
             match transmitter.send_payload(tables.me_short, route, head, &body) {
                 Ok(()) => (sent, bytes) = (sent + 1, bytes + len),

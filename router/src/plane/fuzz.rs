@@ -31,6 +31,7 @@ use super::session::Session;
 use super::sockets::Sockets;
 use super::stats::{PeerStats, WorkerStats};
 use super::tables::Tables;
+use super::too_big::TooBig;
 use super::transmit::{Transmitter, Worker};
 use crate::port::offload::{Offload, VIRTIO_HEADER_LEN};
 use crate::port::{FrameBatch, Offloads, Port};
@@ -115,6 +116,7 @@ fn forwarding(address: SocketAddr) -> Forwarding {
         path: Some(path),
         path_epoch: 0,
         datagram_len_max: 1_452,
+        is_len_found: true,
     };
     let tree = |parent: Option<PeerId>| FloodTree {
         parent,
@@ -284,4 +286,18 @@ fn from_bridge(bytes: &[u8], offload: Offload) {
         world.engine.handle_frames(&world.batch, &world.tables, now);
         world.end_turn(now);
     });
+}
+
+/// A frame that is too long for a path which takes frames of the length in front of it.
+pub(crate) fn too_big(bytes: &[u8]) {
+    let Some((first, frame)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let (now, len_max) = (Instant::now(), usize::from(u16::from_be_bytes(*first)));
+    let mut too_big = TooBig::new(now);
+    if let Some(message) = too_big.message(&[frame], len_max, now) {
+        assert!((14 + 28..=22 + 1_280).contains(&message.len()));
+        assert_eq!(message[..6], frame[6..12], "to the sender");
+        assert!(frame.len() > len_max, "it would have fitted");
+    }
 }

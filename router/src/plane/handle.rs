@@ -213,7 +213,7 @@ impl Plane {
         let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
             return Ok(());
         };
-        match udp::failure(&error) {
+        match udp::failure(&error, transmit.bytes.len()) {
             Some(failure) => Err(failure),
             None => {
                 self.control_dropped.fetch_add(1, Ordering::Relaxed);

@@ -17,9 +17,12 @@ const FAILURE_EVERY: Duration = Duration::from_millis(100);
 /// Failing destinations told apart.
 const FAILURES_MAX: usize = 256;
 
-/// Longest datagram the control side has, in bytes: a probe that fills a packet of 1,500, and room.
-/// Without it strangers could fill the queue with datagrams of 64 KiB.
-pub(crate) const LEN_MAX: usize = 2_048;
+/// Longest datagram the control side has, in bytes: a probe that fills the longest packet that
+/// paths are searched for.
+pub(crate) const LEN_MAX: usize = 9_216;
+/// Longest one that is no such probe, in bytes. Others may use one half of the queue only, and
+/// strangers have none: they could fill it with datagrams of 64 KiB.
+const SHORT_LEN_MAX: usize = 2_048;
 
 /// A worker's end of the queue.
 pub(crate) struct Inbox {
@@ -42,6 +45,9 @@ impl Inbox {
         if bytes.len() > LEN_MAX {
             return self.stats.drop_one(Reason::Malformed);
         }
+        if bytes.len() > SHORT_LEN_MAX && self.is_half_full() {
+            return self.stats.drop_one(Reason::InboxFull);
+        }
         self.put(|| message(bytes.to_vec()));
     }
 
@@ -60,10 +66,17 @@ impl Inbox {
     /// A datagram anybody could have sent: it may use one half of the queue only, so that the
     /// peers' own always find room.
     pub(crate) fn stranger(&self, source: SocketAddr, datagram: &[u8]) {
-        if self.sender.capacity() <= self.sender.max_capacity() / 2 {
+        if datagram.len() > SHORT_LEN_MAX {
+            return self.stats.drop_one(Reason::Malformed);
+        }
+        if self.is_half_full() {
             return self.stats.drop_one(Reason::InboxFull);
         }
         self.datagram(source, datagram);
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.sender.capacity() <= self.sender.max_capacity() / 2
     }
 
     pub(crate) fn relayed(&self, neighbour: PeerId, inner: &[u8]) {
@@ -113,6 +126,7 @@ mod tests {
             Inbox::new(sender, Arc::clone(&stats)),
             "192.0.2.1:1".parse().unwrap(),
         );
+        inbox.stranger(from, &[0; SHORT_LEN_MAX + 1]);
         inbox.datagram(from, &[0; LEN_MAX + 1]);
         inbox.relayed(PeerId([1; 16]), &[0; LEN_MAX + 1]);
         assert!(receiver.try_recv().is_err());
@@ -120,7 +134,7 @@ mod tests {
         assert!(receiver.try_recv().is_ok());
         let mut counters = crate::PlaneCounters::default();
         stats.add_to(&mut counters);
-        assert_eq!(counters.drops["malformed_datagram"], 2);
+        assert_eq!(counters.drops["malformed_datagram"], 3);
     }
 
     #[test]
@@ -132,6 +146,8 @@ mod tests {
             inbox.stranger(from, &[1]);
         }
         assert_eq!(receiver.len(), 4);
+        inbox.datagram(from, &[2; LEN_MAX]);
+        assert_eq!(receiver.len(), 4, "long ones leave it too");
         inbox.datagram(from, &[2]);
         assert_eq!(receiver.len(), 5);
         assert!(receiver.try_recv().is_ok());
@@ -144,14 +160,14 @@ mod tests {
         let mut inbox = Inbox::new(sender, Arc::clone(&stats));
         let (to, now) = ("192.0.2.1:1".parse().unwrap(), Instant::now());
         for _ in 0..5 {
-            inbox.send_failed(to, SendFailure::TooBig, now);
+            inbox.send_failed(to, SendFailure::TooBig { len: 1 }, now);
         }
         inbox.want(PeerId([1; 16]));
         inbox.want(PeerId([2; 16]));
         assert!(matches!(
             receiver.try_recv(),
             Ok(Inbound::SendFailed {
-                failure: SendFailure::TooBig,
+                failure: SendFailure::TooBig { .. },
                 ..
             })
         ));

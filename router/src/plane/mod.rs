@@ -23,6 +23,7 @@ pub(crate) mod fuzz;
 mod handle;
 mod inbox;
 mod outbox;
+mod oversize;
 mod pending;
 mod reassembly;
 mod receive;
@@ -33,6 +34,7 @@ mod session;
 mod sockets;
 mod stats;
 mod tables;
+mod too_big;
 mod transmit;
 mod worker;
 

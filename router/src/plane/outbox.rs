@@ -163,7 +163,7 @@ fn refuse(
     run: &Run,
     error: &std::io::Error,
 ) {
-    let failure = udp::failure(error);
+    let failure = udp::failure(error, run.datagram_len);
     let reason = match failure {
         None => Reason::SendBufferFull,
         Some(_) => Reason::SendRefused,

@@ -14,10 +14,12 @@ use super::buffer::Buffer;
 use super::engine::Engine;
 use super::fdb;
 use super::forward::admit;
+use super::oversize::frame_len_max;
 use super::reassembly::{Key, Outcome};
 use super::session::Session;
 use super::stats::Reason;
 use super::tables::Tables;
+use crate::port::mss;
 
 /// Where a datagram is: in the batch's buffer of this number, from this byte on.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +31,7 @@ pub(crate) struct Place {
 /// A frame among a payload's bytes.
 enum Body<'a> {
     /// In the batch's buffers.
-    Placed(&'a [u8], Place),
+    Placed(&'a mut [u8], Place),
     /// Put together from fragments, behind its head.
     Whole(Vec<u8>),
 }
@@ -39,6 +41,13 @@ impl Body<'_> {
         match self {
             Body::Placed(bytes, _) => bytes,
             Body::Whole(payload) => payload.get(HEAD_LEN..).unwrap_or_default(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Body::Placed(bytes, _) => bytes,
+            Body::Whole(payload) => payload.get_mut(HEAD_LEN..).unwrap_or_default(),
         }
     }
 }
@@ -103,7 +112,8 @@ impl Engine {
             PathKind::Direct => lane.records_direct.add(1),
             PathKind::Relay => lane.records_relayed.add(1),
         }
-        let (head, body) = Head::split(payload).ok_or(Reason::BadPayload)?;
+        let (head, _) = Head::split(payload).ok_or(Reason::BadPayload)?;
+        let body = payload.get_mut(HEAD_LEN..).unwrap_or_default();
         if head.kind != PayloadKind::Fragment {
             let from = place.from + HEADER_LEN + HEAD_LEN;
             let body = Body::Placed(body, Place { from, ..place });
@@ -146,7 +156,7 @@ impl Engine {
         &mut self,
         (session, path): (&Session, PathKind),
         head: Head,
-        body: Body<'_>,
+        mut body: Body<'_>,
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
@@ -162,6 +172,14 @@ impl Engine {
         }
         self.count_frame(session, path, frame);
         self.learn(source, fdb::Place::Remote(session.peer), tables, now);
+        if let Some(opening) = mss::opening(frame)
+            && let Some(route) = tables
+                .route(session.peer)
+                .filter(|route| route.is_len_found)
+            && opening.clamp(body.bytes_mut(), checksum, frame_len_max(&route))
+        {
+            self.stats.mss_clamped.add(1);
+        }
         match body {
             Body::Placed(_, Place { number, from }) => {
                 self.deliveries.add(number, from..from + len, checksum);

@@ -126,6 +126,8 @@ pub(crate) struct WorkerStats {
     pub(crate) floods_forwarded: Count,
     pub(crate) floods_delivered: Count,
     pub(crate) fragments_sent: Count,
+    pub(crate) too_big_told: Count,
+    pub(crate) mss_clamped: Count,
     pub(crate) reassembled: Count,
     pub(crate) pending_sent: Count,
     pub(crate) learned_macs: Count,
@@ -160,6 +162,8 @@ impl WorkerStats {
         sum.floods_forwarded += self.floods_forwarded.get();
         sum.floods_delivered += self.floods_delivered.get();
         sum.fragments_sent += self.fragments_sent.get();
+        sum.too_big_told += self.too_big_told.get();
+        sum.mss_clamped += self.mss_clamped.get();
         sum.reassembled += self.reassembled.get();
         sum.pending_sent += self.pending_sent.get();
         sum.learned_macs += self.learned_macs.get();

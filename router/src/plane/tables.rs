@@ -69,6 +69,8 @@ pub(crate) struct Route<'a> {
     pub(crate) destination: SocketAddr,
     /// Largest payload one record may carry, in bytes.
     pub(crate) payload_len_max: usize,
+    /// Whether a search found that; it is assumed otherwise.
+    pub(crate) is_len_found: bool,
 }
 
 impl Route<'_> {
@@ -216,6 +218,7 @@ impl Tables {
             relay,
             destination,
             payload_len_max: datagram_len_max.saturating_sub(HEADER_LEN + TAG_LEN + overhead),
+            is_len_found: peer.forwarding.is_len_found,
         })
     }
 }
@@ -302,6 +305,7 @@ pub(crate) mod tests {
             path: Some(path),
             path_epoch: 0,
             datagram_len_max: 1252,
+            is_len_found: true,
         }
     }
 

@@ -42,6 +42,29 @@ pub(crate) fn joined(mut bytes: &[u8]) {
     assert_eq!(came, frames.len(), "a frame lost or doubled");
 }
 
+/// A frame whose opening of a TCP connection, if it is one, is clamped to the length in front of it;
+/// the highest bit says that its checksum is partial.
+pub(crate) fn opening(bytes: &[u8]) {
+    let Some((first, frame)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let (word, mut frame) = (u16::from_be_bytes(*first), frame.to_vec());
+    let before = frame.clone();
+    let Some(opening) = super::mss::opening(&frame) else {
+        return;
+    };
+    let partial = PartialChecksum {
+        start: 34,
+        offset: 16,
+    };
+    let partial = (word & 0x8000 != 0).then_some(partial);
+    let len_max = usize::from(word & 0x7fff);
+    opening.clamp(&mut frame, partial, len_max);
+    let changed = before.iter().zip(&frame).filter(|(a, b)| a != b).count();
+    assert!(changed <= 4 && before.len() == frame.len());
+    assert!(!opening.clamp(&mut frame, partial, len_max), "it fits now");
+}
+
 fn count_pieces(whole: &[u8], offload: &Offload) -> usize {
     if offload.cut.is_none() {
         return 1;

@@ -11,6 +11,7 @@ pub(crate) mod coalesce;
 pub mod fast;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+pub(crate) mod mss;
 pub mod offload;
 pub mod plain;
 mod segment;

@@ -22,7 +22,7 @@ const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
 /// Where the network header begins and which it is, behind any VLAN tags (at most two).
-pub(super) fn network(frame: &[u8]) -> Option<(usize, u16)> {
+pub(crate) fn network(frame: &[u8]) -> Option<(usize, u16)> {
     let mut at = ETHERNET_LEN;
     for _ in 0..3 {
         let kind = u16::from_be_bytes(*frame.get(at - 2..at)?.first_chunk()?);
@@ -162,7 +162,7 @@ impl<'a> Splitter<'a> {
 }
 
 /// Writes a big-endian field, if it is inside.
-pub(super) fn put(bytes: &mut [u8], at: usize, value: u16) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: u16) {
     if let Some(field) = bytes.get_mut(at..at + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }

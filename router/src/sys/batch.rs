@@ -36,7 +36,7 @@ pub(crate) struct Arrival {
 pub(crate) struct Run {
     start: usize,
     pub(crate) len: usize,
-    datagram_len: usize,
+    pub(crate) datagram_len: usize,
     pub(crate) count: usize,
     pub(crate) destination: SocketAddr,
 }

@@ -169,11 +169,14 @@ fn resize_buffers(socket: &Socket, receive_len: usize) {
     }
 }
 
-/// What a failed send means for the path; `None` if it only means that buffers are full.
-pub(crate) fn failure(error: &io::Error) -> Option<SendFailure> {
+/// What a failed send of a datagram of `len` bytes means for the path; `None` if it only means that
+/// buffers are full.
+pub(crate) fn failure(error: &io::Error, len: usize) -> Option<SendFailure> {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => None,
-        Some(libc::EMSGSIZE) => Some(SendFailure::TooBig),
+        Some(libc::EMSGSIZE) => Some(SendFailure::TooBig {
+            len: u16::try_from(len).unwrap_or(u16::MAX),
+        }),
         // ENETUNREACH, EHOSTUNREACH, EPERM, EACCES, EADDRNOTAVAIL, ENETDOWN, and whatever else a
         // firewall or a vanished interface answers: this path does not work now.
         _ => Some(SendFailure::Unreachable),
@@ -233,10 +236,10 @@ mod tests {
 
     #[test]
     fn errors_say_what_they_mean_for_the_path() {
-        let of = |code| failure(&io::Error::from_raw_os_error(code));
+        let of = |code| failure(&io::Error::from_raw_os_error(code), 1_500);
         assert_eq!(of(libc::EPERM), Some(SendFailure::Unreachable));
         assert_eq!(of(libc::ENETUNREACH), Some(SendFailure::Unreachable));
-        assert_eq!(of(libc::EMSGSIZE), Some(SendFailure::TooBig));
+        assert_eq!(of(libc::EMSGSIZE), Some(SendFailure::TooBig { len: 1_500 }));
         assert_eq!(of(libc::EAGAIN), None);
     }
 }

@@ -250,7 +250,7 @@ fn control_datagrams_use_the_same_socket_and_failures_are_told() {
     a.publish();
     for (to, failure, destination) in [
         (3, SendFailure::Unreachable, destination),
-        (4, SendFailure::TooBig, b.address()),
+        (4, SendFailure::TooBig { len: 65_530 }, b.address()),
     ] {
         let len = if to == 4 { 65_480 } else { 100 };
         for _ in 0..3 {

@@ -106,11 +106,15 @@ impl End {
     }
 
     fn publish(&self, me: u8, other: u8, to: &End, len_max: u16) {
+        self.publish_len(me, other, to, (len_max, true));
+    }
+
+    fn publish_len(&self, me: u8, other: u8, to: &End, (len_max, is_found): (u16, bool)) {
         let mut forwarding = forwarding_of(me);
         let address = ([127, 0, 0, 1], to.plane.port()).into();
         know(&mut forwarding, me, other, Path::Direct(address));
         let peer = forwarding.peers.get_mut(&id(other)).unwrap();
-        peer.datagram_len_max = len_max;
+        (peer.datagram_len_max, peer.is_len_found) = (len_max, is_found);
         let floods = &mut forwarding.floods;
         floods.insert(id(me).short_id(), tree(None, &[other]));
         floods.insert(id(other).short_id(), tree(Some(other), &[]));
@@ -221,13 +225,26 @@ fn every_pair_of_ports_carries_the_same_bytes() {
 }
 
 #[test]
-fn a_path_smaller_than_a_segment_gets_fragments_that_join_again() {
+fn a_path_smaller_than_a_segment_gets_shorter_ones_or_fragments_that_join_again() {
     enter_new_namespace();
-    let ends = pair([true, true], 1_000);
-    exchange(&ends);
-    for end in &ends {
-        let counters = end.plane.counters();
-        assert!(counters.fragments_sent > 1_000, "{counters:?}");
-        assert!(counters.reassembled > 1_000, "{counters:?}");
+    for (fast, is_assumed) in [(true, true), (true, false), (false, true)] {
+        let ends = pair([fast, fast], 1_000);
+        let [a, b] = &ends;
+        if is_assumed {
+            a.publish_len(1, 2, b, (1_000, false));
+            b.publish_len(2, 1, a, (1_000, false));
+        }
+        exchange(&ends);
+        for end in &ends {
+            let counters = end.plane.counters();
+            let fragments = counters.fragments_sent;
+            println!("fast {fast}, assumed {is_assumed}: {fragments} fragments");
+            assert_eq!(fragments > 1_000, !fast, "{counters:?}");
+            assert_eq!(counters.reassembled > 1_000, !fast, "{counters:?}");
+            assert_eq!(counters.mss_clamped, u64::from(!is_assumed), "{counters:?}");
+        }
+        datagrams(&ends);
+        let told = ends[0].plane.counters().too_big_told;
+        assert_eq!(told > 0, !is_assumed, "UDP is told, of what is known");
     }
 }

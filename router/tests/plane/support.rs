@@ -184,6 +184,7 @@ pub fn know(forwarding: &mut Forwarding, me: u8, other: u8, path: Path) {
         path: Some(path),
         path_epoch: 0,
         datagram_len_max: SMALL_PATH,
+        is_len_found: true,
     };
     forwarding.peers.insert(id(other), reached);
     forwarding.macs.insert(mac(other), id(other));

@@ -3,11 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use rmesh_gossip::SendFailure;
+
 use super::layout::{Families, Layout};
 use super::random::Random;
 
 /// UDP port of every simulated peer.
 pub(crate) const PORT: u16 = 6783;
+/// MTU of every wire, in bytes.
+const PACKET_LEN_MAX: u64 = 1_500;
 /// Bytes of IPv4 and UDP headers that are counted with every datagram.
 const HEADERS_V4: u64 = 28;
 /// Bytes of IPv6 and UDP headers that are counted with every datagram.
@@ -22,8 +26,8 @@ pub(crate) enum Fate {
     Arrives(Duration, usize, SocketAddr),
     /// Nobody hears of it again.
     Lost,
-    /// The sender's own kernel has no route.
-    Refused,
+    /// The sender's own kernel has no route, or the datagram is too long for its interface.
+    Refused(SendFailure),
 }
 
 /// The state of all wires.
@@ -128,10 +132,14 @@ impl Network {
     }
 
     /// Decides what becomes of a datagram sent now.
-    pub(crate) fn fate(&mut self, from: usize, destination: SocketAddr) -> Fate {
+    pub(crate) fn fate(&mut self, from: usize, destination: SocketAddr, len: usize) -> Fate {
         let v6 = destination.is_ipv6();
         if !self.families[from].has(v6) {
-            return Fate::Refused;
+            return Fate::Refused(SendFailure::Unreachable);
+        }
+        if wire_bytes(destination, len) > PACKET_LEN_MAX {
+            let len = u16::try_from(len).unwrap_or(u16::MAX);
+            return Fate::Refused(SendFailure::TooBig { len });
         }
         let Some(to) = self.node_at(destination) else {
             return Fate::Lost;

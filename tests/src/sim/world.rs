@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) wanted: Vec<(usize, usize)>,
     calendar: Calendar<Action>,
     turns_now: u32,
-    refused: Vec<SocketAddr>,
+    refused: Vec<(SocketAddr, SendFailure)>,
 }
 
 impl World {
@@ -154,9 +154,9 @@ impl World {
     pub(crate) fn settle(&mut self, index: usize) {
         self.drain_transmits(index);
         // A refusal is an input of its own and may cause more datagrams.
-        while let Some(destination) = self.refused.pop() {
+        while let Some((destination, why)) = self.refused.pop() {
             if let Some(mesh) = self.nodes[index].mesh.as_mut() {
-                mesh.handle_send_failure(destination, SendFailure::Unreachable, self.now);
+                mesh.handle_send_failure(destination, why, self.now);
             }
             self.drain_transmits(index);
         }
@@ -171,7 +171,10 @@ impl World {
         {
             count += 1;
             let bytes = wire_bytes(transmit.destination, transmit.bytes.len());
-            match self.network.fate(index, transmit.destination) {
+            match self
+                .network
+                .fate(index, transmit.destination, transmit.bytes.len())
+            {
                 Fate::Arrives(delay, to, source) => {
                     self.meter.sent(self.now, bytes);
                     let at = self.now + delay;
@@ -180,7 +183,7 @@ impl World {
                         .schedule(at, Action::Deliver { to, source, bytes });
                 }
                 Fate::Lost => self.meter.sent(self.now, bytes),
-                Fate::Refused => self.refused.push(transmit.destination),
+                Fate::Refused(why) => self.refused.push((transmit.destination, why)),
             }
         }
         self.meter.transmits_per_turn_max = self.meter.transmits_per_turn_max.max(count);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rmesh_gossip::{Event, SendFailure};
+use rmesh_gossip::Event;
 use rmesh_ipam::Member;
 
 use super::super::network::{Fate, PORT};
@@ -130,20 +130,23 @@ impl World {
             .and_then(|m| m.poll_transmit())
         {
             any = true;
-            match self.network.fate(index, transmit.destination) {
+            match self
+                .network
+                .fate(index, transmit.destination, transmit.bytes.len())
+            {
                 Fate::Arrives(delay, to, source) => {
                     let bytes = transmit.bytes;
                     self.schedule(delay, Action::Datagram { to, source, bytes });
                 }
                 Fate::Lost => {}
-                Fate::Refused => refused.push(transmit.destination),
+                Fate::Refused(why) => refused.push((transmit.destination, why)),
             }
         }
         let host = &mut self.hosts[index];
         let clock = host.clock(self.now);
-        for destination in refused {
+        for (destination, why) in refused {
             if let Some(mesh) = host.peer.mesh.as_mut() {
-                mesh.handle_send_failure(destination, SendFailure::Unreachable, clock);
+                mesh.handle_send_failure(destination, why, clock);
             }
         }
         any
@@ -167,9 +170,9 @@ impl World {
     /// How long a message is under way; `None` if it is lost.
     fn delay(&mut self, from: usize, to: usize) -> Option<Duration> {
         let address = self.network.addresses(to).first().copied()?;
-        match self.network.fate(from, SocketAddr::new(address, PORT)) {
+        match self.network.fate(from, SocketAddr::new(address, PORT), 0) {
             Fate::Arrives(delay, ..) => Some(delay),
-            Fate::Lost | Fate::Refused => None,
+            Fate::Lost | Fate::Refused(_) => None,
         }
     }
 
