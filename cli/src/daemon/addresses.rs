@@ -79,7 +79,9 @@ impl Addresses {
         // A ring of one family has no addresses of the other.
         let others = !addresses.is_empty() || [&v4, &v6].iter().any(|f| matches!(f, Some(Ok(_))));
         for (found, is_v6) in [(v4, false), (v6, true)] {
-            let named = body.subnet.iter().any(|net| is_family(net, is_v6));
+            // Also by the launch: no address is not what was asked for.
+            let mut named = body.subnet.iter().chain(&self.subnets);
+            let named = named.any(|net| is_family(net, is_v6));
             match found {
                 None => {}
                 Some(Ok(address)) => addresses.push(address),

@@ -9,6 +9,7 @@ mod journal;
 mod manager;
 mod pools;
 mod ports;
+mod present;
 mod privileges;
 mod removal;
 mod ring;

@@ -22,7 +22,8 @@ use super::clock::Clock;
 use super::containers::Containers;
 use super::core::{Core, Parts};
 use super::pools;
-use super::ports::{KernelPorts, Ports};
+use super::ports::KernelPorts;
+use super::present::present;
 use super::ring::{Ring, RingOptions, fold};
 use super::targets::{Resolved, Targets};
 use crate::disk;
@@ -117,7 +118,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
     let (bridge, plane, inbound) = open_plane(&options)?;
     let ports = KernelPorts(bridge.clone());
-    remembered.attachments = still_present(&ports, remembered.attachments);
+    remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
     let addresses = match options.bind.as_slice() {
         [] => local_addresses(&options.bridge).map_err(|e| cannot(&e))?,
@@ -275,20 +276,6 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
         }
         Err(error) => Err(refused(error)),
     }
-}
-
-fn still_present(ports: &KernelPorts, attachments: Vec<Attachment>) -> Vec<Attachment> {
-    let (present, gone): (Vec<_>, Vec<_>) = attachments
-        .into_iter()
-        .partition(|attachment| ports.is_present(attachment));
-    for attachment in gone {
-        tracing::info!(
-            "{} is gone, its interface {} with it",
-            attachment.target,
-            attachment.interface
-        );
-    }
-    present
 }
 
 /// The bridge, and the data plane as its port.

@@ -6,6 +6,7 @@
 mod announce;
 mod carried;
 mod check;
+mod find;
 mod mac;
 mod target;
 mod work;
@@ -21,6 +22,7 @@ use crate::kernel::Bridge;
 use crate::kernel::netlink::Netlink;
 use crate::sys::netns::Netns;
 pub use carried::carried;
+pub use find::find;
 pub(crate) use mac::locally_administered;
 pub use mac::mac_for;
 pub use target::{TargetSpec, netns_inode};

@@ -15,7 +15,7 @@ use crate::attach::TargetSpec;
 use crate::error::AttachError;
 
 /// Where named network namespaces are kept, by the convention of ip-netns(8).
-const NAMED: &str = "/run/netns";
+pub(crate) const NAMED: &str = "/run/netns";
 /// The calling thread's own; threads of one process may be in different ones.
 const OWN: &str = "/proc/thread-self/ns/net";
 /// File system type of namespace files (linux/magic.h).
