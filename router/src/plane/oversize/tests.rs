@@ -5,7 +5,7 @@ use crate::port::split::Splitter;
 /// TCP over IPv4 with `options`; its checksum is partial.
 fn segment(flags: u8, options: &[u8], payload_len: usize) -> (Vec<u8>, Offload) {
     let words = (5 + options.len() / 4) as u8;
-    let payload: Vec<u8> = (0..payload_len).map(|n| (n * 7 >> 3) as u8).collect();
+    let payload: Vec<u8> = (0..payload_len).map(|n| (n * 7 / 8) as u8).collect();
     let total = (40 + options.len() + payload_len) as u16;
     let [high, low] = total.to_be_bytes();
     let ethernet = [&[2; 12][..], &[8, 0]].concat();
