@@ -1,6 +1,8 @@
 //! The power goes at every write of a daemon's life, and everything a disk may then hold is started
 //! from.
 
+mod leases;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

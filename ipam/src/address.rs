@@ -113,6 +113,13 @@ impl Range {
         Range::V4.covers(self)
     }
 
+    /// Its first addresses, at most `count` but at least one.
+    pub fn take(&self, count: u128) -> Range {
+        let more = count.saturating_sub(1);
+        let last = self.last().min(self.first().saturating_add(more));
+        Range::new(self.first(), last).unwrap_or(*self)
+    }
+
     /// What of it comes before `number`.
     pub const fn before(&self, number: u128) -> Option<Range> {
         match number.checked_sub(1) {

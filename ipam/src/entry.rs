@@ -102,6 +102,10 @@ pub(crate) enum Entry {
     ReformBegan(Stamp),
     /// It led to no setup and never will: who has left for it comes back.
     ReformEnded(Stamp),
+    /// From now on these may be handed out before it is written down who has them.
+    Reserved(Bounded<Range, RUNS_MAX>),
+    /// They are not any more; those that were handed out have been written down.
+    Unreserved(Range),
 }
 
 impl Entry {

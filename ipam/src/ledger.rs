@@ -99,6 +99,11 @@ impl Ledger {
         self.incarnation
     }
 
+    /// Free addresses that may have been handed out without a word in this ledger of who has them.
+    pub fn reserved(&self) -> Vec<Range> {
+        self.space.reserved(Range::ALL).collect()
+    }
+
     /// The owner whose ledger this is.
     pub(crate) fn owner(&self) -> OwnerId {
         OwnerId {
@@ -164,6 +169,12 @@ impl Ledger {
                 let _ = self.space.allocate(*address, container);
             }
             Entry::Freed { address } => self.space.rest(*address, now),
+            Entry::Reserved(ranges) => {
+                for range in ranges.as_slice() {
+                    self.space.reserve(*range);
+                }
+            }
+            Entry::Unreserved(range) => self.space.unreserve(*range),
             Entry::Held { peer, ranges } => {
                 for range in ranges.as_slice() {
                     let (peer, since) = (*peer, now);
@@ -410,6 +421,10 @@ impl Ledger {
             address,
             container: String::from(container.as_ref()),
         }));
+        let reserved: Vec<Range> = self.space.reserved(Range::ALL).collect();
+        let chunks = reserved.chunks(RUNS_MAX);
+        entries
+            .extend(chunks.map(|chunk| Entry::Reserved(Bounded::take_from(chunk.iter().copied()))));
         for (peer, addresses) in &self.announced {
             // One more than the chunks, so that "announced nothing" is told from "unknown".
             let chunks = addresses.as_slice().chunks(RUNS_MAX).chain([[].as_slice()]);

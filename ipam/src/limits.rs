@@ -105,3 +105,16 @@ pub const WANT_EVERY: Duration = Duration::from_millis(250);
 pub const ANNOUNCED_EVERY: Duration = Duration::from_secs(10);
 /// Pieces of own space that are doubted at a time.
 pub const DISPUTED_RUNS_MAX: usize = 64;
+/// Addresses that are reserved ahead for a subnet that is asked for often, at first.
+pub const RESERVE_MIN: u128 = 16;
+/// And at most: what 10,000 allocations a second take in 50 ms, and no more entries than a restart can
+/// let rest at once.
+pub const RESERVE_MAX: u128 = 512;
+/// At most this part of a subnet's free addresses is reserved.
+pub const RESERVE_PART: u128 = 4;
+/// Two allocations from a subnet within this time are often.
+pub const RESERVE_WITHIN: Duration = Duration::from_secs(2);
+/// What was not used for this time is reserved no more.
+pub const RESERVE_IDLE: Duration = Duration::from_secs(10);
+/// Subnets for which addresses are reserved; beyond it the longest unused one has none any more.
+pub const RESERVE_SUBNETS_MAX: usize = 16;

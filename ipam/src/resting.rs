@@ -65,6 +65,15 @@ impl Resting {
         resting.map(|(at, since)| (*at, *since))
     }
 
+    /// The addresses in `range` that have rested, the longest freed first.
+    pub(crate) fn rested(&self, range: Range, now: Instant) -> impl Iterator<Item = u128> {
+        let by_age = self.order.iter();
+        let rested = by_age.take_while(move |(since, _)| now.since(*since) >= REST);
+        rested
+            .map(|(_, at)| *at)
+            .filter(move |at| range.contains(*at))
+    }
+
     /// Of the addresses in `range` that have rested and are not `excluded` the one that was freed
     /// first. Looked for by age and by address at once, one step each, so that neither old
     /// addresses elsewhere nor many in `range` make it slow.

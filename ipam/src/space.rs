@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use rmesh_wire::{Instant, PeerId};
 
 use crate::address::Range;
+use crate::packed::RUNS_MAX;
 use crate::resting::{REST, Resting};
 use crate::runs::RunMap;
 
@@ -99,6 +100,8 @@ pub struct Space {
     containers: BTreeMap<Container, BTreeSet<u128>>,
     held: RunMap<Hold>,
     granting: RunMap<()>,
+    /// Free, and may be handed out before it is on the disk who has it.
+    reserved: RunMap<()>,
     /// Owned and without a use, like `fresh`, but used before.
     resting: Resting,
     /// Owned and without a use.
@@ -135,6 +138,7 @@ impl Space {
     /// The ring says that `range` is not this owner's.
     pub fn disown(&mut self, range: Range) {
         self.owned.remove(range);
+        self.reserved.remove(range);
         self.wake(range);
         self.settle(range);
     }
@@ -161,6 +165,7 @@ impl Space {
         self.containers.entry(key.clone()).or_default().insert(at);
         self.allocated.insert(at, key);
         self.resting.remove(at);
+        self.unreserve(Range::one(at));
         self.settle(Range::one(at));
         Ok(())
     }
@@ -183,6 +188,7 @@ impl Space {
 
     /// The log says that no container has the address any more; it rests from now on.
     pub(crate) fn rest(&mut self, at: u128, now: Instant) {
+        self.unreserve(Range::one(at));
         let was_known = self.release(at, now).is_some();
         if !was_known && self.owned.get(at).is_some() && !self.is_used(at) {
             let forgotten = self.resting.insert(at, now);
@@ -215,6 +221,7 @@ impl Space {
     /// Holds addresses for a removed peer.
     pub fn hold(&mut self, range: Range, hold: Hold) {
         self.held.set(range, hold);
+        self.unreserve(range);
         self.wake(range);
         self.settle(range);
     }
@@ -228,6 +235,7 @@ impl Space {
     /// A grant of `range` is on its way: it is nobody's to use.
     pub fn begin_grant(&mut self, range: Range) {
         self.granting.set(range, ());
+        self.unreserve(range);
         self.wake(range);
         self.settle(range);
     }
@@ -333,6 +341,62 @@ impl Space {
             NoBlock::NoFree
         };
         block_of(&free, range, bits, &ring_runs).ok_or(reason)
+    }
+
+    /// Free addresses of `subnet` that are not reserved, at most `count` of them and no more ranges than
+    /// an entry takes: what [`Space::pick`] would find next.
+    pub(crate) fn pick_ahead(
+        &self,
+        subnet: Range,
+        count: u128,
+        now: Instant,
+        excluded: impl Fn(u128) -> bool,
+    ) -> Vec<Range> {
+        let usable = usable(subnet);
+        let (mut picked, mut left) = (Vec::new(), count);
+        let fresh = self.fresh.within(usable);
+        for range in fresh.flat_map(|(run, ())| self.reserved.gaps(run)) {
+            if left == 0 || picked.len() >= RUNS_MAX {
+                return picked;
+            }
+            let part = range.take(left);
+            left -= part.count();
+            picked.push(part);
+        }
+        if !picked.is_empty() {
+            return picked;
+        }
+        let rested = self.resting.rested(usable, now).take(SKIPPED_MAX);
+        let rested = rested.filter(|at| !excluded(*at) && self.reserved.get(*at).is_none());
+        let wanted = usize::try_from(count).unwrap_or(RUNS_MAX);
+        let found: RunMap<()> = rested.take(wanted).map(|at| (Range::one(at), ())).collect();
+        found
+            .iter()
+            .map(|(range, ())| range)
+            .take(RUNS_MAX)
+            .collect()
+    }
+
+    /// The free addresses of `range` may be handed out before it is on the disk who has them.
+    pub(crate) fn reserve(&mut self, range: Range) {
+        for (free, ()) in self.fresh.within(range) {
+            self.reserved.set(free, ());
+        }
+        for (at, _) in self.resting.within(range) {
+            self.reserved.set(Range::one(at), ());
+        }
+    }
+
+    /// They may not any more.
+    pub(crate) fn unreserve(&mut self, range: Range) {
+        if !self.reserved.is_empty() {
+            self.reserved.remove(range);
+        }
+    }
+
+    /// What of `range` is reserved, ascending.
+    pub(crate) fn reserved(&self, range: Range) -> impl Iterator<Item = Range> {
+        self.reserved.within(range).map(|(run, ())| run)
     }
 
     /// How many addresses of `range` are what; takes a step for each run and use in it.

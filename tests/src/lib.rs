@@ -6,6 +6,7 @@ pub mod fuzz;
 pub mod heap;
 pub mod hostile;
 pub mod idle;
+pub mod lease;
 pub mod model;
 pub mod own_hosts;
 pub mod packets;

@@ -119,7 +119,7 @@ fn thirty_two_peers_over_the_mesh_never_give_an_address_twice() {
 }
 
 /// Each of these failed once, for a reason of its own.
-const FAILED_ONCE: [u64; 9] = [378, 1648, 1927, 2220, 2283, 2569, 4197, 4349, 6808];
+const FAILED_ONCE: [u64; 10] = [378, 1426, 1648, 1927, 2220, 2283, 2569, 4197, 4349, 6808];
 
 #[test]
 fn seeds_that_failed_once_hold() {
@@ -172,6 +172,23 @@ fn a_disk_that_confirms_too_early_is_noticed() {
     );
     assert!(
         found.iter().any(|what| what.contains("has not written it")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_killed_daemon_that_leaves_nothing_of_what_it_answered_early_is_noticed() {
+    let found = violations(|run| RingOptions {
+        disk: DiskKind::ForgetsTail,
+        ..run
+    });
+    println!(
+        "{} of {CONTROL_SEEDS} seeds: {:?}",
+        found.len(),
+        found.first()
+    );
+    assert!(
+        found.iter().any(|what| what.contains("is carried by")),
         "{found:?}"
     );
 }

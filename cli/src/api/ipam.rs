@@ -7,8 +7,8 @@ mod tests;
 mod view;
 
 pub(crate) use body::{
-    AdoptBody, AdoptReply, ClaimBody, ClaimReply, PoolBody, PoolReply, ReleaseBody, ReleaseReply,
-    RemoveBody, RemoveReply,
+    AdoptBody, AdoptReply, AllocateBody, AllocateReply, ClaimBody, ClaimReply, PoolBody, PoolReply,
+    ReleaseBody, ReleaseReply, RemoveBody, RemoveReply,
 };
 #[cfg(test)]
 pub(crate) use view::OwnerView;
@@ -36,6 +36,7 @@ pub(super) fn routes() -> Router<Arc<Service>> {
         .route("/v1/ipam", get(status))
         .route("/v1/ipam/addresses", get(addresses))
         .route("/v1/ipam/check", get(check))
+        .route("/v1/ipam/allocate", post(allocate))
         .route("/v1/ipam/claim", post(claim))
         .route("/v1/ipam/release", post(release))
         .route("/v1/ipam/adopt", post(adopt))
@@ -62,6 +63,17 @@ async fn addresses(State(service): Shared) -> Answer<Vec<AddressView>> {
 
 async fn check(State(service): Shared) -> Answer<CheckView> {
     Ok(Json(service.containers.check().await?))
+}
+
+async fn allocate(
+    State(service): Shared,
+    Extension(Deadline(deadline)): Extension<Deadline>,
+    body: Body,
+) -> Answer<AllocateReply> {
+    let body: AllocateBody = read(body)?;
+    let containers = Arc::clone(&service.containers);
+    let allocated = whole(async move { containers.allocate(body, deadline).await });
+    Ok(Json(allocated.await?))
 }
 
 async fn claim(

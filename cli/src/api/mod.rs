@@ -19,10 +19,10 @@ pub(crate) use convert::samples;
 #[cfg(test)]
 pub(crate) use ipam::OwnerView;
 pub(crate) use ipam::{
-    AddressState, AddressView, AdoptBody, AdoptReply, CheckView, ClaimBody, ClaimReply,
-    ConflictView, Count, Difference, HoldView, IpamView, OtherRingView, PendingView, PoolBody,
-    PoolReply, PoolView, RefusedView, ReleaseBody, ReleaseReply, RemoveBody, RemoveReply,
-    WitnessView,
+    AddressState, AddressView, AdoptBody, AdoptReply, AllocateBody, AllocateReply, CheckView,
+    ClaimBody, ClaimReply, ConflictView, Count, Difference, HoldView, IpamView, OtherRingView,
+    PendingView, PoolBody, PoolReply, PoolView, RefusedView, ReleaseBody, ReleaseReply, RemoveBody,
+    RemoveReply, WitnessView,
 };
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
 pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};

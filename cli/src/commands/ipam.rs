@@ -70,7 +70,11 @@ fn release(global: &Global, args: ReleaseArgs) -> Result<(), Failure> {
         ReleaseWhat::Address(address) => (Some(address), None),
         ReleaseWhat::Target(target) => (None, Some(target)),
     };
-    let body = ReleaseBody { address, target };
+    let body = ReleaseBody {
+        address,
+        target,
+        container: None,
+    };
     let reply: ReleaseReply = client::post(global, "/v1/ipam/release", &body)?;
     if global.json {
         return print_json(&reply);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rmesh_gossip::Report;
-use rmesh_ipam::{Answer, Outlook, Refusal, Request};
+use rmesh_ipam::{Answer, Outlook, Range, Refusal, Request};
 use rmesh_router::attach::Attachment;
 use rmesh_router::{LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters};
 use rmesh_wire::PeerId;
@@ -56,6 +56,8 @@ pub(crate) enum Call {
     /// What there is to know of the ring beyond a snapshot, and who owns these addresses; nothing
     /// while the disk does not let there be a ring.
     Outlook(Vec<IpAddr>, oneshot::Sender<Option<Outlook>>),
+    /// The pools of the ring; none before there is one.
+    Pools(oneshot::Sender<Vec<Range>>),
     /// What every container of this host carries, by key. Nothing is being attached meanwhile.
     Running(Vec<(String, Vec<IpAddr>)>),
     /// Pools of the ring that routes of this host lead elsewhere, in words.

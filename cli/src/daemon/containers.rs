@@ -2,6 +2,7 @@
 
 mod check;
 mod claim;
+pub(super) mod lease;
 mod release;
 
 use std::net::IpAddr;
@@ -280,7 +281,9 @@ impl Containers {
             let is_new = |key: &String| known.iter().all(|(other, _)| other != key);
             let allocated = allocated.unwrap_or_default().into_iter();
             let others = allocated.filter(|(_, key)| is_new(key));
-            let others = others.filter(|(_, key)| is_there(ports.as_ref(), key));
+            // A client's container is there until the client says otherwise.
+            let others =
+                others.filter(|(_, key)| lease::is_lease(key) || is_there(ports.as_ref(), key));
             others.collect::<Vec<(IpAddr, String)>>()
         });
         running.extend(others.await?.into_iter().map(|(ip, key)| (key, vec![ip])));

@@ -255,6 +255,7 @@ impl Core {
                 let now = self.parts.clock.now();
                 drop(reply.send(self.parts.ring.outlook(&addresses, now)));
             }
+            Call::Pools(reply) => drop(reply.send(self.parts.ring.pools())),
             Call::Running(running) => {
                 let now = self.parts.clock.now();
                 self.parts.ring.handle_running(&running, now);
@@ -391,7 +392,8 @@ impl Core {
         self.parts.mesh.handle_shutdown(now);
         self.transmit();
         self.parts.plane.stop();
-        self.parts.ring.finish();
+        let now = self.parts.clock.now();
+        self.parts.ring.finish(now);
         self.parts.saver.finish();
     }
 }

@@ -16,7 +16,7 @@ use rmesh_wire::{Instant, PeerId};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use crate::ledger::{self, Alive, Folded, News, Place, Standing, Writer};
+use crate::ledger::{self, Alive, Folded, News, Place, Standing, Tail, Writer};
 use crate::state::KnownRing;
 
 /// Entries under way to the disk; beyond it the node keeps them.
@@ -75,6 +75,11 @@ pub(super) struct Ring {
     writer: Writer,
     /// When this daemon was last there, for the next one.
     alive: Alive,
+    /// What is on its way to the disk, for the next one.
+    tail: Tail,
+    /// The first write with which it was noted that the ledger is the newest: before it is durable, a next
+    /// daemon would not use the tail.
+    noted_from: Option<u64>,
     /// Whether it is sure that the ledger is the newest there is.
     vouched: bool,
     queued: u64,
@@ -119,13 +124,15 @@ impl Ring {
         };
         let names = options.remembered.names.iter().take(NAMES_MAX);
         let names = names.cloned().collect();
-        let alive = Alive::beside(&place.token);
+        let (alive, tail) = (Alive::beside(&place.token), Tail::beside(&place.token));
         let (writer, news) = Writer::start(place, file)?;
         let mut ring = Ring {
             options,
             node: None,
             writer,
             alive,
+            tail,
+            noted_from: None,
             vouched: false,
             queued: 0,
             confirmed: 0,
@@ -180,6 +187,8 @@ impl Ring {
         };
         self.vouched = found.standing != Standing::Unproven;
         (self.queued, self.confirmed) = (found.written, found.written);
+        self.tail.begin(found.written);
+        self.noted_from = None;
         let founding = self.founding();
         self.is_second =
             found.standing == Standing::Nothing && matches!(founding, Founding::Found { .. });
@@ -368,10 +377,15 @@ impl Ring {
         all
     }
 
+    /// The pools of the ring; none before there is one.
+    pub(super) fn pools(&self) -> Vec<Range> {
+        self.node.as_ref().map(Node::pools).unwrap_or_default()
+    }
+
     /// The pools, if they have to be compared with the routes of this host: once after they changed.
     /// Who joins a ring cannot choose its pools, only say what is wrong with them here.
     pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
-        let ranges = self.node.as_ref().map(Node::pools).unwrap_or_default();
+        let ranges = self.pools();
         let nets = ranges
             .iter()
             .filter_map(|range| range.to_string().parse().ok());
@@ -409,6 +423,7 @@ impl Ring {
                 self.view.entries_written += number.saturating_sub(self.confirmed);
                 self.view.commits += 1;
                 self.confirmed = number;
+                self.tail.confirm(number);
                 if let Some(node) = &mut self.node {
                     node.handle_written(number, now);
                 }
@@ -446,12 +461,12 @@ impl Ring {
         while let Some((peer, addresses)) = mesh.poll_announced() {
             node.handle_announced(peer, &addresses, now);
         }
-        self.write();
+        self.write(now);
         self.tell();
         self.transmit(mesh, now);
     }
 
-    fn write(&mut self) {
+    fn write(&mut self, now: Instant) {
         let Some(node) = &mut self.node else { return };
         let mut entries = Vec::new();
         while self.queued - self.confirmed < WRITES_MAX {
@@ -461,10 +476,18 @@ impl Ring {
             self.queued = number;
             entries.push(entry);
         }
-        if !entries.is_empty() {
-            let vouched = self.vouched.then(|| node.owner().incarnation);
-            self.writer.write(entries, vouched);
+        if entries.is_empty() {
+            return;
         }
+        let is_noted = self.noted_from.is_some_and(|from| self.confirmed >= from);
+        if self.tail.hand_over(&entries) && is_noted {
+            node.handle_handed_over(self.queued, now);
+        }
+        let vouched = self.vouched.then(|| node.owner().incarnation);
+        if vouched.is_some() {
+            self.noted_from.get_or_insert(self.queued);
+        }
+        self.writer.write(entries, vouched);
     }
 
     fn tell(&mut self) {
@@ -492,8 +515,11 @@ impl Ring {
     }
 
     /// Writes what is still to be written and ends. Nothing is given away.
-    pub(super) fn finish(mut self) {
-        self.write();
+    pub(super) fn finish(mut self, now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_stop(now);
+        }
+        self.write(now);
         self.writer.finish();
     }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rmesh_ipam::log;
 
 use super::token::{Mark, Token};
-use super::{FILE_LEN_MAX, Folded, Found, LEDGER, LedgerError, NEW, Place, Standing};
+use super::{
+    FILE_LEN_MAX, Folded, Found, LEDGER, LEDGER_TAIL, LedgerError, NEW, Place, Standing, tail,
+};
 use crate::disk::DiskFile;
 use crate::state::move_aside;
 
@@ -47,7 +49,12 @@ impl Place {
                     incarnation,
                     written,
                 };
-                (folded.snapshot, mark, token.judge(mark))
+                let standing = token.judge(mark);
+                let (folded, mark) = match standing {
+                    Standing::Current => self.with_tail(folded, mark)?,
+                    _ => (folded, mark),
+                };
+                (folded.snapshot, mark, standing)
             }
             None => {
                 // It is of a ledger that is lost; beside a new one it would mean nothing.
@@ -64,6 +71,10 @@ impl Place {
             }
         };
         let (file, len) = self.replace(&folded, mark.written)?;
+        tail::remove(&self.token).map_err(|cause| LedgerError::Write {
+            path: self.token.with_file_name(LEDGER_TAIL),
+            cause,
+        })?;
         let ledger = LedgerFile {
             place: self.clone(),
             token,
@@ -79,6 +90,29 @@ impl Place {
             aside,
         };
         Ok((ledger, found))
+    }
+
+    /// The same with what a process before has left on the way to the disk.
+    fn with_tail(&self, folded: Folded, mark: Mark) -> Result<(Folded, Mark), LedgerError> {
+        let later = tail::beyond(&self.token, mark.written);
+        let later = later.map_err(|cause| LedgerError::Read {
+            path: self.token.with_file_name(LEDGER_TAIL),
+            cause,
+        })?;
+        let all = folded.snapshot.iter().chain(&later).map(Vec::as_slice);
+        match (self.fold)(&all.collect::<Vec<&[u8]>>()) {
+            Ok(all) => {
+                let mark = Mark {
+                    incarnation: all.incarnation,
+                    written: mark.written + later.len() as u64,
+                };
+                Ok((all, mark))
+            }
+            Err(why) => {
+                tracing::error!("what was on its way to the ledger is lost: {why}");
+                Ok((folded, mark))
+            }
+        }
     }
 
     fn path(&self) -> PathBuf {

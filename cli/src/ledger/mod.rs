@@ -9,9 +9,13 @@
 //!   written anew under another name: the kernel may show what never reached the disk.
 //! * **The token lies on another disk.** It is in the run folder, so that a state folder restored from a
 //!   backup, which is older than what this peer has told others, is noticed.
+//!
+//! Beside the token lies the [`Tail`]: writes that the disk has not confirmed, which a dying process leaves
+//! to the next one.
 
 mod alive;
 mod file;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -25,6 +29,7 @@ use crate::disk::Disk;
 
 pub use alive::Alive;
 pub use file::LedgerFile;
+pub use tail::Tail;
 pub use token::Token;
 pub use writer::{News, Writer};
 
@@ -34,6 +39,8 @@ pub const LEDGER: &str = "ledger";
 pub const LEDGER_TOKEN: &str = "ledger-token";
 /// Name in the run folder of the note when the daemon was last there.
 pub const LEDGER_ALIVE: &str = "ledger-alive";
+/// Name in the run folder of the note which writes are on their way to the disk.
+pub const LEDGER_TAIL: &str = "ledger-tail";
 /// What follows the name while a new file is written.
 const NEW: &str = ".new";
 /// Longest file that is read, in bytes: many times the state of a thousand peers. A longer one was not

@@ -399,3 +399,142 @@ fn after_a_failed_write_the_ledger_comes_back_by_itself_without_what_was_refused
     writer.finish();
     assert_eq!(host.open().1.entries, entries(1, 5));
 }
+
+/// What is on its way to the disk when the process dies or the host is cut off.
+fn hand_over(host: &Host, found: &Found, count: u64) -> Tail {
+    let mut tail = Tail::beside(&host.place().token);
+    tail.begin(found.written);
+    for number in found.written + 1..=found.written + count {
+        assert!(tail.hand_over(&[entry(number)]), "memory takes it");
+    }
+    tail
+}
+
+#[test]
+fn what_was_handed_over_outlives_the_process_at_every_operation_of_the_disk_but_not_the_host() {
+    let whole = Host::new(keep);
+    live(&whole, 12);
+    let operations = whole.disk.operations();
+    let (mut killed, mut cut) = (0, 0);
+    for at in 0..=operations {
+        let host = Host::new(keep);
+        host.disk.fail(at, Fault::Cut);
+        let Ok((mut file, found)) = host.place().open() else {
+            continue;
+        };
+        // Each entry is handed over before the disk is asked; the first one has made the token.
+        let mut tail = hand_over(&host, &found, 0);
+        let (mut confirmed, mut handed_over) = (0, 0);
+        for number in 1..=12 {
+            assert!(tail.hand_over(&[entry(number)]));
+            handed_over = number;
+            match file.commit(&[entry(number)], Some(ME)) {
+                Ok(written) => confirmed = written,
+                Err(_) => break,
+            }
+            tail.confirm(confirmed);
+        }
+        for image in host.disk.survivors(Tears::Few) {
+            let (_, found) = Host::with(SimDisk::with(&image), keep).open();
+            assert!(
+                (confirmed..=handed_over).contains(&found.written),
+                "{found:?}"
+            );
+            cut += 1;
+        }
+        if confirmed == 0 {
+            continue;
+        }
+        let again = Host {
+            disk: SimDisk::with(&host.disk.visible()),
+            ..host
+        };
+        for _ in 0..2 {
+            let (_, found) = again.open();
+            assert_eq!(found.standing, Standing::Current);
+            assert_eq!(found.entries, entries(1, handed_over), "cut at {at}");
+            assert!(!again.place().token.with_file_name(LEDGER_TAIL).exists());
+        }
+        killed += 1;
+    }
+    println!("{killed} processes killed, {cut} disks after a power cut");
+    assert!(killed > 5 && cut > 20);
+}
+
+#[test]
+fn a_tail_that_cannot_be_of_this_ledger_is_not_used() {
+    // An older copy of the folder.
+    let host = Host::new(keep);
+    live(&host, 2);
+    let old = host.disk.visible();
+    let (mut file, found) = host.open();
+    hand_over(&host, &found, 3);
+    file.commit(&entries(found.written + 1, 1), Some(ME))
+        .unwrap();
+    let restored = Host {
+        disk: SimDisk::with(&old),
+        ..host
+    };
+    let (_, found) = restored.open();
+    assert_eq!((found.standing, found.written), (Standing::RolledBack, 3));
+    // Another boot.
+    let host = Host::new(keep);
+    live(&host, 2);
+    let (_, found) = host.open();
+    hand_over(&host, &found, 3);
+    let token = Token::new(&host.place().token, "another boot");
+    let (_, found) = host.place().open_with(token).unwrap();
+    assert_eq!((found.standing, found.written), (Standing::Unproven, 3));
+    // It was of the life before, and says nothing to the one after the next.
+    assert_eq!(host.open().1.written, 3);
+    // The ledger is lost.
+    let host = Host::new(keep);
+    live(&host, 2);
+    let (_, found) = host.open();
+    hand_over(&host, &found, 3);
+    let lost = Host::with(SimDisk::with_folders(&[Path::new(FOLDER)]), keep);
+    let lost = Host {
+        disk: lost.disk,
+        ..host
+    };
+    let (_, found) = lost.open();
+    assert_eq!((found.standing, found.written), (Standing::Nothing, 0));
+    assert_eq!(lost.open().1.written, 0);
+}
+
+#[test]
+fn a_long_tail_is_begun_anew_and_keeps_what_is_not_durable() {
+    let host = Host::new(keep);
+    live(&host, 2);
+    let (mut file, found) = host.open();
+    let mut tail = hand_over(&host, &found, 0);
+    let path = host.place().token.with_file_name(LEDGER_TAIL);
+    let (mut longest, mut last) = (0, found.written);
+    for _ in 0..200 {
+        let some = entries(last + 1, 300);
+        assert!(tail.hand_over(&some));
+        last += 300;
+        longest = longest.max(std::fs::metadata(&path).unwrap().len());
+        // The disk is a little behind.
+        tail.confirm(last - 40);
+    }
+    assert!((200_000..400_000).contains(&longest), "{longest}");
+    file.commit(&entries(found.written + 1, 59_980), Some(ME))
+        .unwrap();
+    assert_eq!(host.open().1.entries, entries(1, last));
+}
+
+#[test]
+fn where_no_tail_can_be_written_the_disk_is_waited_for_and_later_it_has_all() {
+    let host = Host::new(keep);
+    live(&host, 2);
+    let (_, found) = host.open();
+    let mut tail = hand_over(&host, &found, 0);
+    let path = host.place().token.with_file_name("ledger-tail.new");
+    std::fs::create_dir(&path).unwrap();
+    assert!(!tail.hand_over(&entries(4, 2)));
+    assert!(!tail.hand_over(&entries(6, 1)));
+    std::fs::remove_dir(&path).unwrap();
+    assert!(tail.hand_over(&entries(7, 1)));
+    assert_eq!(host.open().1.entries, entries(1, 7));
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Done;
 use crate::api::SOCKET;
-use crate::ledger::{LEDGER_ALIVE, LEDGER_TOKEN};
+use crate::ledger::{LEDGER_ALIVE, LEDGER_TAIL, LEDGER_TOKEN};
 use crate::state::{self, LOG_FILE, RUN_LOCK, STATE_LOCK};
 
 /// Files looked at in one folder; a state folder has about ten.
@@ -63,8 +63,12 @@ fn is_own(name: &str) -> bool {
         name.strip_prefix(SOCKET)
             .is_some_and(|rest| ["", ".new"].contains(&rest))
     };
+    let tail = || {
+        name.strip_prefix(LEDGER_TAIL)
+            .is_some_and(|rest| ["", ".new"].contains(&rest))
+    };
     let named = [RUN_LOCK, STATE_LOCK, LEDGER_TOKEN, LEDGER_ALIVE].contains(&name);
-    named || log() || socket() || state::is_state_file(name)
+    named || log() || socket() || tail() || state::is_state_file(name)
 }
 
 /// A power cut must not bring the secret back.

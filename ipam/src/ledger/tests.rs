@@ -97,6 +97,8 @@ fn entry() -> impl Strategy<Value = Entry> {
             Entry::Allocated { address, container }
         }),
         3 => (0..64u128).prop_map(|address| Entry::Freed { address }),
+        3 => range().prop_map(|range| Entry::Reserved(Bounded::take_from([range]))),
+        1 => range().prop_map(Entry::Unreserved),
         2 => (peer.clone(), range()).prop_map(|(peer, range)| Entry::Held {
             peer, ranges: Bounded::take_from([range]),
         }),

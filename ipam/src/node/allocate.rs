@@ -41,14 +41,20 @@ impl Node {
                 "the containers of this peer have all the addresses they may have; detach some",
             ))));
         }
-        let taken = |at| self.announcers.of(at).next().is_some() || self.disputes.contains(at);
-        match self.ledger.space.pick(subnet, self.now, taken) {
-            Some(at) => {
-                self.allocate(at, container);
-                Some(Ok(Answer::Address(address(at))))
-            }
-            None => self.wait_for_block(id, subnet),
-        }
+        self.hand_out(id, subnet, container)
+    }
+
+    /// One that is reserved, and then the answer need not wait for the disk; else any.
+    fn hand_out(&mut self, id: RequestId, subnet: Range, container: &str) -> Served {
+        let reserved = self.take_reserved(id, subnet);
+        let taken = |at| self.is_taken(at);
+        let any = || self.ledger.space.pick(subnet, self.now, taken);
+        let Some(at) = reserved.or_else(any) else {
+            return self.wait_for_block(id, subnet);
+        };
+        self.allocate(at, container);
+        self.reserve_ahead(subnet, reserved.is_none());
+        Some(Ok(Answer::Address(address(at))))
     }
 
     fn wait_for_block(&mut self, id: RequestId, subnet: Range) -> Served {

@@ -13,13 +13,18 @@ use crate::limits::{TRANSMITS_MAX, WRITES_MAX};
 /// Writes on their way to the disk, and what has to wait for them.
 ///
 /// Every output is queued with the number of the last write queued before it. That is more than it
-/// depends on, and therefore enough.
+/// depends on, and therefore enough. It has to be durable; but for answers that follow from a
+/// reservation (see `reserve`), which is durable itself, it is enough that it outlives this process.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     queued: u64,
     written: u64,
+    /// Writes up to this number outlive this process, though maybe not the host.
+    handed: u64,
     writes: VecDeque<(u64, Vec<u8>)>,
     events: VecDeque<(u64, Event)>,
+    /// Those that need not wait for the disk.
+    early: VecDeque<(u64, Event)>,
     transmits: VecDeque<(u64, PeerId, Vec<u8>)>,
     halted: Option<String>,
     dropped: u64,
@@ -65,6 +70,11 @@ impl Gate {
         self.events.push_back((number, event));
     }
 
+    /// An event that waits only until the writes before it outlive this process.
+    pub(crate) fn early_event(&mut self, event: Event) {
+        self.early.push_back((self.queued, event));
+    }
+
     pub(crate) fn transmit(&mut self, to: PeerId, bytes: Vec<u8>) {
         if self.transmits.len() >= TRANSMITS_MAX {
             self.dropped += 1;
@@ -81,14 +91,28 @@ impl Gate {
         self.dropped
     }
 
-    pub(crate) fn confirm(&mut self, number: u64) {
+    /// Writes up to `number` are durable; returns up to which they are now.
+    pub(crate) fn confirm(&mut self, number: u64) -> u64 {
         self.written = self.written.max(number.min(self.queued));
+        self.written
+    }
+
+    pub(crate) fn hand_over(&mut self, number: u64) {
+        self.handed = self.handed.max(number.min(self.queued));
+    }
+
+    /// Up to which write early events need not wait.
+    fn outlives(&self) -> u64 {
+        self.written.max(self.handed)
     }
 
     /// The disk refused: nothing that waits comes out any more, and clients are told so.
     pub(crate) fn fail(&mut self, why: String) {
-        for (number, event) in &mut self.events {
-            if *number <= self.written {
+        let (written, outlives) = (self.written, self.outlives());
+        let events = self.events.iter_mut().map(|event| (event, written));
+        let early = self.early.iter_mut().map(|event| (event, outlives));
+        for ((number, event), known) in events.chain(early) {
+            if *number <= known {
                 continue;
             }
             let refusal = Refusal::Disk(why.clone());
@@ -115,6 +139,10 @@ impl Gate {
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        let outlives = self.outlives();
+        if self.early.front().is_some_and(|(at, _)| *at <= outlives) {
+            return self.early.pop_front().map(|(_, event)| event);
+        }
         let (number, _) = self.events.front()?;
         if *number > self.written {
             return None;

@@ -41,6 +41,7 @@ mod release;
 mod removal;
 mod report;
 mod request;
+mod reserve;
 mod succession;
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,8 @@ use peer::Peer;
 ///
 /// It follows the contract in `rmesh_wire`, with one pair more: [`Node::poll_write`] hands out
 /// what has to be appended to the log, and nothing that depends on a write comes out before
-/// [`Node::handle_written`] confirms it. After every change drain [`Node::poll_write`],
+/// [`Node::handle_written`] confirms it; but for answers out of a durable reservation, for which
+/// [`Node::handle_handed_over`] is enough. After every change drain [`Node::poll_write`],
 /// [`Node::poll_event`] and [`Node::poll_transmit`] until each returns `None`, then ask
 /// [`Node::poll_timeout`].
 #[derive(Debug)]
@@ -81,6 +83,7 @@ pub struct Node {
     want: ask::Want,
     asks: BTreeMap<ask::Subject, ask::Ask>,
     requests: BTreeMap<RequestId, request::Waiting>,
+    reserve: reserve::Reserve,
     /// What containers carry, until a ring is known.
     running: Vec<(String, Vec<IpAddr>)>,
     /// Allocated, but not owned.
@@ -135,6 +138,7 @@ impl Node {
             want: ask::Want::default(),
             asks: BTreeMap::new(),
             requests: BTreeMap::new(),
+            reserve: reserve::Reserve::default(),
             running: Vec::new(),
             pending: BTreeSet::new(),
             given: BTreeMap::new(),
@@ -158,6 +162,7 @@ impl Node {
                 node.announcers.insert(*address, *peer);
             }
         }
+        node.rest_reserved();
         node.start(identity.incarnation, found);
         node.settle();
         node
@@ -235,10 +240,24 @@ impl Node {
         self.settle();
     }
 
+    /// The daemon is about to end: what is to be written for that comes out of [`Node::poll_write`].
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.now = now;
+        self.unreserve(Range::ALL);
+    }
+
     /// Writes up to `number` are durable.
     pub fn handle_written(&mut self, number: u64, now: Instant) {
         self.now = now;
-        self.gate.confirm(number);
+        let written = self.gate.confirm(number);
+        self.reserve.written(written);
+    }
+
+    /// Writes up to `number` outlive this process, though maybe not the host: that is enough for answers
+    /// out of a reservation. A caller that cannot say so never calls this.
+    pub fn handle_handed_over(&mut self, number: u64, now: Instant) {
+        self.now = now;
+        self.gate.hand_over(number);
     }
 
     /// The disk refused the write `number`. The node halts: nothing comes out any more but
@@ -275,6 +294,7 @@ impl Node {
             (self.proposals_due(), "proposal"),
             (self.asks_due(), "ask"),
             (self.requests_due(), "request"),
+            (self.reserve_due(), "reserve"),
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
             (self.hearsay_due(), "hearsay"),
@@ -317,6 +337,7 @@ impl Node {
         self.drive_change();
         self.drive_reform();
         self.drive_asks();
+        self.drive_reserve();
         self.drive_adoption();
         self.drive_gossip();
         self.drive_probes();

@@ -78,7 +78,12 @@ impl Node {
 
     pub(super) fn answer(&mut self, id: RequestId, result: Result<Answer, Refusal>) {
         self.requests.remove(&id);
-        self.gate.event(Event::Answer { id, result });
+        let answer = Event::Answer { id, result };
+        if self.reserve.is_early(id) {
+            self.gate.early_event(answer);
+        } else {
+            self.gate.event(answer);
+        }
     }
 
     pub(super) fn serve_requests(&mut self) {

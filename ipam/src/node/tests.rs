@@ -9,13 +9,13 @@ use crate::cell::{Cell, Term};
 use crate::packed::Runs;
 use crate::ring::Run;
 
-const OTHER: PeerId = PeerId([2; 16]);
+pub(super) const OTHER: PeerId = PeerId([2; 16]);
 
-fn range(first: u128, last: u128) -> Range {
+pub(super) fn range(first: u128, last: u128) -> Range {
     Range::new(first, last).unwrap()
 }
 
-fn founder() -> Node {
+pub(super) fn founder() -> Node {
     let identity = Identity {
         me: PeerId([1; 16]),
         incarnation: 11,

@@ -536,7 +536,7 @@ fn an_idle_ring_is_quiet() {
 }
 
 #[test]
-fn allocation_takes_microseconds_and_one_write() {
+fn allocation_takes_microseconds_and_little_more_than_one_write() {
     let mut world = World::new(1, &["10.0.0.0/8"], 8).started();
     world.run(ms(100));
     let (count, before) = (10_000u32, world.hosts[0].disk.len());
@@ -548,6 +548,8 @@ fn allocation_takes_microseconds_and_one_write() {
     world.run(secs(1));
     println!("{each:?} an allocation, the world's part included");
     assert_eq!(world.hosts[0].containers.len(), 10_000);
-    assert_eq!(world.hosts[0].disk.len() - before, 10_000);
+    // One for each, and one in a hundred at most to reserve the next ones.
+    let writes = world.hosts[0].disk.len() - before;
+    assert!((10_000..10_100).contains(&writes), "{writes} writes");
     assert!(each < Duration::from_millis(1), "{each:?}");
 }

@@ -72,6 +72,8 @@ pub(crate) struct World {
     /// Messages lost and doubled, in percent.
     pub(crate) loss: u64,
     pub(crate) doubling: u64,
+    /// Whether what was written outlives a killed daemon before it is durable.
+    pub(crate) hands_over: bool,
     pub(crate) answers: BTreeMap<RequestId, Result<Answer, Refusal>>,
     /// Whose containers get what a request answers.
     waiting: BTreeMap<RequestId, (usize, Request)>,
@@ -132,6 +134,7 @@ impl World {
             groups: vec![0; count],
             loss: 0,
             doubling: 0,
+            hands_over: false,
             answers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             wires: BinaryHeap::new(),
@@ -216,7 +219,10 @@ impl World {
     /// The daemon is killed: some of what was not confirmed is on the disk, some is not.
     pub(crate) fn kill(&mut self, at: usize) {
         self.trace(|| format!("host{at} is killed"));
-        let kept = self.dice.below(self.hosts[at].writing.len() + 1);
+        let mut kept = self.hosts[at].writing.len();
+        if !self.hands_over {
+            kept = self.dice.below(kept + 1);
+        }
         let now = self.now;
         let host = &mut self.hosts[at];
         // Who was not sure yet is as if it had stayed away.
@@ -346,6 +352,9 @@ impl World {
             let due = now + Duration::from_micros(self.dice.roll(4_000));
             let due = host.writing.back().map_or(due, |(last, ..)| due.max(*last));
             host.writing.push_back((due, number, bytes));
+            if self.hands_over {
+                node.handle_handed_over(number, clock);
+            }
         }
     }
 
@@ -467,11 +476,8 @@ impl World {
     }
 
     fn timeouts(&self) -> Vec<Option<&'static str>> {
-        let nodes = self
-            .hosts
-            .iter()
-            .map(|host| host.node.as_ref().and_then(Node::poll_timeout));
-        nodes.map(|due| due.map(|(_, why)| why)).collect()
+        let nodes = self.hosts.iter().map(|host| host.node.as_ref());
+        nodes.map(|node| Some(node?.poll_timeout()?.1)).collect()
     }
 
     fn step(&mut self) {
@@ -571,11 +577,8 @@ impl World {
         let views: BTreeSet<_> = up
             .map(|node| {
                 let report = node.report(self.now);
-                (
-                    report.ring,
-                    report.hash,
-                    report.setup.map(|setup| setup.stamp),
-                )
+                let stamp = report.setup.map(|setup| setup.stamp);
+                (report.ring, report.hash, stamp)
             })
             .collect();
         views.len() <= 1

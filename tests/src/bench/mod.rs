@@ -1,6 +1,7 @@
 //! What rmesh costs, measured in the lab: each benchmark gives figures, each figure a median with
 //! its spread over the rounds, beside the bound the project sets itself.
 
+mod allocate;
 mod chart;
 mod figure;
 mod idle;
@@ -26,6 +27,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "idle",
         about: "a peer in a mesh of three in which nothing happens",
         measure: idle::measure,
+    },
+    Benchmark {
+        name: "allocate",
+        about: "addresses through the local API, by one client and by fifty at once",
+        measure: allocate::measure,
     },
     Benchmark {
         name: "throughput",

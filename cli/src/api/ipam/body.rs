@@ -40,7 +40,30 @@ pub(crate) struct ClaimReply {
     pub(crate) attached: bool,
 }
 
-/// `POST /v1/ipam/release`: one of both.
+/// `POST /v1/ipam/allocate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AllocateBody {
+    /// The client's word for whatever gets the address.
+    pub(crate) container: String,
+    /// Where it is to come from; by default the first pool of the family.
+    #[serde(default)]
+    pub(crate) subnet: Option<IpNet>,
+    /// Without a subnet: IPv6 instead of IPv4.
+    #[serde(default)]
+    pub(crate) ipv6: bool,
+}
+
+/// Answer to [`AllocateBody`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AllocateReply {
+    /// The address with the prefix length of the subnet or pool.
+    pub(crate) address: IpNet,
+    /// As it was asked for.
+    pub(crate) container: String,
+}
+
+/// `POST /v1/ipam/release`: one of the three.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseBody {
@@ -50,6 +73,9 @@ pub(crate) struct ReleaseBody {
     /// All addresses of this container.
     #[serde(default)]
     pub(crate) target: Option<String>,
+    /// All addresses that were allocated for this word.
+    #[serde(default)]
+    pub(crate) container: Option<String>,
 }
 
 /// Answer to [`ReleaseBody`].

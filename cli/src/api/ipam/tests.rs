@@ -157,3 +157,28 @@ async fn a_pool_is_added_unless_something_is_in_its_way_which_is_named() {
         assert_ne!(error["error"]["todo"], "", "{pool}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_client_gets_an_address_for_its_word_and_gives_it_back() {
+    let api = with_web().await;
+    let path = "/v1/ipam/allocate";
+    let (status, reply) = api.post(path, json!({"container": "vm-7"})).await;
+    let (address, container) = (&reply["address"], &reply["container"]);
+    assert_eq!((status, container), (200, &json!("vm-7")), "{reply}");
+    assert_eq!(address, "10.32.0.102/12");
+    let body = json!({"container": "vm-8", "subnet": "10.32.0.0/24"});
+    let (status, reply) = api.post(path, body).await;
+    assert_eq!((status, &reply["address"]), (200, &json!("10.32.0.103/24")));
+    for (body, status) in [
+        (json!({}), 400),
+        (json!({"container": ""}), 400),
+        (json!({"container": "x", "subnet": "10.32.0.1/24"}), 400),
+        (json!({"container": "x", "ipv6": true}), 400),
+    ] {
+        let (got, error) = api.post(path, body.clone()).await;
+        assert_eq!(got, status, "{body}: {error}");
+    }
+    let free = json!({"container": "vm-7"});
+    let (status, reply) = api.post("/v1/ipam/release", free).await;
+    assert_eq!((status, reply), (200, json!({"released": ["10.32.0.102"]})));
+}

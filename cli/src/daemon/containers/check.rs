@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use rmesh_ipam::OwnerId;
 use rmesh_router::attach::Attachment;
 
+use super::lease::is_lease;
 use super::{Containers, Snapshot, blocking};
 use crate::api::{CheckView, Difference};
 use crate::failure::Failure;
@@ -205,6 +206,7 @@ fn of_ledger(evidence: &Evidence, address: IpAddr, key: &str, found: &mut Vec<Di
     };
     let release = format!("rmesh ipam release {address}");
     match attached {
+        None if is_lease(key) => {}
         None => say(
             "the ledger has it for a container that is not attached".into(),
             format!("attach it, or {release}"),

@@ -29,11 +29,12 @@ impl Containers {
         body: ReleaseBody,
         deadline: Instant,
     ) -> Result<Vec<IpAddr>, Failure> {
-        let what = match (&body.address, &body.target) {
-            (Some(address), None) => format!("cannot release {address}"),
-            (None, Some(target)) => format!("cannot release the addresses of {target}"),
+        let what = match (&body.address, &body.target, &body.container) {
+            (Some(address), None, None) => format!("cannot release {address}"),
+            (None, Some(target), None) => format!("cannot release the addresses of {target}"),
+            (None, None, Some(container)) => return self.release_lease(container, deadline).await,
             _ => {
-                let why = "either an address or a container has to be named";
+                let why = "one of an address, a target and a container has to be named";
                 return Err(Failure::new(FailureKind::Usage, "cannot release", why));
             }
         };

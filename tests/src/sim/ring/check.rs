@@ -143,15 +143,24 @@ impl World {
         }
     }
 
-    /// A client got an address: its container has it on the disk too.
-    pub(super) fn check_durable(&mut self, index: usize, container: &str, ip: IpAddr) {
+    /// A client got an address: its container has it on the disk too; or, unless it was to be just this
+    /// one, the disk has it reserved, and who has it outlives the process.
+    pub(super) fn check_durable(&mut self, index: usize, container: &str, ip: IpAddr, exact: bool) {
         let host = &self.hosts[index];
-        let report = durable_report(&host.disk, host.id());
+        let (disk, me) = (&host.disk, host.id());
         let has = |(at, key): &(IpAddr, String)| *at == ip && key == container;
-        if !report.is_some_and(|report| report.allocated.iter().any(has)) {
-            let what = format!("peer{index} gave {ip} to {container}, but has not written it");
-            self.violate(what, vec![format!("{ip} "), format!("peer{index}")]);
+        let says = |report: Option<Report>| report.is_some_and(|r| r.allocated.iter().any(has));
+        if says(durable_report(disk, me)) {
+            return;
         }
+        let outliving = disk.outliving();
+        let outlives = says(outliving.and_then(|(all, number)| report_of(&all, number, me)));
+        if !exact && outlives && is_reserved(disk, ip) {
+            self.meter.early += 1;
+            return;
+        }
+        let what = format!("peer{index} gave {ip} to {container}, but has not written it");
+        self.violate(what, vec![format!("{ip} "), format!("peer{index}")]);
     }
 }
 
@@ -167,6 +176,15 @@ fn first_fallen(before: &Ring, after: &Ring) -> Option<String> {
 fn overlap(some: &[Range], others: &[Range]) -> Option<Range> {
     some.iter()
         .find_map(|range| others.iter().find_map(|other| range.intersect(other)))
+}
+
+/// Whether the disk says that the address may be in use though it does not say by whom.
+fn is_reserved(disk: &Disk, ip: IpAddr) -> bool {
+    let durable = disk.durable().unwrap_or_default();
+    let entries = durable.0.iter().map(Vec::as_slice);
+    let reserved = Ledger::fold(entries, Instant::ZERO).map(|ledger| ledger.reserved());
+    let at = rmesh_ipam::address::number(ip);
+    reserved.is_ok_and(|reserved| reserved.iter().any(|range| range.contains(at)))
 }
 
 /// What the ledger on a disk says, whatever is under way.

@@ -29,6 +29,10 @@ const REFUSE_WRITE: f64 = 0.0015;
 const SNAPSHOT: f64 = 0.02;
 /// Share of answers after which the daemon dies before the container gets the address.
 const CRASH_AT_ANSWER: f64 = 0.01;
+/// Share of answers after which it dies just when the container has it.
+const CRASH_AFTER_ANSWER: f64 = 0.03;
+/// Share of lives in which nothing is said to outlive the process before it is durable.
+const HANDS_NOTHING_OVER: f64 = 0.1;
 /// A crashed daemon is started again after this time, from and to.
 const DOWN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(8));
 
@@ -43,13 +47,23 @@ impl World {
         host.life += 1;
         host.is_doomed = false;
         let clock = host.clock(self.now);
-        let (entries, written) = host.disk.recover().unwrap_or_default();
-        let Ok(ledger) = Ledger::fold(entries.iter().map(Vec::as_slice), clock) else {
+        let fold = |entries: &[Vec<u8>]| Ledger::fold(entries.iter().map(Vec::as_slice), clock);
+        let (entries, mut written) = host.disk.recover().unwrap_or_default();
+        let down_for = clock.since(host.last_there);
+        let mut folded = fold(&entries);
+        let found = folded.as_ref().map_or(Found::Nothing, |ledger| {
+            found(ledger, written, host.token, down_for)
+        });
+        if let Found::Current { .. } = found
+            && let Some((all, number)) = host.disk.take_tail()
+        {
+            (folded, written) = (fold(&all), number);
+        }
+        host.disk.forget_tail();
+        let Ok(ledger) = folded else {
             self.violate(format!("peer{index} cannot read its ledger"), Vec::new());
             return;
         };
-        let down_for = clock.since(host.last_there);
-        let found = found(&ledger, written, host.token, down_for);
         let identity = Identity {
             me: host.id(),
             incarnation: host.random.next() | 1,
@@ -62,7 +76,8 @@ impl World {
         };
         let node = Node::new(identity, recovered, founding, clock);
         let owner = node.owner();
-        host.daemon = Some(daemon(node));
+        let hands_over = !host.random.chance(HANDS_NOTHING_OVER);
+        host.daemon = Some(daemon(node, hands_over));
         self.note(Some(index), || {
             format!("peer{index} starts as {owner:?}, {found:?}, {written} writes")
         });
@@ -73,7 +88,7 @@ impl World {
     fn begin_life(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         let clock = host.clock(self.now);
-        let (running, life) = (host.running(), host.life);
+        let (running, life) = (host.running(clock), host.life);
         host.wake = None;
         if let Some(daemon) = host.daemon.as_mut() {
             daemon.node.handle_running(&running, clock);
@@ -117,6 +132,9 @@ impl World {
         host.last_there = host.clock(self.now);
         host.peer.crash(true);
         host.disk.crash(remains, &mut host.random);
+        if self.options.disk == DiskKind::ForgetsTail {
+            host.disk.forget_tail();
+        }
         self.meter.crashes += 1;
         self.board.forget(index);
         self.note(Some(index), || {
@@ -139,6 +157,7 @@ impl World {
             self.bury(index, &container);
         }
         self.hosts[index].token = None;
+        self.hosts[index].disk.forget_tail();
     }
 
     /// Kills the daemon and has it started again soon.
@@ -293,7 +312,7 @@ impl World {
                         let what = format!("peer{index} gave {ip} for {within} {exact:?}");
                         self.violate(what, vec![format!("peer{index}")]);
                     }
-                    self.attach(index, &container, ip);
+                    self.attach(index, &container, ip, exact.is_some());
                 }
                 refused => self.not_attached(index, &container, &refused),
             },
@@ -303,8 +322,8 @@ impl World {
         }
     }
 
-    fn attach(&mut self, index: usize, container: &str, ip: IpAddr) {
-        self.check_durable(index, container, ip);
+    fn attach(&mut self, index: usize, container: &str, ip: IpAddr, is_exact: bool) {
+        self.check_durable(index, container, ip, is_exact);
         let is_rough = self.is_season && self.options.crash_at.is_none();
         if is_rough && self.random.chance(CRASH_AT_ANSWER) {
             let remains = self.remains();
@@ -312,12 +331,17 @@ impl World {
         }
         self.carry(index, container, ip);
         self.announce(index);
+        if is_rough && self.random.chance(CRASH_AFTER_ANSWER) {
+            let remains = self.remains();
+            self.crash(index, remains);
+        }
     }
 }
 
-fn daemon(node: Node) -> Daemon {
+fn daemon(node: Node, hands_over: bool) -> Daemon {
     Daemon {
         node,
+        hands_over,
         jobs: BTreeMap::new(),
         told: BTreeMap::new(),
         members: Vec::new(),

@@ -56,12 +56,15 @@ pub(super) struct Disk {
     queued: Vec<Vec<u8>>,
     queued_number: u64,
     flight: Option<Flight>,
+    /// Writes that are not durable yet and outlive the process, but not the host, with their numbers.
+    tail: Vec<(u64, Vec<u8>)>,
     backups: Vec<Vec<u8>>,
 }
 
 impl Disk {
     /// Takes an entry that is to be written.
     pub(super) fn queue(&mut self, number: u64, entry: Vec<u8>) {
+        self.tail.push((number, entry.clone()));
         self.queued.push(entry);
         self.queued_number = number;
     }
@@ -108,6 +111,7 @@ impl Disk {
     pub(super) fn complete(&mut self, random: &mut Random) -> Option<u64> {
         let flight = self.flight.take()?;
         self.keep(&flight, flight.bytes.len());
+        self.tail.retain(|(number, _)| *number > flight.number);
         if random.below(BACKUP_EVERY) == 0 {
             if self.backups.len() >= BACKUPS_MAX {
                 let at = random.below(BACKUPS_MAX);
@@ -157,6 +161,34 @@ impl Disk {
         Some((entries, log.written))
     }
 
+    /// The same with what outlives the process.
+    pub(super) fn outliving(&self) -> Option<(Vec<Vec<u8>>, u64)> {
+        let (mut entries, mut written) = self.durable()?;
+        for (number, entry) in &self.tail {
+            if *number == written + 1 {
+                entries.push(entry.clone());
+                written = *number;
+            }
+        }
+        Some((entries, written))
+    }
+
+    /// What a starting daemon, whose ledger is no older one, finds beyond it; that is brought to the disk.
+    pub(super) fn take_tail(&mut self) -> Option<(Vec<Vec<u8>>, u64)> {
+        let (all, number) = self.outliving()?;
+        let (_, written) = self.durable()?;
+        let later = usize::try_from(number - written).unwrap_or_default();
+        let tail = all[all.len() - later..].to_vec();
+        self.file.extend(log::batches(&tail).concat());
+        self.tail.clear();
+        Some((all, number))
+    }
+
+    /// The host is gone, and what only its memory had.
+    pub(super) fn forget_tail(&mut self) {
+        self.tail.clear();
+    }
+
     /// What a starting daemon finds. It cuts a torn tail and moves aside what is damaged.
     pub(super) fn recover(&mut self) -> Option<(Vec<Vec<u8>>, u64)> {
         let found = self.durable();
@@ -170,6 +202,7 @@ impl Disk {
     /// The file is gone.
     pub(super) fn lose(&mut self) {
         self.file.clear();
+        self.tail.clear();
         self.backups.clear();
     }
 

@@ -207,6 +207,7 @@ impl World {
         }
         let down = self.random.log_between(LASTS.0, LASTS.1);
         self.down(host, down, with_host);
+        self.end_leases(host);
         self.meter.disks_lost += 1;
         let host = &mut self.hosts[host];
         match only_a_bit {
@@ -238,6 +239,7 @@ impl World {
         }
         let down = self.random.log_between(LASTS.0, LASTS.1);
         self.down(host, down, with_host);
+        self.end_leases(host);
         self.meter.rollbacks += 1;
         self.hosts[host].disk.restore(file);
     }

@@ -15,6 +15,13 @@ use super::disk::{Disk, Token};
 /// A daemon that was away for less than this goes on at once.
 const RESUMES_WITHIN: Duration = Duration::from_secs(10);
 
+/// How a client's word begins.
+const LEASE: &str = "lease-";
+
+fn is_lease(key: &str) -> bool {
+    key.starts_with(LEASE)
+}
+
 /// What the daemon was asked for by a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
@@ -37,6 +44,8 @@ pub(super) enum Job {
 /// A process that runs.
 pub(super) struct Daemon {
     pub(super) node: Node,
+    /// Whether it says what outlives it.
+    pub(super) hands_over: bool,
     pub(super) jobs: BTreeMap<RequestId, Job>,
     /// What its node was told that others announce, by host.
     pub(super) told: BTreeMap<usize, Vec<IpAddr>>,
@@ -135,17 +144,32 @@ impl Host {
         self.daemon.is_some()
     }
 
-    /// Every address its containers carry.
-    pub(super) fn carried(&self) -> Vec<IpAddr> {
-        let carried: BTreeSet<IpAddr> = self.containers.values().flatten().copied().collect();
+    /// What its containers carry, as the daemon finds it at start. Of leases only the ledger tells.
+    pub(super) fn running(&self, clock: Instant) -> Vec<(String, Vec<IpAddr>)> {
+        let report = self.daemon.as_ref().map(|d| d.node.report(clock));
+        let allocated = report.map(|report| report.allocated).unwrap_or_default();
+        let is_known = |key: &str, ip: &IpAddr| {
+            let mut allocated = allocated.iter();
+            !is_lease(key) || allocated.any(|(at, of)| at == ip && of == key)
+        };
+        let known = self.containers.iter().map(|(key, ips)| {
+            let ips = ips.iter().copied().filter(|ip| is_known(key, ip));
+            (key.clone(), ips.collect())
+        });
+        known.collect()
+    }
+
+    /// Every address that the mesh is told of.
+    pub(super) fn announced(&self) -> Vec<IpAddr> {
+        let containers = self.containers.iter().filter(|(key, _)| !is_lease(key));
+        let carried: BTreeSet<IpAddr> = containers.flat_map(|(_, ips)| ips).copied().collect();
         carried.into_iter().collect()
     }
 
-    /// What its containers carry, as the daemon finds it at start.
-    pub(super) fn running(&self) -> Vec<(String, Vec<IpAddr>)> {
-        let all = self.containers.iter();
-        all.map(|(key, ips)| (key.clone(), ips.iter().copied().collect()))
-            .collect()
+    /// What only the ledger knows of.
+    pub(super) fn leases(&self) -> Vec<String> {
+        let keys = self.containers.keys().filter(|key| is_lease(key));
+        keys.cloned().collect()
     }
 
     /// Whether a client waits for an address of a container.
@@ -168,6 +192,11 @@ impl Host {
         format!("c{}-{}", self.index, self.container_count)
     }
 
+    /// A word of a client, for an address that no interface of this host has.
+    pub(super) fn next_lease(&mut self) -> String {
+        format!("{LEASE}{}", self.next_container())
+    }
+
     pub(super) fn next_request(&mut self) -> RequestId {
         self.requests += 1;
         RequestId(self.requests)
@@ -175,7 +204,8 @@ impl Host {
 
     /// The containers as the mesh announces them.
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
-        let all = self.containers.iter().filter(|(_, ips)| !ips.is_empty());
+        let all = self.containers.iter();
+        let all = all.filter(|(key, ips)| !ips.is_empty() && !is_lease(key));
         all.map(|(key, ips)| Endpoint {
             mac: mac_of(key),
             addresses: ips.iter().map(|ip| ipnet::IpNet::from(*ip)).collect(),

@@ -105,12 +105,13 @@ impl World {
     }
 
     /// Containers that live on without their daemon: either the taker knows what they carry, or
-    /// they are stopped first.
-    fn mind_containers(&mut self, on: usize, victim: usize) {
+    /// they are stopped first, as whatever has a lease is, which nobody is told of.
+    pub(super) fn mind_containers(&mut self, on: usize, victim: usize) {
         if self.hosts[victim].runs() {
             return;
         }
-        let carried = self.hosts[victim].carried();
+        self.end_leases(victim);
+        let carried = self.hosts[victim].announced();
         let told = self.hosts[on]
             .daemon
             .as_ref()
@@ -121,6 +122,14 @@ impl World {
         if !is_known {
             let remains = self.remains();
             self.power_off(victim, remains);
+        }
+    }
+
+    /// Nothing but the ledger of a host, which is not to be relied on, knows of these.
+    pub(super) fn end_leases(&mut self, host: usize) {
+        for lease in self.hosts[host].leases() {
+            self.note(Some(host), || format!("peer{host}: {lease} ends"));
+            self.bury(host, &lease);
         }
     }
 

@@ -250,6 +250,7 @@ impl World {
     }
 
     fn command(&mut self, on: usize, victim: usize, is_forced: bool) -> bool {
+        self.mind_containers(on, victim);
         self.hosts[victim].removals += 1;
         let before = self.meter.removed;
         let request = Request::RemovePeer {
@@ -388,22 +389,26 @@ impl World {
                 .copied()
                 .filter(|h| !dry.contains(h))
                 .collect();
+            // Before they are asked: some answer at once.
+            let before: Vec<u64> = asking.iter().map(|&h| self.carried_by(h)).collect();
+            let allocated = self.meter.allocated;
             for &host in &asking {
                 let container = self.hosts[host].next_container();
                 let is_subnet = !self.pools.contains(&subnet);
                 self.allocate(host, container, subnet, is_subnet, DRAIN_PATIENCE);
             }
-            had += self.await_answers(&asking, &mut dry);
+            self.await_answers(&asking);
+            for (&host, before) in asking.iter().zip(before) {
+                if self.carried_by(host) == before {
+                    dry.insert(host);
+                }
+            }
+            had += self.meter.allocated - allocated;
         }
         had
     }
 
-    fn await_answers(&mut self, asking: &[usize], dry: &mut BTreeSet<usize>) -> u64 {
-        let allocated = self.meter.allocated;
-        let counts = asking
-            .iter()
-            .map(|&h| self.carried_by(h))
-            .collect::<Vec<u64>>();
+    fn await_answers(&mut self, asking: &[usize]) {
         let end = self.now + DRAIN_PATIENCE + Duration::from_secs(1);
         while self.waits(asking) && self.now < end && self.violations.is_empty() {
             self.run_for(Duration::from_millis(20));
@@ -411,12 +416,6 @@ impl World {
         if self.waits(asking) {
             self.violate("a request got no answer in time".to_owned(), Vec::new());
         }
-        for (&host, before) in asking.iter().zip(counts) {
-            if self.carried_by(host) == before {
-                dry.insert(host);
-            }
-        }
-        self.meter.allocated - allocated
     }
 
     /// Addresses that containers of a host carry.

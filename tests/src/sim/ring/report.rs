@@ -23,6 +23,8 @@ pub struct Meter {
     pub crashes: u64,
     /// Addresses given to containers.
     pub allocated: u64,
+    /// Of these, those of which the disk only said that they may be in use.
+    pub early: u64,
     /// Containers that got none.
     pub refused: u64,
     /// Removals asked for in the season.
@@ -57,6 +59,7 @@ impl Meter {
         self.commits += other.commits;
         self.crashes += other.crashes;
         self.allocated += other.allocated;
+        self.early += other.early;
         self.refused += other.refused;
         self.removals += other.removals;
         self.removed += other.removed;

@@ -42,6 +42,8 @@ pub enum DiskKind {
     Honest,
     /// Confirms what it has only taken: the checks must notice.
     ConfirmsEarly,
+    /// A killed process leaves nothing but what was durable: the checks must notice.
+    ForgetsTail,
 }
 
 /// What the operator does.

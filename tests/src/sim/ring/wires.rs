@@ -188,7 +188,7 @@ impl World {
             host.peer.announce(clock);
             return;
         }
-        let carried = host.carried();
+        let carried = host.announced();
         let what = self.board.publish(index, carried);
         for to in self.running() {
             if to != index

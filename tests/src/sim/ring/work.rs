@@ -13,6 +13,11 @@ const WORK_EVERY: Duration = Duration::from_millis(1_500);
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(8));
 /// Containers of one host, at most.
 const CONTAINERS_MAX: usize = 24;
+/// Share of starts that are of several containers at once, and of how many.
+const BURSTS: f64 = 0.2;
+const BURST: usize = 4;
+/// Share of clients that want an address for what is no container of the host.
+const LEASES: f64 = 0.25;
 /// An address in a subnet of the pool is wanted: so many bits of it.
 const SUBNET_BITS: u32 = 4;
 
@@ -34,7 +39,7 @@ impl World {
         }
         let is_full = self.hosts[index].containers.len() >= CONTAINERS_MAX;
         match self.random.below(20) {
-            0..=8 if !is_full => self.want_any(index),
+            0..=8 if !is_full => self.want_some(index),
             9 | 10 if !is_full => self.want_subnet(index),
             11 | 12 if !is_full => self.want_exact(index),
             13 => self.want_more(index),
@@ -51,8 +56,21 @@ impl World {
         self.random.pick(&self.pools).copied()
     }
 
+    /// One container is started, or several at once.
+    fn want_some(&mut self, index: usize) {
+        let count = if self.random.chance(BURSTS) { BURST } else { 1 };
+        for _ in 0..count {
+            if self.hosts[index].runs() {
+                self.want_any(index);
+            }
+        }
+    }
+
     fn want_any(&mut self, index: usize) {
-        let container = self.hosts[index].next_container();
+        let container = match self.random.chance(LEASES) {
+            true => self.hosts[index].next_lease(),
+            false => self.hosts[index].next_container(),
+        };
         if let Some(pool) = self.any_pool() {
             let patience = self.patience();
             self.allocate(index, container, pool, false, patience);

@@ -225,8 +225,22 @@ impl World {
         let Some(daemon) = host.daemon.as_mut() else {
             return;
         };
+        let mut last = None;
         while let Some((number, entry)) = daemon.node.poll_write() {
             host.disk.queue(number, entry);
+            last = Some(number);
+        }
+        // Without a token, what outlives the process is not found by the next one.
+        let owner = daemon.node.owner();
+        let is_noted = host
+            .token
+            .is_some_and(|token| token.incarnation == owner.incarnation);
+        if let Some(number) = last
+            && is_noted
+            && daemon.hands_over
+        {
+            let clock = self.now + host.ahead;
+            daemon.node.handle_handed_over(number, clock);
         }
     }
 
