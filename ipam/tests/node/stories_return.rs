@@ -236,3 +236,25 @@ fn who_took_over_and_lost_its_ledger_hears_from_others_what_was_held() {
     println!("{given} addresses given meanwhile");
     assert!(given > 100, "{given}");
 }
+
+/// The removed peer never returns, and nobody releases what it had.
+#[test]
+fn a_hold_ends_after_a_day() {
+    let mut world = settled(3, &["10.32.0.0/24"]);
+    assert!(world.wait(secs(5), |world| (0..3).all(|at| world.witnesses(at) == 3)));
+    world.attach(2, "kept").expect("it has space");
+    world.run(secs(3));
+    world.kill(2);
+    world.hosts[2].containers.clear();
+    world.run(secs(4));
+    let done = world.remove(1, 2, false);
+    assert!(
+        matches!(done, Ok(Answer::Removed { held: 1, .. })),
+        "{done:?}"
+    );
+    let held = |world: &World| world.hosts[1].node().report(world.now).held.len();
+    world.run(secs(24 * 3_600 - 60));
+    assert_eq!(held(&world), 1, "a minute is left");
+    world.run(secs(120));
+    assert_eq!(held(&world), 0);
+}
