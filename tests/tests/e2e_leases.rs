@@ -14,7 +14,9 @@ use rmesh_tests::story::Story;
 const LIVES: u64 = 6;
 const CLIENTS: usize = 4;
 /// The shortest life; each is a little longer than the last.
-const LIFE: Duration = Duration::from_millis(300);
+const LIFE: Duration = Duration::from_millis(60);
+/// What one client asks for in a life: all together fewer than the containers of a peer may have.
+const EACH_MAX: u64 = 650;
 const FOUNDS_WITHIN: Duration = Duration::from_secs(5);
 
 fn expect_ring(story: &Story, host: &Host) {
@@ -27,7 +29,7 @@ fn expect_ring(story: &Story, host: &Host) {
 /// Asks until the daemon is gone; what was answered.
 fn ask(host: &Host, life: u64, client: usize) -> Vec<(String, String)> {
     let mut connection = LeaseClient::of(host).expect("a serving daemon");
-    let words = (0..).map(|number| format!("vm-{life}-{client}-{number}"));
+    let words = (0..EACH_MAX).map(|number| format!("vm-{life}-{client}-{number}"));
     words
         .map_while(|word| {
             let address = connection.allocate(&word).ok()?;
