@@ -249,7 +249,7 @@ pub enum Refusal {
     Alive(String),
     /// A peer that was there a moment ago may be back in a moment.
     #[error(
-        "{peer} was heard {:.0} s ago; a peer can be removed when it has been silent for {:.0} s: wait, \
+        "{peer} was heard {:.0} s ago; a peer can be removed when it has been silent for {:.1} s: wait, \
          or run rmesh rmpeer --force {peer}, which may give addresses twice if it still runs",
         heard.as_secs_f64(), (REMOVAL_SILENCE + REMOVAL_MARGIN).as_secs_f64()
     )]

@@ -94,7 +94,7 @@ fn a_daemon_that_restarts_within_two_seconds_allocates_at_once_and_alone() {
 }
 
 #[test]
-fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
+fn a_peer_is_removed_when_it_has_been_silent_for_some_seconds() {
     let mut world = settled_with_witnesses(3, 3);
     world.kill(0);
     let killed = world.now;
@@ -104,7 +104,7 @@ fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
     let text = refused.to_string();
     assert!(
         text.contains(
-            "host0 was heard 1 s ago; a peer can be removed when it has been silent for 3 s"
+            "host0 was heard 1 s ago; a peer can be removed when it has been silent for 2.5 s"
         ),
         "{text}"
     );
@@ -117,7 +117,7 @@ fn a_peer_is_removed_when_it_has_been_silent_for_three_seconds() {
         "removed {:.1} s after it was switched off",
         took.as_secs_f64()
     );
-    assert!(took >= secs(3) && took < secs(6), "{took:?}");
+    assert!(took >= ms(2_500) && took < secs(6), "{took:?}");
     let given: BTreeSet<_> = [1, 2].map(|at| world.attach(at, "new").unwrap()).into();
     assert_eq!(given.len(), 2);
     let claim = Request::Claim {
