@@ -215,9 +215,13 @@ pub enum Refusal {
     Reserved(IpAddr),
     /// Nothing free could be had in time.
     #[error(
-        "no free address: {why} (tried {:.1} s); add a pool (rmesh ipam pool add), or run rmesh rmpeer if they are gone", tried.as_secs_f64()
+        "no free address in {of}: {why} (tried {:.1} s); {}", tried.as_secs_f64(), more(*has_silent)
     )]
     NoFree {
+        /// Where.
+        of: Range,
+        /// Whether somebody who owns some of it does not answer.
+        has_silent: bool,
         /// Who was asked and what they answered.
         why: String,
         /// For how long.
@@ -246,7 +250,7 @@ pub enum Refusal {
     Alive(String),
     /// A peer that was there a moment ago may be back in a moment.
     #[error(
-        "{peer} was heard {:.0} s ago; a peer can be removed when it has been silent for {:.0} s: wait, \
+        "{peer} was heard {:.0} s ago; a peer can be removed when it has been silent for {:.1} s: wait, \
          or run rmesh rmpeer --force {peer}, which may give addresses twice if it still runs",
         heard.as_secs_f64(), (REMOVAL_SILENCE + REMOVAL_MARGIN).as_secs_f64()
     )]
@@ -359,6 +363,18 @@ pub struct Report {
     pub dropped: u64,
     /// Why the node is halted, if it is.
     pub halted: Option<String>,
+}
+
+/// How there would be more free addresses.
+fn more(has_silent: bool) -> &'static str {
+    match has_silent {
+        true => {
+            "add a pool (rmesh ipam pool add) and name it with --subnet, or run rmesh rmpeer if they are gone"
+        }
+        false => {
+            "detach what is not needed, or add a pool (rmesh ipam pool add) and name it with --subnet"
+        }
+    }
 }
 
 /// Ranges of the pools in one line.

@@ -9,7 +9,7 @@ use rmesh_tests::story;
 use rmesh_tests::story::{INTERFACE, Story, texts};
 use serde_json::Value;
 
-/// From the kill on. A peer is only removed when it has been silent for 3 s; the command waits for that.
+/// From the kill on. A peer is only removed when it has been silent for 2.5 s; the command waits for that.
 const ALLOCATED_WITHIN: Duration = Duration::from_secs(5);
 const RETURNED_WITHIN: Duration = Duration::from_secs(10);
 

@@ -128,12 +128,11 @@ impl Node {
             .map(|key| String::from(key.as_ref()));
         Some(alloc::format!(
             "{} addresses are used in this ring and in {ring}: {} by {} here and by a container of \
-             {} there; detach one of them: rmesh detach {}",
+             {} there; detach one of them",
             conflicts.len(),
             address(*at),
-            holder.clone().unwrap_or_default(),
-            self.name(*peer),
             holder.unwrap_or_default(),
+            self.name(*peer),
         ))
     }
 

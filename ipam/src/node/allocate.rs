@@ -62,10 +62,20 @@ impl Node {
         let rests = self.ledger.space.counts(subnet, self.now).resting > 0;
         self.wait_for(id, Some(subject));
         if self.is_hopeless(subject) && !rests {
-            let (why, tried) = (self.explain(subject), self.tried(id));
-            return Some(Err(Refusal::NoFree { why, tried }));
+            return Some(Err(self.no_free(id, subnet)));
         }
         None
+    }
+
+    /// Nothing of the subnet could be had.
+    pub(super) fn no_free(&self, id: RequestId, subnet: Range) -> Refusal {
+        let subject = Subject::Block(subnet);
+        Refusal::NoFree {
+            of: subnet,
+            has_silent: self.has_silent(subject),
+            why: self.explain(subject),
+            tried: self.tried(id),
+        }
     }
 
     /// From now on the container has the address.

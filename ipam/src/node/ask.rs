@@ -241,6 +241,13 @@ impl Node {
         ask.urgent_rounds >= ROUNDS_ENOUGH && is_round_over && ask.outcomes.values().all(is_no)
     }
 
+    /// Whether somebody who was asked did not answer.
+    pub(super) fn has_silent(&self, subject: Subject) -> bool {
+        let ask = self.asks.get(&subject);
+        let mut outcomes = ask.iter().flat_map(|ask| ask.outcomes.values());
+        outcomes.any(|outcome| matches!(outcome, Outcome::Silent | Outcome::Unreachable))
+    }
+
     /// Who was asked and what they answered.
     pub(super) fn explain(&self, subject: Subject) -> String {
         let none = BTreeMap::new();

@@ -70,6 +70,11 @@ impl Node {
         if !is_mine || was_founding || matches!(found, Found::Nothing | Found::RolledBack) {
             let peer = self.me;
             self.log(&Entry::Began { peer, incarnation });
+            if found == Found::RolledBack {
+                let text = "this peer begins anew as an owner of addresses: its ledger is older than it was when \
+                            the daemon last ran; what it owned is taken over as soon as the witnesses answer";
+                self.gate.event(Event::Notice(String::from(text)));
+            }
         } else if self.ledger.ring_id.is_some() {
             let before = self.ledger.unsure;
             if before.is_some() || !is_brief(found) {

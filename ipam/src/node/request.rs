@@ -201,10 +201,7 @@ impl Node {
                 why: self.explain(Subject::Exact(at)),
                 tried,
             },
-            (_, Some(subject)) => Refusal::NoFree {
-                why: self.explain(subject),
-                tried,
-            },
+            (_, Some(Subject::Block(subnet))) => self.no_free(id, subnet),
             (_, None) => Refusal::TimedOut(String::from("there was no time to try; allow more")),
         }
     }

@@ -509,7 +509,7 @@ fn two_rings_with_one_address_in_both_stay_apart_and_name_it() {
     assert_eq!(rings.len(), 2);
     let waiting = world.hosts[2].node().report(world.now).waiting.join(" ");
     assert!(
-        waiting.contains("10.32.0.1") && waiting.contains("rmesh detach b"),
+        waiting.contains("10.32.0.1 by b here and by a container of"),
         "{waiting}"
     );
 }

@@ -183,7 +183,14 @@ impl World {
     /// The datagram in the buffer has arrived.
     fn take(&mut self) {
         let (source, now) = (SocketAddr::new([192, 0, 2, 9].into(), 6783), Instant::now());
-        let (batch, place) = (&mut self.buffer, Place { number: 0, from: 0 });
+        let class = self.buffer[0].data().last().copied().unwrap_or(0);
+        let (number, from) = (0, 0);
+        let place = Place {
+            number,
+            from,
+            class,
+        };
+        let batch = &mut self.buffer;
         let datagram = batch[0].data_mut();
         self.engine
             .handle_datagram(source, (datagram, place), &self.tables, now);

@@ -43,7 +43,7 @@ impl Outbox {
         let queue = |_| Queue {
             arena: vec![0; ARENA_LEN].into_boxed_slice(),
             used: 0,
-            runs: [Run::new(0, 0, NOWHERE); BATCH_LEN],
+            runs: [Run::new(0, 0, (NOWHERE, 0)); BATCH_LEN],
             count: 0,
         };
         Outbox {
@@ -54,11 +54,11 @@ impl Outbox {
         }
     }
 
-    /// Lets `make` fill a datagram of `len` bytes for `destination` and queues it, unless `make`
+    /// Lets `make` fill a datagram of `len` bytes for a destination, with a traffic class, and queues it, unless `make`
     /// fails. Sends what waits if there is no room.
     pub(crate) fn push(
         &mut self,
-        destination: SocketAddr,
+        (destination, class): (SocketAddr, u8),
         len: usize,
         make: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
@@ -76,7 +76,7 @@ impl Outbox {
         let queue = self.queues.get_mut(number).ok_or(Reason::SendRefused)?;
         let place = queue.used..queue.used + len;
         make(queue.arena.get_mut(place).ok_or(Reason::TooBig)?)?;
-        queue.add(destination, len, self.sockets.segments());
+        queue.add((destination, class), len, self.sockets.segments());
         Ok(())
     }
 
@@ -138,16 +138,16 @@ impl Queue {
         self.used + len <= ARENA_LEN && self.count < BATCH_LEN
     }
 
-    fn add(&mut self, destination: SocketAddr, len: usize, segments: bool) {
+    fn add(&mut self, to: (SocketAddr, u8), len: usize, segments: bool) {
         let start = self.used;
         self.used += len;
         if segments
             && let Some(last) = self.count.checked_sub(1)
-            && self.runs[last].take(destination, len)
+            && self.runs[last].take(to, len)
         {
             return;
         }
-        self.runs[self.count] = Run::new(start, len, destination);
+        self.runs[self.count] = Run::new(start, len, to);
         self.count += 1;
     }
 }

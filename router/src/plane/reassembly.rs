@@ -32,6 +32,8 @@ struct Assembly {
     /// Their numbers and contents. Room for the whole is made when all have come: a single piece
     /// may claim to belong to 64 KiB.
     pieces: Vec<(u8, Vec<u8>)>,
+    /// One of them was marked for congestion.
+    is_marked: bool,
 }
 
 /// What came of a fragment.
@@ -39,8 +41,8 @@ struct Assembly {
 pub(crate) enum Outcome {
     /// Others are missing.
     Waiting,
-    /// The whole payload.
-    Complete(Vec<u8>),
+    /// The whole payload, and whether a piece of it was marked for congestion.
+    Complete(Vec<u8>, bool),
     /// It does not fit the others, or came twice; the others stay.
     Refused,
 }
@@ -73,7 +75,7 @@ impl Reassembly {
         &mut self,
         key: Key,
         header: &FragmentHeader,
-        piece: &[u8],
+        (piece, is_marked): (&[u8], bool),
         now: Instant,
     ) -> Outcome {
         let Some(piece_len) = piece_len(header, piece.len()) else {
@@ -87,6 +89,7 @@ impl Reassembly {
                 piece_len,
                 have: 1 << (header.index % 64),
                 pieces: vec![(header.index, piece.to_vec())],
+                is_marked,
             };
             self.bytes += piece.len();
             self.assemblies.insert(key, assembly);
@@ -98,12 +101,17 @@ impl Reassembly {
             return Outcome::Refused;
         }
         assembly.have |= bit;
+        assembly.is_marked |= is_marked;
         assembly.pieces.push((header.index, piece.to_vec()));
         let is_whole = assembly.have.count_ones() == u32::from(assembly.count);
         self.bytes += piece.len();
         if is_whole {
             let done = self.remove(key);
-            return done.map_or(Outcome::Refused, |done| Outcome::Complete(done.join()));
+            let whole = |done: Assembly| {
+                let is_marked = done.is_marked;
+                Outcome::Complete(done.join(), is_marked)
+            };
+            return done.map_or(Outcome::Refused, whole);
         }
         while self.bytes > BYTES_MAX && self.assemblies.len() > 1 {
             self.abandon_oldest(|other| *other != key);
@@ -203,8 +211,9 @@ mod tests {
     fn pieces_that_do_not_fit_are_refused_and_do_not_spoil_the_rest() {
         let (mut reassembly, now) = (Reassembly::default(), Instant::now());
         let good = pieces(&[7; 250], 100);
-        let mut push =
-            |header: FragmentHeader, piece: &[u8]| reassembly.push(KEY, &header, piece, now);
+        let mut push = |header: FragmentHeader, piece: &[u8]| {
+            reassembly.push(KEY, &header, (piece, false), now)
+        };
         assert_eq!(push(good[0].0, &good[0].1), Outcome::Waiting);
         assert_eq!(push(good[0].0, &good[0].1), Outcome::Refused, "twice");
         let overlap = FragmentHeader {
@@ -219,7 +228,10 @@ mod tests {
         assert_eq!(push(other_count, &good[1].1), Outcome::Refused);
         assert_eq!(push(good[1].0, &good[1].1[..99]), Outcome::Refused);
         assert_eq!(push(good[1].0, &good[1].1), Outcome::Waiting);
-        assert_eq!(push(good[2].0, &good[2].1), Outcome::Complete(vec![7; 250]));
+        assert_eq!(
+            push(good[2].0, &good[2].1),
+            Outcome::Complete(vec![7; 250], false)
+        );
         assert_eq!(reassembly.bytes, 0);
     }
 
@@ -229,9 +241,9 @@ mod tests {
         let first = pieces(&[7; 60_000], 1_000).remove(0);
         for id in 0..1_000 {
             let key = Key { id, ..KEY };
-            reassembly.push(key, &first.0, &first.1, now);
+            reassembly.push(key, &first.0, (&first.1, false), now);
             let key = Key { session: id, ..KEY };
-            reassembly.push(key, &first.0, &first.1, now);
+            reassembly.push(key, &first.0, (&first.1, false), now);
             assert!(reassembly.bytes <= BYTES_MAX);
         }
         assert!(reassembly.take_abandoned() > 1_000);
@@ -245,6 +257,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 200..5_000),
             piece_len in 100usize..1_200,
             seed in any::<prop::sample::Index>(),
+            marked in any::<Option<prop::sample::Index>>(),
         ) {
             prop_assume!(payload.len() > piece_len);
             prop_assume!(payload.len().div_ceil(piece_len) <= usize::from(FRAGMENTS_MAX));
@@ -253,11 +266,12 @@ mod tests {
             pieces.rotate_left(seed.index(count));
             let (mut reassembly, now) = (Reassembly::default(), Instant::now());
             let mut last = Outcome::Waiting;
-            for (header, piece) in &pieces {
+            for (at, (header, piece)) in pieces.iter().enumerate() {
                 prop_assert_eq!(last, Outcome::Waiting);
-                last = reassembly.push(KEY, header, piece, now);
+                let is_marked = marked.is_some_and(|marked| marked.index(count) == at);
+                last = reassembly.push(KEY, header, (piece, is_marked), now);
             }
-            prop_assert_eq!(last, Outcome::Complete(payload));
+            prop_assert_eq!(last, Outcome::Complete(payload, marked.is_some()));
         }
 
         #[test]
@@ -268,7 +282,7 @@ mod tests {
             let (mut reassembly, now) = (Reassembly::default(), Instant::now());
             for (aux, body) in parts {
                 if let Some((header, piece)) = FragmentHeader::split(aux, &body) {
-                    reassembly.push(KEY, &header, piece, now);
+                    reassembly.push(KEY, &header, (piece, false), now);
                 }
             }
             prop_assert!(reassembly.bytes <= BYTES_MAX);

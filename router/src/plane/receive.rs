@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use rmesh_wire::datagram::{HEADER_LEN, Header, HeaderError, Kind, TAG_LEN};
-use rmesh_wire::flood::{self, FloodHeader};
+use rmesh_wire::flood::{self, FLOOD_HEADER_LEN, FloodHeader};
 use rmesh_wire::fragment::FragmentHeader;
 use rmesh_wire::payload::{CONTROL_LANE, HEAD_LEN, Head, PartialChecksum, PayloadKind};
 use rmesh_wire::relay::{self, INNER_OFFSET, RelayEnds};
@@ -19,35 +19,46 @@ use super::reassembly::{Key, Outcome};
 use super::session::Session;
 use super::stats::Reason;
 use super::tables::Tables;
-use crate::port::mss;
+use crate::port::{ecn, mss};
 
 /// Where a datagram is: in the batch's buffer of this number, from this byte on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) number: usize,
     pub(crate) from: usize,
+    /// The traffic class it came with.
+    pub(crate) class: u8,
 }
 
 /// A frame among a payload's bytes.
 enum Body<'a> {
     /// In the batch's buffers.
     Placed(&'a mut [u8], Place),
-    /// Put together from fragments, behind its head.
-    Whole(Vec<u8>),
+    /// Put together from fragments, behind its head; whether one of them was marked for congestion.
+    Whole(Vec<u8>, bool),
 }
 
 impl Body<'_> {
+    /// The traffic class it came with, as far as it is of interest.
+    fn class(&self) -> u8 {
+        match self {
+            Body::Placed(_, place) => place.class,
+            Body::Whole(_, true) => ecn::CE,
+            Body::Whole(_, false) => 0,
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Body::Placed(bytes, _) => bytes,
-            Body::Whole(payload) => payload.get(HEAD_LEN..).unwrap_or_default(),
+            Body::Whole(payload, _) => payload.get(HEAD_LEN..).unwrap_or_default(),
         }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Body::Placed(bytes, _) => bytes,
-            Body::Whole(payload) => payload.get_mut(HEAD_LEN..).unwrap_or_default(),
+            Body::Whole(payload, _) => payload.get_mut(HEAD_LEN..).unwrap_or_default(),
         }
     }
 }
@@ -125,13 +136,23 @@ impl Engine {
             lane: header.lane(),
             id: fragment.id,
         };
-        match self.reassembly.push(key, &fragment, piece, now) {
+        let is_marked = place.class & ecn::CE == ecn::CE;
+        match self
+            .reassembly
+            .push(key, &fragment, (piece, is_marked), now)
+        {
             Outcome::Waiting => Ok(()),
             Outcome::Refused => Err(Reason::BadFragment),
-            Outcome::Complete(whole) => {
+            Outcome::Complete(whole, is_marked) => {
                 self.stats.reassembled.add(1);
                 let (head, _) = Head::split(&whole).ok_or(Reason::BadPayload)?;
-                self.handle_payload((session, path), head, Body::Whole(whole), tables, now)
+                self.handle_payload(
+                    (session, path),
+                    head,
+                    Body::Whole(whole, is_marked),
+                    tables,
+                    now,
+                )
             }
         }
     }
@@ -141,10 +162,19 @@ impl Engine {
         &mut self,
         sender: (&Session, PathKind),
         head: Head,
-        body: Body<'_>,
+        mut body: Body<'_>,
         tables: &Tables,
         now: Instant,
     ) -> Result<(), Reason> {
+        let class = body.class();
+        let fields_len = match head.kind {
+            PayloadKind::Flood => FLOOD_HEADER_LEN,
+            _ => 0,
+        };
+        let frame = body.bytes_mut().get_mut(fields_len..);
+        if !frame.is_none_or(|frame| ecn::leave_tunnel(frame, class)) {
+            return Err(Reason::EcnNotUnderstood);
+        }
         match head.kind {
             PayloadKind::Frame => self.deliver(sender, head, body, tables, now),
             PayloadKind::Flood => self.handle_flood(sender, head.flags, body.bytes(), tables, now),
@@ -181,10 +211,10 @@ impl Engine {
             self.stats.mss_clamped.add(1);
         }
         match body {
-            Body::Placed(_, Place { number, from }) => {
+            Body::Placed(_, Place { number, from, .. }) => {
                 self.deliveries.add(number, from..from + len, checksum);
             }
-            Body::Whole(payload) => {
+            Body::Whole(payload, _) => {
                 self.deliveries
                     .add_owned(payload, HEAD_LEN..HEAD_LEN + len, checksum);
             }
@@ -275,7 +305,9 @@ impl Engine {
             .filter(|next| *next != session.peer && *next != tables.me)
             .and_then(|next| tables.direct(next))
             .ok_or(Reason::RelayNoRoute)?;
-        self.transmitter.forward_relay(next, ttl, datagram)?;
+        let class = place.class;
+        self.transmitter
+            .forward_relay(next, (ttl, class), datagram)?;
         self.stats.relayed.add(1);
         Ok(())
     }

@@ -90,6 +90,8 @@ reasons! {
     Replayed = "replayed",
     /// An authentic payload that makes no sense on a data lane.
     BadPayload = "bad_payload",
+    /// Marked for congestion on the way, and its ends do not understand that (RFC 6040).
+    EcnNotUnderstood = "ecn_not_understood",
     /// A relay datagram whose TTL ran out.
     RelayTtl = "relay_ttl",
     /// A relay datagram with no way on, or only the way it came.
@@ -131,7 +133,16 @@ pub(crate) struct WorkerStats {
     pub(crate) reassembled: Count,
     pub(crate) pending_sent: Count,
     pub(crate) learned_macs: Count,
-    drops: [Count; Reason::NAMES.len()],
+    drops: Drops,
+}
+
+/// A count for each reason.
+struct Drops([Count; Reason::NAMES.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Drops(std::array::from_fn(|_| Count::default()))
+    }
 }
 
 impl WorkerStats {
@@ -140,7 +151,7 @@ impl WorkerStats {
     }
 
     pub(crate) fn drop_many(&self, reason: Reason, amount: u64) {
-        if let Some(count) = self.drops.get(reason as usize) {
+        if let Some(count) = self.drops.0.get(reason as usize) {
             count.add(amount);
         }
     }
@@ -167,7 +178,7 @@ impl WorkerStats {
         sum.reassembled += self.reassembled.get();
         sum.pending_sent += self.pending_sent.get();
         sum.learned_macs += self.learned_macs.get();
-        add_drops(&self.drops, &mut sum.drops);
+        add_drops(&self.drops.0, &mut sum.drops);
     }
 }
 

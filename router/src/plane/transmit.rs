@@ -14,6 +14,7 @@ use super::outbox::Outbox;
 use super::session::{Session, lane_of};
 use super::stats::{Reason, WorkerStats};
 use super::tables::Route;
+use crate::port::ecn;
 
 /// Which worker of how many this is.
 #[derive(Debug, Clone, Copy)]
@@ -58,18 +59,20 @@ impl Transmitter {
         body: &[&[u8]],
     ) -> Result<(), Reason> {
         let len = HEAD_LEN + body.iter().map(|part| part.len()).sum::<usize>();
+        let class = class_of_payload(&head, body);
         if len <= route.payload_len_max {
-            return send_record(self.worker, &mut self.outbox, me, route, (head, body));
+            let payload = (class, head, body);
+            return send_record(self.worker, &mut self.outbox, me, route, payload);
         }
-        self.send_fragments(me, route, head, body)
+        self.send_fragments(me, route, class, (head, body))
     }
 
     fn send_fragments(
         &mut self,
         me: ShortId,
         route: &Route<'_>,
-        head: Head,
-        body: &[&[u8]],
+        class: u8,
+        (head, body): (Head, &[&[u8]]),
     ) -> Result<(), Reason> {
         if !self.scratch.assign(&[&head.encode()]) || !self.scratch.append(body) {
             return Err(Reason::TooBig);
@@ -100,27 +103,40 @@ impl Transmitter {
             };
             let fields = header.encode();
             let body = [&fields[..], piece];
-            send_record(self.worker, &mut self.outbox, me, route, (head, &body))?;
+            let payload = (class, head, &body[..]);
+            send_record(self.worker, &mut self.outbox, me, route, payload)?;
             self.stats.fragments_sent.add(1);
         }
         Ok(())
     }
 
-    /// Passes a verified relay datagram on to the next hop.
+    /// Passes a verified relay datagram on to the next hop, with the traffic class it came with.
     pub(crate) fn forward_relay(
         &mut self,
         (session, epoch, destination): (&Session, u32, SocketAddr),
-        ttl: u8,
+        (ttl, class): (u8, u8),
         datagram: &[u8],
     ) -> Result<(), Reason> {
         let lane = self.worker.lane(epoch);
-        self.outbox.push(destination, datagram.len(), |place| {
+        let to = (destination, class);
+        self.outbox.push(to, datagram.len(), |place| {
             place.copy_from_slice(datagram);
             session.rewrap(lane, ttl, place)
         })?;
         session.stats.of(self.worker.number).records_sent.add(1);
         Ok(())
     }
+}
+
+/// The traffic class of the frame in a payload, which its datagrams are to have.
+fn class_of_payload(head: &Head, body: &[&[u8]]) -> u8 {
+    let frame = match head.kind {
+        PayloadKind::Frame => body.first(),
+        // Behind the flood's own fields.
+        PayloadKind::Flood => body.get(1),
+        _ => None,
+    };
+    frame.map_or(0, |frame| ecn::class_of(frame))
 }
 
 /// Puts a payload together where it is sent from, seals it there, and wraps it if it is to be
@@ -130,8 +146,9 @@ fn send_record(
     outbox: &mut Outbox,
     me: ShortId,
     route: &Route<'_>,
-    (head, body): (Head, &[&[u8]]),
+    (class, head, body): (u8, Head, &[&[u8]]),
 ) -> Result<(), Reason> {
+    let to = (route.destination, class);
     let lane = worker.lane(route.epoch);
     debug_assert_ne!(lane, payload::CONTROL_LANE);
     let body_len = body.iter().map(|part| part.len()).sum::<usize>();
@@ -144,7 +161,7 @@ fn send_record(
         route.session.seal_record(lane, record)
     };
     let Some((neighbour, epoch)) = route.relay else {
-        outbox.push(route.destination, record_len, seal)?;
+        outbox.push(to, record_len, seal)?;
         route.session.stats.of(worker.number).records_sent.add(1);
         return Ok(());
     };
@@ -152,15 +169,11 @@ fn send_record(
         source: me,
         destination: route.session.peer.short_id(),
     };
-    outbox.push(
-        route.destination,
-        record_len + relay::OVERHEAD,
-        |datagram| {
-            let inner = datagram.get_mut(INNER_OFFSET..INNER_OFFSET + record_len);
-            seal(inner.ok_or(Reason::TooBig)?)?;
-            neighbour.wrap(worker.lane(epoch), ends, relay::TTL, datagram)
-        },
-    )?;
+    outbox.push(to, record_len + relay::OVERHEAD, |datagram| {
+        let inner = datagram.get_mut(INNER_OFFSET..INNER_OFFSET + record_len);
+        seal(inner.ok_or(Reason::TooBig)?)?;
+        neighbour.wrap(worker.lane(epoch), ends, relay::TTL, datagram)
+    })?;
     route.session.stats.of(worker.number).records_sent.add(1);
     neighbour.stats.of(worker.number).records_sent.add(1);
     Ok(())

@@ -221,7 +221,12 @@ impl WorkerThread {
             if is_sealed && from > 0 && !self.may_follow(datagram, &mut round.strangers, now) {
                 self.engine.stats.drop_one(Reason::InboxFull);
             } else {
-                let place = Place { number, from };
+                let class = arrival.class;
+                let place = Place {
+                    number,
+                    from,
+                    class,
+                };
                 let tables = &round.current;
                 self.engine
                     .handle_datagram(source, (datagram, place), tables, now);

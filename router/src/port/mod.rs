@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 
 pub(crate) mod checksum;
 pub(crate) mod coalesce;
+pub(crate) mod ecn;
 pub mod fast;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;

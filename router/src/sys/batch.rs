@@ -16,8 +16,8 @@ use crate::plane::buffer::{BATCH_LEN, Buffer};
 const RUN_MAX: usize = 64;
 /// Bytes of one run, at most: what the length field of UDP over IPv4 can say.
 const RUN_LEN_MAX: usize = 65_507;
-/// Room for one control message of two or four bytes, in its alignment.
-const CONTROL_WORDS: usize = 4;
+/// Room for two control messages of at most four bytes each, in their alignment.
+const CONTROL_WORDS: usize = 8;
 
 /// Where the datagrams in the buffer of the same number came from.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Arrival {
     pub(crate) truncated: bool,
     /// Length of each but the last; 0 if there is one only.
     pub(crate) datagram_len: usize,
+    /// Traffic class of all of them: code point and congestion field.
+    pub(crate) class: u8,
 }
 
 /// Datagrams of one length, but that the last may be shorter, to one destination, one behind the
@@ -39,23 +41,25 @@ pub(crate) struct Run {
     pub(crate) datagram_len: usize,
     pub(crate) count: usize,
     pub(crate) destination: SocketAddr,
+    class: u8,
 }
 
 impl Run {
     /// A run of one datagram, `len` bytes from `start`.
-    pub(crate) fn new(start: usize, len: usize, destination: SocketAddr) -> Run {
+    pub(crate) fn new(start: usize, len: usize, (destination, class): (SocketAddr, u8)) -> Run {
         Run {
             start,
             len,
             datagram_len: len,
             count: 1,
             destination,
+            class,
         }
     }
 
     /// Adds the datagram that follows, if it may be the next of this run.
-    pub(crate) fn take(&mut self, destination: SocketAddr, len: usize) -> bool {
-        let fits = destination == self.destination
+    pub(crate) fn take(&mut self, to: (SocketAddr, u8), len: usize) -> bool {
+        let fits = to == (self.destination, self.class)
             && (1..=self.datagram_len).contains(&len)
             && self.len == self.count * self.datagram_len
             && self.count < RUN_MAX
@@ -73,7 +77,7 @@ impl Run {
         (0..run.count).map(move |index| {
             let at = index * run.datagram_len;
             let len = run.datagram_len.min(run.len - at);
-            Run::new(run.start + at, len, run.destination)
+            Run::new(run.start + at, len, (run.destination, run.class))
         })
     }
 }
@@ -113,42 +117,65 @@ impl Messages {
         header.msg_controllen = size_of::<[u64; CONTROL_WORDS]>() as _;
     }
 
-    /// Asks the kernel to cut message `at` into datagrams of `len` bytes.
-    fn ask_for_segments(&mut self, at: usize, len: u16) {
-        self.point_control(at);
+    /// Adds a control message to header `at`, behind those it has. As [`Messages::point`], and what has no
+    /// room is left out.
+    fn add_control<T>(&mut self, at: usize, (level, kind): (i32, i32), value: T) {
+        let used = self.headers[at].msg_hdr.msg_controllen;
+        // SAFETY: it only computes a length.
+        let (space, len) = unsafe {
+            let value_len = size_of::<T>() as u32;
+            (
+                libc::CMSG_SPACE(value_len) as usize,
+                libc::CMSG_LEN(value_len),
+            )
+        };
+        if used + space > size_of::<[u64; CONTROL_WORDS]>() {
+            return;
+        }
+        let room = (&raw mut self.controls[at]).cast::<u8>();
         let header = &mut self.headers[at].msg_hdr;
-        // SAFETY: the control room just given is aligned and longer than one message of two
-        // bytes, so the first message is inside.
+        header.msg_control = room.cast();
+        header.msg_controllen = (used + space) as _;
+        // SAFETY: `used` is a sum of what CMSG_SPACE gave, so it keeps the alignment of the room, and the
+        // message ends within it.
         unsafe {
-            header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as _;
-            let message = libc::CMSG_FIRSTHDR(header);
-            (*message).cmsg_level = libc::SOL_UDP;
-            (*message).cmsg_type = libc::UDP_SEGMENT;
-            (*message).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(len);
+            let message = room.add(used).cast::<libc::cmsghdr>();
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            (*message).cmsg_len = len as _;
+            libc::CMSG_DATA(message).cast::<T>().write_unaligned(value);
         }
     }
 
-    /// What the kernel says of the length of message `at`'s datagrams; 0 if nothing.
-    fn datagram_len(&self, at: usize) -> usize {
+    /// What the kernel says of message `at`: the length of its datagrams, 0 if nothing, and their traffic
+    /// class.
+    fn told(&self, at: usize) -> (usize, u8) {
         let header = &self.headers[at].msg_hdr;
+        let (mut datagram_len, mut class) = (0, 0);
         // SAFETY: the kernel filled in as much of the control room as `msg_controllen` says; the
-        // macros stay within it. The value is a C int (linux/udp.h).
-        let told = unsafe {
-            let message = libc::CMSG_FIRSTHDR(header);
-            let is_told = !message.is_null()
-                && (*message).cmsg_level == libc::SOL_UDP
-                && (*message).cmsg_type == libc::UDP_GRO
-                && (*message).cmsg_len as usize
-                    >= libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
-            match is_told {
-                true => libc::CMSG_DATA(message)
-                    .cast::<libc::c_int>()
-                    .read_unaligned(),
-                false => 0,
+        // macros stay within it. The values are of the lengths that udp(7), ip(7) and ipv6(7) give.
+        unsafe {
+            let mut message = libc::CMSG_FIRSTHDR(header);
+            while !message.is_null() {
+                let len = (*message).cmsg_len as usize;
+                let data = libc::CMSG_DATA(message);
+                let is_int = len >= libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
+                let is_byte = len >= libc::CMSG_LEN(1) as usize;
+                match ((*message).cmsg_level, (*message).cmsg_type) {
+                    (libc::SOL_UDP, libc::UDP_GRO) if is_int => {
+                        let told = data.cast::<libc::c_int>().read_unaligned();
+                        datagram_len = usize::try_from(told).unwrap_or(0);
+                    }
+                    (libc::SOL_IP, libc::IP_TOS) if is_byte => class = data.read(),
+                    (libc::SOL_IPV6, libc::IPV6_TCLASS) if is_int => {
+                        class = data.cast::<libc::c_int>().read_unaligned() as u8;
+                    }
+                    _ => {}
+                }
+                message = libc::CMSG_NXTHDR(header, message);
             }
-        };
-        usize::try_from(told).unwrap_or(0)
+        }
+        (datagram_len, class)
     }
 }
 
@@ -187,7 +214,7 @@ pub(crate) fn receive(
         buffers[at].set_len(header.msg_len as usize);
         arrival.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         arrival.source = address_of(&messages.names[at], header.msg_hdr.msg_namelen);
-        arrival.datagram_len = messages.datagram_len(at);
+        (arrival.datagram_len, arrival.class) = messages.told(at);
     }
     Ok(received)
 }
@@ -221,7 +248,15 @@ pub(crate) fn send(socket: &UdpSocket, arena: &[u8], runs: &[Run]) -> io::Result
         messages.point(at, name_len, bytes.as_ptr().cast_mut(), bytes.len());
         if run.count > 1 {
             // A run's datagrams are shorter than the run, which is shorter than 64 KiB.
-            messages.ask_for_segments(at, run.datagram_len as u16);
+            let len = run.datagram_len as u16;
+            messages.add_control(at, (libc::SOL_UDP, libc::UDP_SEGMENT), len);
+        }
+        if run.class > 0 {
+            let option = match run.destination {
+                SocketAddr::V4(_) => (libc::SOL_IP, libc::IP_TOS),
+                SocketAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_TCLASS),
+            };
+            messages.add_control(at, option, libc::c_int::from(run.class));
         }
     }
     // SAFETY: the first `count` headers point to names, control messages and bytes that outlive
@@ -260,7 +295,7 @@ mod tests {
         let [a, b] = pair();
         let destination = b.local_addr().unwrap();
         let arena = vec![7; 3_000];
-        let runs = [0, 1, 2].map(|n| Run::new(0, n * 1_000, destination));
+        let runs = [0, 1, 2].map(|n| Run::new(0, n * 1_000, (destination, 0)));
         assert_eq!(send(&a, &arena, &runs).unwrap(), 3);
         let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
         assert_eq!(receive(&b, &mut into, &mut arrivals).unwrap(), 3);
@@ -281,9 +316,12 @@ mod tests {
             assert!(!joins || udp::ask_for_joined(&b).is_ok());
             let destination = b.local_addr().unwrap();
             let arena: Vec<u8> = (0..2_500u32).map(|n| n as u8).collect();
-            let mut run = Run::new(0, 1_000, destination);
-            assert!(run.take(destination, 1_000) && run.take(destination, 500));
-            assert!(!run.take(destination, 500), "only the last may be short");
+            let mut run = Run::new(0, 1_000, (destination, 0));
+            assert!(run.take((destination, 0), 1_000) && run.take((destination, 0), 500));
+            assert!(
+                !run.take((destination, 0), 500),
+                "only the last may be short"
+            );
             assert_eq!(send(&a, &arena, &[run]).unwrap(), 1);
             let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
             let count = receive(&b, &mut into, &mut arrivals).unwrap();
@@ -302,9 +340,33 @@ mod tests {
     }
 
     #[test]
+    fn the_traffic_class_goes_with_a_datagram_and_with_each_of_a_run() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let [a, b] = [0; 2].map(|_| udp::open(host.parse().unwrap()).unwrap());
+            let destination = b.local_addr().unwrap();
+            let mut run = Run::new(0, 100, (destination, 0xba));
+            assert!(run.take((destination, 0xba), 100));
+            let runs = [
+                run,
+                Run::new(0, 50, (destination, 0)),
+                Run::new(0, 60, (destination, 3)),
+            ];
+            assert_eq!(send(&a, &[7; 200], &runs).unwrap(), 3);
+            let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
+            let count = receive(&b, &mut into, &mut arrivals).unwrap();
+            let classes: Vec<u8> = arrivals[..count]
+                .iter()
+                .map(|arrival| arrival.class)
+                .collect();
+            assert_eq!(classes, [0xba, 0xba, 0, 3], "{host}");
+        }
+    }
+
+    #[test]
     fn runs_are_bounded_and_come_apart_as_they_were_made() {
-        let [here, there] = ["192.0.2.1:1", "192.0.2.2:1"].map(|text| text.parse().unwrap());
+        let [here, there] = ["192.0.2.1:1", "192.0.2.2:1"].map(|text| (text.parse().unwrap(), 2));
         let mut run = Run::new(10, 100, here);
+        assert!(!run.take((here.0, 0), 100), "of another class");
         assert!(!run.take(there, 100) && !run.take(here, 101) && !run.take(here, 0));
         while run.take(here, 100) {}
         assert_eq!((run.count, run.len), (RUN_MAX, 100 * RUN_MAX));

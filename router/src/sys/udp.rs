@@ -24,15 +24,19 @@ fn open_socket(address: SocketAddr) -> io::Result<Socket> {
         Type::DGRAM,
         Some(Protocol::UDP),
     )?;
-    let discover = if address.is_ipv6() {
+    let (discover, tell_class) = if address.is_ipv6() {
         socket.set_only_v6(true)?;
         let (name, value) = (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE);
-        (libc::IPPROTO_IPV6, name, value)
+        let tell = (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1);
+        ((libc::IPPROTO_IPV6, name, value), tell)
     } else {
         let (name, value) = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
-        (libc::IPPROTO_IP, name, value)
+        let tell = (libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
+        ((libc::IPPROTO_IP, name, value), tell)
     };
     set_option(&socket, discover)?;
+    // Congestion marks are carried to the frames (RFC 6040).
+    set_option(&socket, tell_class)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -106,7 +106,7 @@ impl Peer {
         let mut bytes = vec![0; 66_000];
         loop {
             let len = self.bridge.recv(&mut bytes).ok()?;
-            if bytes[12..14] == [0x88, 0xb5] {
+            if matches!(bytes[12..14], [0x88, 0xb5] | [8, 0]) {
                 return Some(bytes[..len].to_vec());
             }
         }

@@ -185,10 +185,16 @@ fn of_container(evidence: &Evidence, one: &Looked, found: &mut Vec<Difference>) 
             _ => {}
         }
         if let Some((peer, name)) = evidence.announced.get(&ip) {
-            let what = format!("peer {peer} announces the same address for {name:?}");
             let todo = format!("rmesh detach {target}, or the other one on {peer}");
-            say(Some(ip), &what, todo);
+            say(Some(ip), &announced_in_words(peer, name), todo);
         }
+    }
+}
+
+fn announced_in_words(peer: &str, name: &str) -> String {
+    match name {
+        "" => format!("peer {peer} announces the same address"),
+        name => format!("peer {peer} announces the same address for {name:?}"),
     }
 }
 
@@ -217,7 +223,12 @@ fn of_ledger(evidence: &Evidence, address: IpAddr, key: &str, found: &mut Vec<Di
         Some(_) => {}
     }
     let owner = evidence.owners.get(&address).copied();
-    if owner != evidence.me {
+    let is_former = |owner: &OwnerId| evidence.me.is_some_and(|me| me.peer == owner.peer);
+    if owner != evidence.me && owner.as_ref().is_some_and(is_former) {
+        let what = "the ring says that this host owned it before it began anew";
+        let todo = "wait until the witnesses answer: see rmesh ipam status";
+        say(what.into(), todo.into());
+    } else if owner != evidence.me {
         let name = owner.and_then(|owner| evidence.names.get(&owner).cloned());
         let (what, todo) = match name {
             Some(name) => (
