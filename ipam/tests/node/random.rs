@@ -265,9 +265,9 @@ impl Chaos {
         let views = hosts.map(|host| {
             let report = host.node().report(self.world.now);
             format!(
-                "\n{}: ring {:?} hash {:x} setup {:?} owners {:?} free {} granted {:?} fence {:?} waiting {:?} pending {:?} refused {:?}",
+                "\n{}: ring {:?} hash {:x} setup {:?} owners {:?} free {} and {} granted {:?} fence {:?} waiting {:?} pending {:?} refused {:?}",
                 host.name, report.ring, report.hash,
-                report.setup.map(|s| (s.stamp, s.witnesses)), report.owners, report.free,
+                report.setup.map(|s| (s.stamp, s.witnesses)), report.owners, report.v4.free(), report.v6.free(),
                 report.granted, report.fence, report.waiting, report.pending, report.refused
             )
         });

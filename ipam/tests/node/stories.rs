@@ -12,8 +12,9 @@ const POOL: &str = "10.32.0.0/16";
 /// A world whose first `count` hosts run and own something.
 pub(crate) fn settled(count: usize, pools: &[&str]) -> World {
     let mut world = World::new(count, pools, 7).started();
-    let owns =
-        move |world: &World| (0..count).all(|at| world.hosts[at].node().report(world.now).free > 0);
+    let owns = move |world: &World| {
+        (0..count).all(|at| world.hosts[at].node().report(world.now).v4.free() > 0)
+    };
     assert!(world.wait(secs(10), owns), "everybody gets a first block");
     world
 }

@@ -42,7 +42,8 @@ fn three_witnesses() -> (World, Disks) {
         (0..4).all(|at| world.witnesses(at) == 3)
     };
     assert!(world.wait(secs(10), grown));
-    let owns = |world: &World| (0..4).all(|at| world.hosts[at].node().report(world.now).free > 0);
+    let owns =
+        |world: &World| (0..4).all(|at| world.hosts[at].node().report(world.now).v4.free() > 0);
     assert!(world.wait(secs(10), owns), "everybody gets a first block");
     world.run(secs(1));
     (world, disks.into_inner())
@@ -212,7 +213,8 @@ fn five_dark() -> World {
     let mut world = World::new(5, &[POOL], 7).started();
     let grown = |world: &World| (0..5).all(|at| world.witnesses(at) == 5);
     assert!(world.wait(secs(10), grown));
-    let owns = |world: &World| (0..5).all(|at| world.hosts[at].node().report(world.now).free > 0);
+    let owns =
+        |world: &World| (0..5).all(|at| world.hosts[at].node().report(world.now).v4.free() > 0);
     assert!(world.wait(secs(10), owns));
     switch_off(&mut world);
     world
