@@ -115,6 +115,9 @@ impl Ledger {
     pub(crate) fn apply(&mut self, entry: &Entry, now: Instant) {
         match entry {
             Entry::Began { peer, incarnation } => {
+                if self.peer != *peer {
+                    self.reform_ended = None;
+                }
                 self.peer = *peer;
                 self.begin(*incarnation);
                 self.life = *incarnation;

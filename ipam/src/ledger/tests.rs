@@ -130,3 +130,20 @@ proptest! {
         prop_assert_eq!(ledger.space.free_count(), again.space.free_count());
     }
 }
+
+#[test]
+fn a_snapshot_tells_the_same_after_the_ledger_became_another_peers() {
+    let began = |peer| Entry::Began {
+        peer: owner(peer).peer,
+        incarnation: 1,
+    };
+    let by = owner(1).peer;
+    let ended = Stamp::first_of(crate::setup::Generation { n: 1, by });
+    let mut ledger = Ledger::default();
+    for entry in [began(1), Entry::ReformEnded(ended), began(2)] {
+        ledger.apply(&entry, Instant::ZERO);
+    }
+    let snapshot = ledger.snapshot();
+    let again = Ledger::fold(snapshot.iter().map(Vec::as_slice), Instant::ZERO);
+    assert_eq!(again.as_ref(), Ok(&ledger));
+}
