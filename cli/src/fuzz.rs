@@ -14,14 +14,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use crate::api::{
     AddressView, AdoptBody, AdoptReply, AttachBody, AttachmentView, CheckView, ClaimBody,
     ClaimReply, ConnectBody, DetachBody, DetachReply, EndpointsView, ErrorReply, ForgetBody,
-    ForgetReply, IpamView, PeerView, PeersReply, ReleaseBody, ReleaseReply, RemoveBody,
-    RemoveReply, Service, StatusView, StopReply, router,
+    ForgetReply, IpamView, LeaveReply, PeerView, PeersReply, PoolBody, PoolReply, ReleaseBody,
+    ReleaseReply, RemoveBody, RemoveReply, SecretReply, Service, StatusView, StopReply, router,
 };
 use crate::args::{parse_interface, parse_name};
 use crate::daemon::{Containers, Handle, Ports};
 use crate::duration;
 use crate::peer_address::{PeerAddress, parse_socket_address};
-use crate::state;
+use crate::{ledger, state};
 
 /// A target's name and what it does with one input.
 pub type Entry = (&'static str, fn(&[u8]));
@@ -33,6 +33,7 @@ pub const TARGETS: &[Entry] = &[
     ("api_answer", api_answer),
     ("state_file", state::fuzz),
     ("secret_file", state::fuzz_secret_file),
+    ("ledger_note", ledger::fuzz),
     ("peer_address", peer_address),
     ("argument", argument),
 ];
@@ -144,6 +145,7 @@ fn api_body(bytes: &[u8]) {
     json::<ReleaseBody>(bytes);
     json::<RemoveBody>(bytes);
     json::<AdoptBody>(bytes);
+    json::<PoolBody>(bytes);
 }
 
 /// Bodies of answers, which the commands read.
@@ -163,6 +165,9 @@ fn api_answer(bytes: &[u8]) {
     json::<ReleaseReply>(bytes);
     json::<RemoveReply>(bytes);
     json::<AdoptReply>(bytes);
+    json::<PoolReply>(bytes);
+    json::<LeaveReply>(bytes);
+    json::<SecretReply>(bytes);
     json::<ErrorReply>(bytes);
 }
 

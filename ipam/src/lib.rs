@@ -15,6 +15,8 @@ mod api;
 mod book;
 mod cell;
 mod entry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod ledger;
 pub mod limits;
 pub mod log;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use rmesh_tests::fuzz::{Mutator, Target, corpus, folder, run, targets};
+use rmesh_tests::fuzz::{Mutator, Target, corpus, folder, made, run, targets};
 
 /// Time a target gets in the random run; `RMESH_FUZZ_SECONDS` sets another.
 const RUN_SECONDS: f64 = 1.0;
@@ -154,6 +154,25 @@ fn every_kept_input_is_taken() {
         assert!(!inputs.is_empty(), "{} has no corpus", target.name);
         let mut used = Used::start(&target);
         inputs.iter().for_each(|input| used.take(&target, input));
+        used.print(&target);
+    }
+}
+
+/// What is made changes with the encoding and with what members do; with `RMESH_FUZZ_KEEP=1` it is
+/// kept anew.
+#[test]
+fn every_made_input_is_taken_and_kept() {
+    for target in targets() {
+        let mut used = Used::start(&target);
+        for (name, input) in made(target.name) {
+            let path = folder().join("corpus").join(target.name).join(name);
+            if setting("RMESH_FUZZ_KEEP", 0) == 1 {
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+                std::fs::write(&path, &input).expect("kept");
+            }
+            assert!(path.is_file(), "{} is not kept", path.display());
+            used.take(&target, &input);
+        }
         used.print(&target);
     }
 }

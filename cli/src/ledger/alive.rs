@@ -82,6 +82,14 @@ fn parse(text: &str) -> Option<Duration> {
     (word.len() == 16).then(|| Duration::from_millis(millis))
 }
 
+/// What a fuzzer drives: a note as it was found.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    if let Some(then) = std::str::from_utf8(bytes).ok().and_then(parse) {
+        assert_eq!(parse(&line(then)), Some(then));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

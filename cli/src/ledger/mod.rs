@@ -119,3 +119,10 @@ pub enum LedgerError {
         cause: io::Error,
     },
 }
+
+/// What a fuzzer drives: the notes in the run folder.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    token::fuzz(bytes);
+    alive::fuzz(bytes);
+}

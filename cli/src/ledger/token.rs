@@ -57,6 +57,10 @@ impl Token {
         let mut text = String::new();
         let file = File::open(&self.path).ok()?;
         file.take(LEN_MAX).read_to_string(&mut text).ok()?;
+        self.parse(&text)
+    }
+
+    fn parse(&self, text: &str) -> Option<Mark> {
         let body = text.strip_suffix('\n')?;
         let (body, sum) = body.rsplit_once(' ')?;
         let mut words = body.strip_prefix(HEAD)?.split_ascii_whitespace();
@@ -144,6 +148,22 @@ fn checksum(body: &str) -> String {
     let hash = Sha256::digest(body);
     let shown = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
     shown.collect()
+}
+
+/// What a fuzzer drives: a token as it was found, and a whole one with that content.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let token = Token::new(Path::new(""), "boot-1");
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let whole = format!("{HEAD} {text} boot-1");
+    let whole = format!("{whole} {}\n", checksum(&whole));
+    for text in [text, &whole] {
+        if let Some(mark) = token.parse(text) {
+            assert_eq!(token.parse(&token.line(mark)), Some(mark));
+        }
+    }
 }
 
 #[cfg(test)]

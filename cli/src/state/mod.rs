@@ -250,6 +250,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     file::fuzz::<Vec<PeerAddress>>(File::Peers, bytes);
     file::fuzz::<Vec<SocketAddr>>(File::Hints, bytes);
     file::fuzz::<Vec<Attachment>>(File::Attachments, bytes);
+    file::fuzz::<KnownRing>(File::Ring, bytes);
     if let Some(key) = std::str::from_utf8(bytes).ok().and_then(unhex) {
         assert!(unhex(&hex(&key.0)) == Some(key));
     }

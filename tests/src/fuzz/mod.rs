@@ -23,6 +23,7 @@ pub fn targets() -> impl Iterator<Item = Target> {
     let all = [
         wire::TARGETS,
         ipam::TARGETS,
+        rmesh_ipam::fuzz::TARGETS,
         rmesh_gossip::fuzz::TARGETS,
         rmesh_router::fuzz::TARGETS,
         rmesh::fuzz::TARGETS,
@@ -45,6 +46,11 @@ pub fn run(name: &str, bytes: &[u8]) {
 /// Where cargo-fuzz has its things.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// The inputs that are made for a target, by file name.
+pub fn made(name: &str) -> Vec<(String, Vec<u8>)> {
+    rmesh_ipam::fuzz::seeds(name)
 }
 
 /// The kept inputs of a target, by file name.
