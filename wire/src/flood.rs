@@ -12,8 +12,8 @@ use crate::id::ShortId;
 
 /// Length of the flood header in bytes.
 pub const FLOOD_HEADER_LEN: usize = 24;
-/// Hops a flooded frame may take.
-pub const TTL: u8 = 8;
+/// Hops a flooded frame may take: as many as a datagram, since the trees are made of the same ways.
+pub const TTL: u8 = 16;
 
 /// Who flooded a frame, and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

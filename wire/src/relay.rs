@@ -15,8 +15,9 @@ use crate::id::ShortId;
 pub const INNER_OFFSET: usize = HEADER_LEN + 16;
 /// Bytes that wrapping adds to a datagram.
 pub const OVERHEAD: usize = INNER_OFFSET + TAG_LEN;
-/// Hops a datagram may take; the overlay's diameter is at most 7 at 10,000 peers.
-pub const TTL: u8 = 8;
+/// Hops a datagram may take. The overlay's diameter is at most 7 at 10,000 peers, but ways are chosen by their cost: the
+/// cheapest one had nine hops among 50 peers of which most reach each other.
+pub const TTL: u8 = 16;
 
 /// The end points of a relayed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

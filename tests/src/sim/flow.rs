@@ -87,6 +87,7 @@ fn follow(world: &World, tables: &Tables, from: usize, to: usize) -> Result<(), 
     };
     let destination = world.nodes[to].id.short_id();
     let (mut came_from, mut at) = (None, from);
+    let mut way = vec![from];
     for _ in 0..relay::TTL {
         let hop = node_of(world, next).ok_or("is relayed by a stranger")?;
         if Some(hop) == came_from {
@@ -104,8 +105,9 @@ fn follow(world: &World, tables: &Tables, from: usize, to: usize) -> Result<(), 
             .get(&destination)
             .ok_or_else(|| format!("is dropped by peer{hop}, which knows no next hop"))?;
         (came_from, at) = (Some(at), hop);
+        way.push(hop);
     }
-    Err("loops".to_owned())
+    Err(format!("loops: {way:?}"))
 }
 
 /// A broadcast of each member is accepted exactly once by every other.
