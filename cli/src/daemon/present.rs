@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rmesh_gossip::limits::ENDPOINT_ADDRESSES_MAX;
 use rmesh_router::attach::{self, Attachment};
 use rmesh_router::kernel::{Bridge, owned_links};
 
@@ -38,7 +39,8 @@ fn add_carried(ports: &KernelPorts, attachment: &mut Attachment) {
     match ports.carried(attachment) {
         Ok(carried) => {
             for net in carried.into_iter().flatten() {
-                if !attachment.addresses.contains(&net) {
+                let has_room = attachment.addresses.len() < ENDPOINT_ADDRESSES_MAX;
+                if has_room && !attachment.addresses.contains(&net) {
                     attachment.addresses.push(net);
                 }
             }

@@ -1,13 +1,15 @@
 //! What the interface of a container really carries.
 
 use ipnet::IpNet;
+use rmesh_gossip::limits::ENDPOINT_ADDRESSES_MAX;
 
 use super::{Attachment, work};
 use crate::error::AttachError;
 use crate::sys::netns::Netns;
 
 /// The addresses an attached interface carries now, without link-local ones and those a router
-/// advertised; `None` if the namespace or the interface has vanished.
+/// advertised; `None` if the namespace or the interface has vanished. A container may give itself any number:
+/// those beyond [`ENDPOINT_ADDRESSES_MAX`] are left out.
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel does not answer.
@@ -25,5 +27,6 @@ pub fn carried(attachment: &Attachment) -> Result<Option<Vec<IpNet>>, AttachErro
     };
     let addresses = inside.addresses()?.into_iter();
     let given = addresses.filter(|a| a.link == link.index && a.is_global && a.is_permanent);
-    Ok(Some(given.map(|address| address.net).collect()))
+    let given = given.map(|address| address.net);
+    Ok(Some(given.take(ENDPOINT_ADDRESSES_MAX).collect()))
 }
