@@ -14,6 +14,8 @@ pub const TARGETS: &[Entry] = &[
     ("plane_frame", frame),
     ("plane_super_frame", super_frame),
     ("plane_too_big", too_big),
+    ("port_virtio_header", port::fuzz::virtio_header),
+    ("port_pieces", port::fuzz::pieces),
     ("port_joined", port::fuzz::joined),
     ("port_opening", port::fuzz::opening),
     ("netlink_answer", kernel::netlink::fuzz),
