@@ -13,6 +13,8 @@ mod aead;
 mod api;
 mod bucket;
 pub mod buffer;
+#[cfg(feature = "counting")]
+pub mod counting;
 mod delivery;
 mod engine;
 mod fdb;

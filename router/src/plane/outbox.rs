@@ -133,6 +133,24 @@ impl Outbox {
     }
 }
 
+#[cfg(feature = "counting")]
+impl Outbox {
+    /// The datagrams that wait.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = &[u8]> {
+        self.queues.iter().flat_map(|queue| {
+            let singles = queue.runs.iter().take(queue.count).flat_map(Run::singles);
+            singles.filter_map(|single| single.bytes(&queue.arena))
+        })
+    }
+
+    /// Forgets the datagrams that wait.
+    pub(crate) fn clear(&mut self) {
+        for queue in &mut self.queues {
+            (queue.used, queue.count) = (0, 0);
+        }
+    }
+}
+
 impl Queue {
     fn has_room(&self, len: usize) -> bool {
         self.used + len <= ARENA_LEN && self.count < BATCH_LEN

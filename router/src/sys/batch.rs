@@ -71,6 +71,11 @@ impl Run {
         fits
     }
 
+    /// Its datagrams' bytes, one behind the other.
+    pub(crate) fn bytes<'a>(&self, arena: &'a [u8]) -> Option<&'a [u8]> {
+        arena.get(self.start..self.start + self.len)
+    }
+
     /// Its datagrams, each as a run of its own.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Run> {
         let run = *self;
@@ -243,8 +248,7 @@ pub(crate) fn send(socket: &UdpSocket, arena: &[u8], runs: &[Run]) -> io::Result
         let mut storage = name.as_storage();
         // SAFETY: `SockAddrStorage` is a transparent `sockaddr_storage`.
         messages.names[at] = unsafe { *storage.view_as::<libc::sockaddr_storage>() };
-        let bytes = arena.get(run.start..run.start + run.len);
-        let bytes = bytes.unwrap_or_default();
+        let bytes = run.bytes(arena).unwrap_or_default();
         messages.point(at, name_len, bytes.as_ptr().cast_mut(), bytes.len());
         if run.count > 1 {
             // A run's datagrams are shorter than the run, which is shorter than 64 KiB.
