@@ -8,6 +8,7 @@ pub mod heap;
 pub mod hostile;
 pub mod idle;
 pub mod lease;
+pub mod lossy;
 pub mod model;
 pub mod own_hosts;
 pub mod packets;

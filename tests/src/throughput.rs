@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rmesh_lab::Namespace;
+use rustix::net::sockopt;
 
 /// Bytes of one write.
 const BLOCK_LEN: usize = 128 << 10;
@@ -34,6 +35,14 @@ impl Connection {
         Ok(Connection { near, far })
     }
 
+    /// Chooses how the sender finds its pace (tcp(7), `TCP_CONGESTION`).
+    ///
+    /// # Errors
+    /// If the kernel does not have it.
+    pub fn set_congestion_control(&self, name: &str) -> io::Result<()> {
+        Ok(sockopt::set_tcp_congestion(&self.near, name)?)
+    }
+
     /// Sends for `time`; gives the bytes a second of the far end, in millions of bits.
     ///
     /// # Errors
@@ -51,6 +60,23 @@ impl Connection {
         })?;
         Ok(received as f64 * 8.0 / time.as_secs_f64() / 1e6)
     }
+}
+
+/// Sends over all of these at once; gives what they carried together, in millions of bits a second.
+///
+/// # Errors
+/// If one breaks or stalls.
+pub fn measure_all(connections: &mut [Connection], time: Duration) -> io::Result<f64> {
+    thread::scope(|scope| {
+        let running: Vec<_> = connections
+            .iter_mut()
+            .map(|connection| scope.spawn(move || connection.measure(time)))
+            .collect();
+        let ended = running.into_iter().map(|one| one.join());
+        ended
+            .map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .sum()
+    })
 }
 
 /// Tells in `sent` how much there is in all before the last byte of it is sent.

@@ -154,8 +154,11 @@ fn fragments_made(host: &Host) -> u64 {
             .sum::<u64>()
 }
 
-/// All IPv4 packets are whole, and those of UDP may not be fragmented.
+/// All packets are whole, and those of UDP over IPv4 may not be fragmented.
 fn expect_no_fragment(frames: &[Vec<u8>]) {
+    let is_v6 = |frame: &&Vec<u8>| frame[12..14] == [0x86, 0xdd];
+    let pieces = frames.iter().filter(is_v6).filter(|frame| frame[20] == 44);
+    assert_eq!(pieces.count(), 0, "IPv6 fragments");
     let packets = frames.iter().filter(|frame| frame[12..14] == [8, 0]);
     let mut count = 0;
     for packet in packets.map(|frame| &frame[14..]) {

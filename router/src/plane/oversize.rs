@@ -7,6 +7,7 @@ use rmesh_wire::payload::{HEAD_LEN, PartialChecksum};
 
 use super::engine::Engine;
 use super::tables::Route;
+use crate::port::checksum::{is_equal, sum};
 use crate::port::offload::{Cut, CutKind, Offload};
 use crate::port::split::network;
 
@@ -78,7 +79,10 @@ fn segment(frame: &[u8], partial: PartialChecksum) -> Option<Cut> {
     let kind = match ether_type {
         0x0800 if frame.get(network + 9) == Some(&TCP) => {
             let field = *frame.get(network + 6..network + 8)?.first_chunk()?;
-            (u16::from_be_bytes(field) & 0x3fff == 0).then_some(CutKind::Tcp4)?
+            let is_whole = u16::from_be_bytes(field) & 0x3fff == 0;
+            // A cut would make a wrong header checksum right.
+            let is_right = is_equal(sum(frame.get(network..transport)?), 0);
+            (is_whole && is_right).then_some(CutKind::Tcp4)?
         }
         0x86dd if frame.get(network + 6) == Some(&TCP) && transport == network + 40 => {
             CutKind::Tcp6

@@ -12,8 +12,9 @@ use super::offload::{CutKind, Offload};
 /// Headers of a piece, at most: Ethernet with two tags, IPv4 or IPv6 with options, TCP with
 /// options.
 pub(crate) const HEADERS_MAX: usize = 256;
-/// Pieces a super-frame may have: those of the smallest segments that Linux lets a socket ask for.
-pub(crate) const PIECES_MAX: usize = 1_024;
+/// Pieces a super-frame may have: 64 KiB in the shortest segments that Linux sends (`tcp_min_snd_mss`, 48
+/// bytes, 12 of them time stamps) are 1,820.
+pub(crate) const PIECES_MAX: usize = 2_048;
 
 const ETHERNET_LEN: usize = 14;
 const TAG_LEN: usize = 4;

@@ -1,6 +1,7 @@
 //! Data planes that exchange frames over loopback, under snapshots made by hand.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
+mod differential;
 mod ecn;
 mod hostile;
 mod ports;

@@ -23,6 +23,8 @@ use crate::tap::{enter_new_namespace, request, set_up};
 /// Bytes that cross each way.
 const TRANSFER_LEN: usize = 4 << 20;
 const STALL_MAX: Duration = Duration::from_secs(10);
+/// The kernel's own length of a TAP's queue.
+const QUEUE_LEN: u32 = 1_000;
 
 /// Work for the thread that lives in a namespace.
 type Job = Box<dyn FnOnce() + Send>;
@@ -60,11 +62,20 @@ fn set_address(name: &str, address: Ipv4Addr) {
     // SAFETY: the request is a whole `ifreq` that outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw mut request) };
     assert_eq!(result, 0, "{name}: {}", io::Error::last_os_error());
-    request.ifr_ifru.ifru_mtu = 1_328;
-    // SAFETY: as above.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &raw mut request) };
-    assert_eq!(result, 0, "{name}: {}", io::Error::last_os_error());
+    set_lengths(name, 1_328, QUEUE_LEN);
     set_up(name);
+}
+
+/// Sets an interface's MTU, and how many frames it holds while nobody reads.
+pub fn set_lengths(name: &str, mtu: u32, queue: u32) {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    let mut request = request(name);
+    for (what, value) in [(libc::SIOCSIFMTU, mtu), (libc::SIOCSIFTXQLEN, queue)] {
+        request.ifr_ifru.ifru_metric = value as libc::c_int;
+        // SAFETY: the request is a whole `ifreq` that outlives the call.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) };
+        assert_eq!(result, 0, "{name}: {}", io::Error::last_os_error());
+    }
 }
 
 fn request_address() -> libc::sockaddr {
@@ -75,15 +86,15 @@ fn request_address() -> libc::sockaddr {
 }
 
 /// An end: a plane whose port is in a namespace of its own.
-struct End {
-    plane: Plane,
+pub struct End {
+    pub plane: Plane,
     namespace: Namespace,
     address: Ipv4Addr,
     is_fast: bool,
 }
 
 impl End {
-    fn start(number: u8, is_fast: bool) -> End {
+    pub fn start(number: u8, is_fast: bool) -> End {
         let (namespace, address) = (Namespace::new(), Ipv4Addr::new(10, 9, 0, number));
         let port = namespace.run(move || {
             let port: Box<dyn Port> = match is_fast {
@@ -105,7 +116,12 @@ impl End {
         }
     }
 
-    fn publish(&self, me: u8, other: u8, to: &End, len_max: u16) {
+    /// Runs something where the port is.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        self.namespace.run(job)
+    }
+
+    pub fn publish(&self, me: u8, other: u8, to: &End, len_max: u16) {
         self.publish_len(me, other, to, (len_max, true));
     }
 

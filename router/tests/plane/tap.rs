@@ -46,7 +46,7 @@ pub fn set_up(name: &str) {
 }
 
 /// A packet socket on the interface, which is brought up.
-fn packet_socket(name: &str) -> Socket {
+pub fn packet_socket(name: &str) -> Socket {
     set_up(name);
     let all = (libc::ETH_P_ALL as u16).to_be();
     let protocol = Protocol::from(i32::from(all));

@@ -6,6 +6,7 @@ mod chart;
 mod figure;
 mod flood;
 mod idle;
+mod lossy;
 mod ring;
 mod speed;
 
@@ -54,6 +55,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "datagrams",
         about: "UDP beside the kernel's VXLAN: rates of large and small datagrams, round trips",
         measure: speed::datagrams,
+    },
+    Benchmark {
+        name: "lossy",
+        about: "TCP over a wire that loses 1 %, between containers beside their hosts",
+        measure: lossy::measure,
     },
     Benchmark {
         name: "flood",

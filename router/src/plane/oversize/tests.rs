@@ -9,9 +9,10 @@ fn segment(flags: u8, options: &[u8], payload_len: usize) -> (Vec<u8>, Offload) 
     let total = (40 + options.len() + payload_len) as u16;
     let [high, low] = total.to_be_bytes();
     let ethernet = [&[2; 12][..], &[8, 0]].concat();
-    let ip = [
+    let mut ip = [
         0x45, 0, high, low, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
     ];
+    set_header_checksum(&mut ip);
     let mut tcp = [
         0,
         1,
@@ -48,6 +49,12 @@ fn segment(flags: u8, options: &[u8], payload_len: usize) -> (Vec<u8>, Offload) 
         [&ethernet[..], &ip, &tcp, options, &payload].concat(),
         offload,
     )
+}
+
+fn set_header_checksum(ip: &mut [u8]) {
+    ip[10..12].fill(0);
+    let checksum = !sum(ip);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// The frames that come out, their checksums complete.
@@ -139,8 +146,13 @@ fn what_must_stay_whole_does() {
     let none = Offload::default();
     assert_eq!(fit(&frame, &none, 1_200), none, "its checksum is whole");
     assert_eq!(fit(&frame, &offload, 300), offload, "the path is tiny");
+    assert_ne!(fit(&frame, &offload, 1_200), offload);
+    frame[24] ^= 1;
+    assert_eq!(fit(&frame, &offload, 1_200), offload, "a wrong header");
     frame[20] = 0x20;
+    set_header_checksum(&mut frame[14..34]);
     assert_eq!(fit(&frame, &offload, 1_200), offload, "a fragment");
-    frame[23] = 17;
+    (frame[20], frame[23]) = (0, 17);
+    set_header_checksum(&mut frame[14..34]);
     assert_eq!(fit(&frame, &offload, 1_200), offload, "not TCP");
 }

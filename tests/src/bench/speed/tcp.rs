@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::machine;
 use super::scene::Way;
-use crate::throughput::Connection;
+use crate::throughput::{Connection, measure_all};
 
 /// How long each carries; slow start is over after the time before it.
 const MEASURED: Duration = Duration::from_secs(2);
@@ -37,16 +37,6 @@ pub(super) fn carry(way: &Way<'_>, streams: usize) -> Carried {
 }
 
 fn run(connections: &mut [Connection], time: Duration, way: &Way<'_>) -> f64 {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = connections
-            .iter_mut()
-            .map(|connection| scope.spawn(move || connection.measure(time)))
-            .collect();
-        let carried = running.into_iter().map(|one| match one.join() {
-            Ok(Ok(megabits_per_s)) => megabits_per_s / 1e3,
-            Ok(Err(error)) => panic!("{}: {error}", way.address),
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        carried.sum()
-    })
+    let carried = measure_all(connections, time);
+    carried.unwrap_or_else(|error| panic!("{}: {error}", way.address)) / 1e3
 }
