@@ -249,7 +249,7 @@ impl Engine {
             .flood_tree(header.source)
             .filter(|tree| header.source != tables.me_short && tree.parent == Some(session.peer))
             .ok_or(Reason::FloodParent)?;
-        self.floods.accept(&header, now)?;
+        let is_for_bridge = self.shared.broadcasts().accept(&header, now)?;
         self.count_frame(session, path, frame);
         // A neighbour cannot make a flood live longer than it may.
         let ttl = ttl.min(flood::TTL).saturating_sub(1);
@@ -262,7 +262,7 @@ impl Engine {
                 self.stats.floods_forwarded.add(1);
             }
         }
-        if self.second_way.is_suppressed(now) {
+        if !is_for_bridge {
             return Err(Reason::Suppressed);
         }
         if tables.announced(mac) == Some(tables.me) {

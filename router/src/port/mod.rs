@@ -116,10 +116,6 @@ pub trait Port: Send {
     fn name(&self) -> &str;
     /// Descriptor that poll(2) reports readable while frames wait.
     fn fd(&self) -> RawFd;
-    /// Queues that can be read by threads of their own.
-    fn queues(&self) -> usize {
-        1
-    }
     /// What frames that are read may leave to do, and frames that are written.
     fn offloads(&self) -> Offloads {
         Offloads::default()

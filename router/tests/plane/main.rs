@@ -5,6 +5,7 @@ mod differential;
 mod ecn;
 mod hostile;
 mod ports;
+mod queues;
 mod support;
 mod tap;
 
