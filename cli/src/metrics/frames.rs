@@ -64,6 +64,11 @@ const COUNTERS: [Row; 16] = [
         c.fragments_sent
     }),
     (
+        "rmesh_sent_bundles_total",
+        "Records sent that carried several small frames.",
+        |c| c.bundles_sent,
+    ),
+    (
         "rmesh_too_big_messages_total",
         "ICMP messages to containers that a packet is too big for its path.",
         |c| c.too_big_told,

@@ -186,6 +186,8 @@ pub struct PlaneCounters {
     pub floods_delivered: u64,
     /// Fragments sent.
     pub fragments_sent: u64,
+    /// Records sent that carried several small frames.
+    pub bundles_sent: u64,
     /// ICMP messages to containers that a packet is too big for its path.
     #[serde(default)]
     pub too_big_told: u64,

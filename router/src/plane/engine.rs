@@ -10,6 +10,7 @@ use rmesh_wire::{Mac, PeerId, ethernet};
 use super::api::LearnedMac;
 use super::bucket::Bucket;
 use super::buffer::Buffer;
+use super::bundle::Bundle;
 use super::delivery::Deliveries;
 use super::fdb::{Fdb, Place};
 use super::forward::{Decision, decide};
@@ -153,14 +154,22 @@ impl Engine {
 
     /// Carries what the bridge sent.
     pub(crate) fn handle_frames(&mut self, batch: &FrameBatch, tables: &Tables, now: Instant) {
+        let mut bundle = Bundle::default();
         for (frame, offload) in batch.frames() {
             self.stats.reads_from_bridge.add(1);
             self.stats.bytes_from_bridge.add(frame.len() as u64);
-            self.handle_frame((frame, offload), tables, now);
+            self.handle_frame((frame, offload), &mut bundle, tables, now);
         }
+        self.send_bundle(&mut bundle, tables);
     }
 
-    fn handle_frame(&mut self, (frame, offload): (&[u8], &Offload), tables: &Tables, now: Instant) {
+    fn handle_frame<'a>(
+        &mut self,
+        (frame, offload): (&'a [u8], &Offload),
+        bundle: &mut Bundle<'a>,
+        tables: &Tables,
+        now: Instant,
+    ) {
         let decision = decide(frame, tables, &self.fdb, now);
         if let Some((_, source)) = ethernet::addresses(frame)
             && self.is_elsewhere(source, tables, now)
@@ -175,6 +184,7 @@ impl Engine {
             self.learn(source, Place::Local, tables, now);
         }
         let frames = match decision {
+            Decision::Unicast(peer) if self.bundle(bundle, peer, (frame, offload), tables) => 1,
             Decision::Unicast(peer) => self.send_frame(peer, (frame, offload), tables, now),
             Decision::Flood => self.originate_floods((frame, offload), tables, now),
             Decision::SecondWay(peer) => {

@@ -13,6 +13,7 @@ mod aead;
 mod api;
 mod bucket;
 pub mod buffer;
+mod bundle;
 #[cfg(feature = "counting")]
 pub mod counting;
 mod delivery;

@@ -36,7 +36,7 @@ const STRANGERS_DEPTH: Duration = Duration::from_millis(64);
 const IDLE: Duration = Duration::from_millis(500);
 /// A worker that slept shorter than this before it had something to do will soon have more: it looks for
 /// it for a while before it sleeps again, for to be woken takes longer, and costs who wakes it time as well.
-const SHORT_SLEEP: Duration = Duration::from_micros(200);
+const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// How long it looks.
 const LOOK: Duration = Duration::from_micros(50);
 /// A port that fails is left alone for this long.
