@@ -8,7 +8,7 @@ use crate::daemon::Snapshot;
 /// Counters without labels: name, meaning, and where it stands.
 type Row = (&'static str, &'static str, fn(&PlaneCounters) -> u64);
 
-const COUNTERS: [Row; 16] = [
+const COUNTERS: [Row; 17] = [
     (
         "rmesh_bridge_received_frames_total",
         "Frames read from the bridge.",
