@@ -100,6 +100,19 @@ impl Namespace {
             .attempt(|| format!("make {name} a port of {bridge} in {}", self.name()))
     }
 
+    /// Brings up an interface that a program made, with an address if it is to have one.
+    ///
+    /// # Errors
+    /// If it is not there or does not take the address.
+    pub fn bring_up(&self, interface: &str, address: Option<IpNet>) -> Result<(), LabError> {
+        let bring_up = || {
+            netlink::set_up(interface)?;
+            address.map_or(Ok(()), |address| netlink::add_address(interface, address))
+        };
+        self.enter(bring_up)
+            .attempt(|| format!("bring up {interface} in {}", self.name()))
+    }
+
     /// Sets the MTU of an interface, in bytes.
     ///
     /// # Errors

@@ -2,9 +2,12 @@
 //! which encrypts nothing, over one underlay in one round. The bounds are the project's own, as parts of what
 //! VXLAN does in the same round.
 
+mod ground;
 mod machine;
+mod others;
 mod scene;
 mod tcp;
+mod tunnels;
 mod udp;
 
 use std::time::Duration;
@@ -62,7 +65,11 @@ pub(super) fn wire(program: &str) -> Vec<Figure> {
     let scene = Scene::relayed(&mut story, Underlay::Wire);
     let relayed = compete("rmesh, over one relay", &scene.rmesh());
 
+    drop((scene, story));
+    let others = others::compete();
+
     let all = [&raw, &vxlan, &rmesh, &chacha, &plain, &relayed];
+    let all: Vec<&Contender> = all.into_iter().chain(&others).collect();
     let mut figures = absolute(Underlay::Wire, &all);
     let bounds = Bounds {
         one: 0.70,
@@ -80,6 +87,15 @@ pub(super) fn wire(program: &str) -> Vec<Figure> {
         0.50,
     ));
     figures.push(part("relayed by direct", &relayed.one, &rmesh.one, 0.50));
+    if !others.is_empty() {
+        let rates = others.iter().map(|other| other.one.gigabits_per_s);
+        let best = rates.fold(f64::NAN, f64::max);
+        figures.push(Figure::new(
+            "wire, TCP 1 stream, rmesh by the best of the others",
+            "times",
+            rmesh.one.gigabits_per_s / best,
+        ));
+    }
     let cpu = Figure::new(
         "wire, rmesh: CPU of the machine",
         "s/GB",

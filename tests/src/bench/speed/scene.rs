@@ -32,7 +32,7 @@ impl Underlay {
         }
     }
 
-    fn apply(self, host: &Host, interface: &str) -> Result<(), LabError> {
+    pub(super) fn apply(self, host: &Host, interface: &str) -> Result<(), LabError> {
         match self {
             Underlay::Wire => host.without_offloads(interface),
             Underlay::Nic => host.with_receive_offload_only(interface),
