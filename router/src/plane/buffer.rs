@@ -6,6 +6,8 @@ use std::io;
 pub const BATCH_LEN: usize = 64;
 /// Longest frame or datagrams in one: the largest network packet, an Ethernet header and tags.
 pub const SPACE_LEN: usize = 65_535 + 14 + 8;
+/// Buffers of a batch to begin with: an idle daemon needs no more, and each takes a page.
+const FEW: usize = 4;
 /// What a buffer's memory is longer than its space: buffers that lie a multiple of a page apart fill the same few
 /// sets of the processor's caches with their first bytes, which are most of what is used.
 const STAGGER: usize = 1_664;
@@ -29,6 +31,19 @@ impl Buffer {
     /// `count` empty buffers; their pages cost memory only once they are used.
     pub fn many(count: usize) -> Vec<Buffer> {
         (0..count).map(|_| Buffer::default()).collect()
+    }
+
+    /// The first few of [`BATCH_LEN`], where it is yet to be seen how many a batch takes.
+    pub(crate) fn few() -> Vec<Buffer> {
+        let mut few = Vec::with_capacity(BATCH_LEN);
+        few.extend(Buffer::many(FEW));
+        few
+    }
+
+    /// Twice as many, at most [`BATCH_LEN`]: all were used at once.
+    pub(crate) fn add_more(buffers: &mut Vec<Buffer>) {
+        let more = buffers.len().min(BATCH_LEN.saturating_sub(buffers.len()));
+        buffers.extend(Buffer::many(more));
     }
 
     /// Takes the whole buffer out; one without room stays.

@@ -74,7 +74,7 @@ impl WorkerThread {
     pub(crate) fn run(mut self) {
         let mut round = Round {
             messages: Messages::default(),
-            datagrams: Buffer::many(BATCH_LEN),
+            datagrams: Buffer::few(),
             arrivals: [batch::Arrival::default(); BATCH_LEN],
             frames: FrameBatch::default(),
             current: Arc::clone(self.tables.load()),
@@ -197,7 +197,8 @@ impl WorkerThread {
             return;
         };
         for _ in 0..SOCKET_BATCHES {
-            if self.receive_batch(socket, true, round, now) < BATCH_LEN {
+            let room = round.datagrams.len();
+            if self.receive_batch(socket, true, round, now) < room {
                 return;
             }
         }
@@ -233,6 +234,9 @@ impl WorkerThread {
             self.take_apart(number, is_sealed, round, now);
         }
         self.engine.deliver_all(&round.datagrams);
+        if count == round.datagrams.len() {
+            Buffer::add_more(&mut round.datagrams);
+        }
         count
     }
 
