@@ -62,7 +62,7 @@ impl Stand {
             engine: Engine::new(port, transmitter, inbox, (stats, shared), now),
             tables: Tables::build(forwarding, &Tables::default(), 1, now),
             now,
-            frames: FrameBatch::default(),
+            frames: FrameBatch::of(Buffer::many(BATCH_LEN)),
             datagrams: Buffer::many(BATCH_LEN),
             datagram_lens: Vec::with_capacity(BATCH_LEN),
             _inbound: inbound,

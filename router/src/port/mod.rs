@@ -34,16 +34,21 @@ pub struct FrameBatch {
 
 impl Default for FrameBatch {
     fn default() -> Self {
+        FrameBatch::of(Buffer::few())
+    }
+}
+
+impl FrameBatch {
+    /// One with these buffers to begin with.
+    pub(crate) fn of(buffers: Vec<Buffer>) -> Self {
         FrameBatch {
-            buffers: Buffer::few(),
+            buffers,
             offloads: vec![Offload::default(); BATCH_LEN],
             used: 0,
             is_full: false,
         }
     }
-}
 
-impl FrameBatch {
     /// Reads whole frames with `read` until it would block or the batch is full. An interrupted
     /// read counts as would-block: poll(2) tells again.
     ///

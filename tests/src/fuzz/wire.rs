@@ -72,7 +72,7 @@ fn payload(bytes: &[u8]) {
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
         // Reserved, and the codec's.
-        PayloadKind::Bundle | PayloadKind::Control => {}
+        PayloadKind::Control => {}
     }
 }
 
