@@ -29,7 +29,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const LEAST_OF: Duration = Duration::from_secs(300);
 
 /// How far away the other end is: the least round trip of some minutes. What is queued on the way, or
-/// waits for a busy processor, does not make it longer, so no flood makes another path look shorter.
+/// waits for a busy processor, does not make it longer, so no flood that ends within that time makes another path look shorter.
 #[derive(Debug, Clone, Copy)]
 struct Least {
     current: Option<Duration>,
