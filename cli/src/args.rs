@@ -212,10 +212,10 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "N", env = "RMESH_INIT_PEERS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) init_peers: Option<u16>,
-    /// Threads that carry frames
-    #[arg(long, env = "RMESH_WORKERS", default_value = "1",
+    /// Threads that carry frames [default: one a core]
+    #[arg(long, value_name = "N", env = "RMESH_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: u16,
+    pub(crate) workers: Option<u16>,
     /// Do without what kernel or processor could do for the data plane, to look for a fault
     #[arg(
         long,

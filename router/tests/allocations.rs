@@ -175,7 +175,7 @@ fn plane(port: Box<TestPort>) -> Plane {
         workers: 1,
         without: Without::default(),
     };
-    Plane::start_on(port, options, mpsc::channel(64).0).unwrap()
+    Plane::start_on(vec![port], options, mpsc::channel(64).0).unwrap()
 }
 
 /// A snapshot of the peer `me`, whose only other is reached at this port.

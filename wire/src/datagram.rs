@@ -12,6 +12,8 @@
 pub const VERSION: u8 = 1;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 16;
+/// Where the lane of a record or relay datagram stands, in bytes from the start.
+pub const LANE_OFFSET: usize = 8;
 /// Length of an AEAD tag in bytes (RFC 8439, NIST SP 800-38D).
 pub const TAG_LEN: usize = 16;
 /// Largest datagram accepted, in bytes: what UDP over IPv4 can carry.
@@ -208,6 +210,7 @@ mod tests {
         assert_eq!(header.encode(), bytes);
         assert_eq!(Header::decode(&bytes), Ok(header));
         assert_eq!((header.lane(), header.counter()), (7, 0x0a0b));
+        assert_eq!(bytes[LANE_OFFSET], 7);
         assert_eq!(header.nonce(), [0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0x0a, 0x0b]);
     }
 

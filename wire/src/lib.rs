@@ -22,6 +22,7 @@
 
 extern crate alloc;
 
+pub mod bundle;
 pub mod codec;
 pub mod cookie;
 pub mod datagram;

@@ -5,7 +5,7 @@
 //! | kind | flags | aux    | body …
 //! ```
 //! Lane 0 belongs to the control side and carries only probes and control messages; the other
-//! lanes belong to the data plane and carry only frames, floods and fragments.
+//! lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
 
 /// Length of the payload head in bytes.
 pub const HEAD_LEN: usize = 4;
@@ -20,7 +20,7 @@ pub const RING_CHANNEL: u8 = 1;
 pub enum PayloadKind {
     /// One Ethernet frame for the receiver; `flags` and `aux` are a [`PartialChecksum`] or zero.
     Frame = 0,
-    /// Several small frames, each after a 16-bit length; reserved, not sent yet.
+    /// Several small frames: see [`crate::bundle`].
     Bundle = 1,
     /// A piece of a payload that was too big for the path: see [`crate::fragment`].
     Fragment = 2,

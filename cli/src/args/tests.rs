@@ -41,7 +41,10 @@ fn defaults_are_those_documented() {
     };
     let peers: Vec<String> = launch.peers.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["host1:6783", "[2001:db8::1]:7000"]);
-    assert_eq!((launch.port, launch.mtu, launch.workers), (6783, 1328, 1));
+    assert_eq!(
+        (launch.port, launch.mtu, launch.workers),
+        (6783, 1328, None)
+    );
     assert_eq!(launch.bridge, "rmesh");
 }
 

@@ -92,7 +92,7 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         advertise: args.advertise,
         mtu_bytes: args.mtu,
         bridge: args.bridge,
-        workers: usize::from(args.workers),
+        workers: args.workers.map_or_else(one_a_core, usize::from),
         without: without(&args.without),
         rekey_after: args.rekey_after,
         cidr: args.cidr,
@@ -100,6 +100,10 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         subnets: args.subnet,
         init_peers: args.init_peers.map(usize::from),
     })
+}
+
+fn one_a_core() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn host_name() -> String {
@@ -154,7 +158,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     if let Some(count) = args.init_peers {
         flag("--init-peers", count.to_string().into());
     }
-    flag("--workers", args.workers.to_string().into());
+    if let Some(count) = args.workers {
+        flag("--workers", count.to_string().into());
+    }
     for feature in &args.without {
         flag("--without", feature.word().into());
     }

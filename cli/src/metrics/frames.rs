@@ -8,7 +8,7 @@ use crate::daemon::Snapshot;
 /// Counters without labels: name, meaning, and where it stands.
 type Row = (&'static str, &'static str, fn(&PlaneCounters) -> u64);
 
-const COUNTERS: [Row; 16] = [
+const COUNTERS: [Row; 17] = [
     (
         "rmesh_bridge_received_frames_total",
         "Frames read from the bridge.",
@@ -63,6 +63,11 @@ const COUNTERS: [Row; 16] = [
     ("rmesh_sent_fragments_total", "Fragments sent.", |c| {
         c.fragments_sent
     }),
+    (
+        "rmesh_sent_bundles_total",
+        "Records sent that carried several small frames.",
+        |c| c.bundles_sent,
+    ),
     (
         "rmesh_too_big_messages_total",
         "ICMP messages to containers that a packet is too big for its path.",

@@ -123,6 +123,8 @@ pub struct PlaneCapabilities {
     pub udp_receive_offload: bool,
     /// AES-256-GCM is offered to peers.
     pub aes: bool,
+    /// Threads that carry frames, each with a queue, sockets and lanes of its own.
+    pub workers: usize,
 }
 
 impl fmt::Display for PlaneCapabilities {
@@ -138,6 +140,10 @@ impl fmt::Display for PlaneCapabilities {
             let named = each.iter().filter(|(_, is_on)| *is_on == on);
             named.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         };
+        match self.workers {
+            1 => f.write_str("1 worker; ")?,
+            count => write!(f, "{count} workers; ")?,
+        }
         match (names(true), names(false)) {
             (on, off) if off.is_empty() => write!(f, "{on}"),
             (on, off) if on.is_empty() => write!(f, "plain: without {off}"),
@@ -180,6 +186,8 @@ pub struct PlaneCounters {
     pub floods_delivered: u64,
     /// Fragments sent.
     pub fragments_sent: u64,
+    /// Records sent that carried several small frames.
+    pub bundles_sent: u64,
     /// ICMP messages to containers that a packet is too big for its path.
     #[serde(default)]
     pub too_big_told: u64,

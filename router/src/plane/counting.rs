@@ -14,6 +14,7 @@ use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::receive::Place;
+use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::WorkerStats;
 use super::tables::Tables;
@@ -46,10 +47,11 @@ impl Stand {
     /// If there is no loopback address.
     pub fn new(port: Box<dyn Port>, forwarding: Forwarding) -> Result<Self, PlaneError> {
         let bind = [Ipv4Addr::LOCALHOST.into()];
-        let sockets = Arc::new(Sockets::open(&bind, 0, Without::default())?);
+        let sockets = Arc::new(Sockets::open(&bind, 0, 1, Without::default())?);
         let (stats, now) = (Arc::new(WorkerStats::default()), Instant::now());
+        let shared = Arc::new(Shared::new(1, now));
         let (sender, inbound) = mpsc::channel(INBOUND_MAX);
-        let outbox = Outbox::new(sockets, Arc::clone(&stats));
+        let outbox = Outbox::new(0, sockets, Arc::clone(&stats));
         let worker = Worker {
             number: 0,
             count: 1,
@@ -57,7 +59,7 @@ impl Stand {
         let transmitter = Transmitter::new(worker, outbox, Arc::clone(&stats));
         let inbox = Inbox::new(sender, Arc::clone(&stats));
         Ok(Stand {
-            engine: Engine::new(port, transmitter, inbox, stats, now),
+            engine: Engine::new(port, transmitter, inbox, (stats, shared), now),
             tables: Tables::build(forwarding, &Tables::default(), 1, now),
             now,
             frames: FrameBatch::default(),

@@ -4,6 +4,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
+use rmesh_wire::bundle::BUNDLED_MAX;
 use rmesh_wire::payload::PartialChecksum;
 
 use super::buffer::{BATCH_LEN, Buffer};
@@ -44,7 +45,8 @@ pub(crate) struct Deliveries {
 impl Default for Deliveries {
     fn default() -> Self {
         Deliveries {
-            waiting: Vec::with_capacity(FRAMES_MAX),
+            // Whether there is room is asked once a datagram.
+            waiting: Vec::with_capacity(FRAMES_MAX + BUNDLED_MAX),
             owned: Vec::with_capacity(OWNED_MAX),
             coalescer: Coalescer::default(),
             scratch: Buffer::default(),

@@ -10,16 +10,16 @@ use rmesh_wire::{Mac, PeerId, ethernet};
 use super::api::LearnedMac;
 use super::bucket::Bucket;
 use super::buffer::Buffer;
+use super::bundle::Bundle;
 use super::delivery::Deliveries;
 use super::fdb::{Fdb, Place};
-use super::floods::{self, Floods};
 use super::forward::{Decision, decide};
 use super::inbox::Inbox;
 use super::oversize::{fit, frame_len_max};
 use super::pending::Pending;
 use super::reassembly::Reassembly;
 use super::screen;
-use super::second_way::SecondWay;
+use super::shared::Shared;
 use super::stats::{Reason, WorkerStats};
 use super::tables::{Route, Tables};
 use super::too_big::TooBig;
@@ -28,23 +28,20 @@ use crate::port::offload::Offload;
 use crate::port::split::Splitter;
 use crate::port::{FrameBatch, Port, checksum};
 
-/// Everything one worker owns. Learned MACs, flood windows and waiting frames are the worker's
-/// alone, which is right while a port has one queue; more queues have to share the first two.
+/// Everything one worker owns, and what it shares with the others. All frames of a flow come to one
+/// worker, so those that wait for a session are its own.
 pub(crate) struct Engine {
     pub(crate) port: Box<dyn Port>,
     pub(crate) transmitter: Transmitter,
     pub(crate) inbox: Inbox,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) fdb: Fdb,
-    pub(crate) floods: Floods,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) reassembly: Reassembly,
-    pub(crate) second_way: SecondWay,
     pending: Pending,
-    own_floods: Bucket,
     /// For datagrams of lane 0 whose session no snapshot has.
     pub(crate) unknown: Bucket,
     next_aging: Instant,
-    flood_sequence: u64,
     /// Where the copy of a control datagram is verified.
     pub(crate) copy: Buffer,
     /// Where a frame whose checksum is completed here is put together.
@@ -64,7 +61,7 @@ impl Engine {
         port: Box<dyn Port>,
         transmitter: Transmitter,
         inbox: Inbox,
-        stats: Arc<WorkerStats>,
+        (stats, shared): (Arc<WorkerStats>, Arc<Shared>),
         now: Instant,
     ) -> Self {
         Engine {
@@ -73,14 +70,11 @@ impl Engine {
             inbox,
             stats,
             fdb: Fdb::default(),
-            floods: Floods::default(),
+            shared,
             reassembly: Reassembly::default(),
-            second_way: SecondWay::new(now),
             pending: Pending::default(),
-            own_floods: floods::allowance(now),
             unknown: screen::allowance(now),
             next_aging: now + AGING_EVERY,
-            flood_sequence: 0,
             copy: Buffer::default(),
             whole: Buffer::default(),
             deliveries: Deliveries::default(),
@@ -90,8 +84,10 @@ impl Engine {
 
     /// A new snapshot: what waited may go now.
     pub(crate) fn handle_tables(&mut self, tables: &Tables, now: Instant) {
-        self.floods
-            .retain(|source| tables.flood_tree(source).is_some());
+        if self.is_first() {
+            let known = |source| tables.flood_tree(source).is_some();
+            self.shared.broadcasts().floods.retain(known);
+        }
         let ready = self.pending.take_ready(|peer| tables.route(peer).is_some());
         for (peer, frame) in ready {
             self.send_frame(peer, (&frame.bytes, &frame.offload), tables, now);
@@ -106,22 +102,41 @@ impl Engine {
         self.reassembly.expire(now);
         let abandoned = self.reassembly.take_abandoned();
         self.stats.drop_many(Reason::ReassemblyAbandoned, abandoned);
-        self.probe_second_way(tables, now);
+        if self.is_first() {
+            self.probe_second_way(tables, now);
+        }
         if now >= self.next_aging {
             self.next_aging = now + AGING_EVERY;
             self.fdb.expire(now);
         }
-        self.stats.learned_macs.set(self.fdb.len() as u64);
+        if self.is_first() {
+            // Each knows them all.
+            self.stats.learned_macs.set(self.fdb.len() as u64);
+        }
+    }
+
+    /// Whether this worker does what one has to do for all.
+    fn is_first(&self) -> bool {
+        self.transmitter.worker.number == 0
+    }
+
+    /// Takes in what other workers have learned.
+    pub(crate) fn handle_news(&mut self, now: Instant) {
+        let news = self.shared.news(self.transmitter.worker.number);
+        for (mac, place) in news.into_iter().flatten() {
+            self.fdb.hear(mac, place, now);
+        }
     }
 
     /// A frame has come by a way it should not have.
     pub(crate) fn look_for_second_way(&mut self, tables: &Tables, now: Instant) {
-        self.second_way.suspect(now);
+        self.shared.broadcasts().second_way.suspect(now);
         self.probe_second_way(tables, now);
     }
 
     fn probe_second_way(&mut self, tables: &Tables, now: Instant) {
-        if let Some(probe) = self.second_way.poll_probe(tables, now) {
+        let due = self.shared.broadcasts().second_way.poll_probe(tables, now);
+        if let Some(probe) = due {
             // A bridge that is down loses the probe and nothing else.
             let _ = self.port.write(&probe);
         }
@@ -139,14 +154,22 @@ impl Engine {
 
     /// Carries what the bridge sent.
     pub(crate) fn handle_frames(&mut self, batch: &FrameBatch, tables: &Tables, now: Instant) {
+        let mut bundle = Bundle::default();
         for (frame, offload) in batch.frames() {
             self.stats.reads_from_bridge.add(1);
             self.stats.bytes_from_bridge.add(frame.len() as u64);
-            self.handle_frame((frame, offload), tables, now);
+            self.handle_frame((frame, offload), &mut bundle, tables, now);
         }
+        self.send_bundle(&mut bundle, tables);
     }
 
-    fn handle_frame(&mut self, (frame, offload): (&[u8], &Offload), tables: &Tables, now: Instant) {
+    fn handle_frame<'a>(
+        &mut self,
+        (frame, offload): (&'a [u8], &Offload),
+        bundle: &mut Bundle<'a>,
+        tables: &Tables,
+        now: Instant,
+    ) {
         let decision = decide(frame, tables, &self.fdb, now);
         if let Some((_, source)) = ethernet::addresses(frame)
             && self.is_elsewhere(source, tables, now)
@@ -161,6 +184,7 @@ impl Engine {
             self.learn(source, Place::Local, tables, now);
         }
         let frames = match decision {
+            Decision::Unicast(peer) if self.bundle(bundle, peer, (frame, offload), tables) => 1,
             Decision::Unicast(peer) => self.send_frame(peer, (frame, offload), tables, now),
             Decision::Flood => self.originate_floods((frame, offload), tables, now),
             Decision::SecondWay(peer) => {
@@ -185,14 +209,18 @@ impl Engine {
 
     /// Learns where `source` is, unless somebody announced it.
     pub(crate) fn learn(&mut self, source: Mac, place: Place, tables: &Tables, now: Instant) {
-        if tables.announced(source).is_none() {
-            self.fdb.learn(source, place, now);
+        if tables.announced(source).is_none() && self.fdb.learn(source, place, now) {
+            self.shared
+                .tell(self.transmitter.worker.number, source, place);
         }
     }
 
     fn handle_second_way(&mut self, peer: PeerId, tables: &Tables, now: Instant) {
         self.stats.drop_one(Reason::SecondWayProbe);
-        if let Some(suppressed) = self.second_way.handle_probe(tables.me, peer, now) {
+        let mut broadcasts = self.shared.broadcasts();
+        let news = broadcasts.second_way.handle_probe(tables.me, peer, now);
+        drop(broadcasts);
+        if let Some(suppressed) = news {
             self.inbox.second_way(peer, suppressed);
         }
     }
@@ -341,22 +369,17 @@ impl Engine {
     }
 
     fn originate_flood(&mut self, frame: &[u8], tables: &Tables, now: Instant) {
-        if self.second_way.is_suppressed(now) {
-            return self.stats.drop_one(Reason::Suppressed);
-        }
         let Some(tree) = tables.flood_tree(tables.me_short) else {
             return; // Nobody else is there.
         };
-        if !self.own_floods.take(now) {
-            return self.stats.drop_one(Reason::Storm);
-        }
-        // Workers share no counter: each has the numbers of its own remainder.
-        let worker = self.transmitter.worker;
-        self.flood_sequence += 1;
+        let sequence = match self.shared.broadcasts().originate(now) {
+            Ok(sequence) => sequence,
+            Err(reason) => return self.stats.drop_one(reason),
+        };
         let header = FloodHeader {
             source: tables.me_short,
             boot: tables.boot_random,
-            sequence: self.flood_sequence * worker.count as u64 + worker.number as u64,
+            sequence,
         };
         for child in &tree.children {
             self.send_flood(*child, &header, flood::TTL, frame, tables);

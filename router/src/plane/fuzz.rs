@@ -28,6 +28,7 @@ use super::outbox::Outbox;
 use super::reassembly::Reassembly;
 use super::receive::Place;
 use super::session::Session;
+use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::{PeerStats, WorkerStats};
 use super::tables::Tables;
@@ -149,22 +150,29 @@ fn forwarding(address: SocketAddr) -> Forwarding {
 
 impl World {
     fn new() -> World {
-        let sockets = Sockets::open(&[Ipv4Addr::LOCALHOST.into()], 0, Without::default())
+        let sockets = Sockets::open(&[Ipv4Addr::LOCALHOST.into()], 0, 1, Without::default())
             .expect("a loopback socket");
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
         let stats = Arc::new(WorkerStats::default());
         let (sender, inbound) = mpsc::channel(INBOUND_MAX);
-        let outbox = Outbox::new(Arc::new(sockets), Arc::clone(&stats));
+        let outbox = Outbox::new(0, Arc::new(sockets), Arc::clone(&stats));
         let worker = Worker {
             number: 0,
             count: 1,
         };
         let transmitter = Transmitter::new(worker, outbox, Arc::clone(&stats));
         let (inbox, now) = (Inbox::new(sender, Arc::clone(&stats)), Instant::now());
+        let shared = Arc::new(Shared::new(1, now));
         let tables = Tables::build(forwarding(address), &Tables::default(), 1, now);
         let other_end = Session::new(&keys(ME, 2, 21, 12), Arc::new(PeerStats::new(1)));
         World {
-            engine: Engine::new(Box::new(CountingPort), transmitter, inbox, stats, now),
+            engine: Engine::new(
+                Box::new(CountingPort),
+                transmitter,
+                inbox,
+                (stats, shared),
+                now,
+            ),
             tables,
             member: other_end.expect("a cipher spoken here"),
             inbound,
@@ -176,7 +184,7 @@ impl World {
     /// Forgets what earlier inputs made the engine remember.
     fn forget(&mut self) {
         self.engine.fdb = Fdb::default();
-        self.engine.floods = Floods::default();
+        self.engine.shared.broadcasts().floods = Floods::default();
         self.engine.reassembly = Reassembly::default();
     }
 

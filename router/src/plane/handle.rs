@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
@@ -23,6 +22,7 @@ use super::api::{
 use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::{Reason, WorkerStats};
 use super::tables::Tables;
@@ -33,8 +33,8 @@ use crate::port::plain::PlainTap;
 use crate::port::{Offloads, Port};
 use crate::sys::udp;
 
-/// Queues the data plane can serve; engines do not share learned MACs and flood windows yet.
-const QUEUES_MAX: usize = 1;
+/// Workers there can be, each with a queue, sockets and a lane of its own.
+const WORKERS_MAX: usize = 64;
 /// Longest wait for a worker's answer to [`Plane::learned`].
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -79,28 +79,38 @@ impl Plane {
     /// # Errors
     /// Says what could not be opened; nothing is left behind.
     pub fn start(options: PlaneOptions, inbox: mpsc::Sender<Inbound>) -> Result<Plane, PlaneError> {
-        let tap = open_tap(&options.tap, options.without).map_err(|source| PlaneError::Tap {
+        let workers = options.workers.clamp(1, WORKERS_MAX);
+        let ports = open_tap(&options.tap, workers, options.without);
+        let ports = ports.map_err(|source| PlaneError::Tap {
             name: options.tap.clone(),
             source,
         })?;
-        Plane::start_on(tap, options, inbox)
+        Plane::start_on(ports, options, inbox)
     }
 
-    /// Like [`Plane::start`], on a port made by the caller.
+    /// Like [`Plane::start`], on queues of one port made by the caller: a worker each.
     ///
     /// # Errors
     /// Says what could not be opened; nothing is left behind.
     pub fn start_on(
-        port: Box<dyn Port>,
+        ports: Vec<Box<dyn Port>>,
         options: PlaneOptions,
         inbox: mpsc::Sender<Inbound>,
     ) -> Result<Plane, PlaneError> {
-        let sockets = Arc::new(Sockets::open(&options.bind, options.port, options.without)?);
-        let (count, note) = clamp_workers(options.workers, port.as_ref());
+        let Some(first) = ports.first() else {
+            let source = io::ErrorKind::InvalidInput.into();
+            return Err(PlaneError::Tap {
+                name: options.tap,
+                source,
+            });
+        };
+        let (bind, count) = (&options.bind, ports.len());
+        let sockets = Arc::new(Sockets::open(bind, options.port, count, options.without)?);
+        let shared = Arc::new(Shared::new(count, Instant::now()));
         let mut plane = Plane {
-            tap: port.name().to_owned(),
-            offloads: port.offloads(),
-            note,
+            tap: first.name().to_owned(),
+            offloads: first.offloads(),
+            note: note_of(options.workers, count, first.name()),
             sockets,
             tables: Arc::default(),
             has_aes: has_aes_instructions() && !options.without.aes,
@@ -110,10 +120,12 @@ impl Plane {
             sampled: Mutex::default(),
             control_dropped: AtomicU64::new(0),
         };
-        let worker = Worker { number: 0, count };
-        plane
-            .start_worker(worker, port, inbox)
-            .map_err(PlaneError::Worker)?;
+        for (number, port) in ports.into_iter().enumerate() {
+            let worker = Worker { number, count };
+            plane
+                .start_worker(worker, port, (inbox.clone(), Arc::clone(&shared)))
+                .map_err(PlaneError::Worker)?;
+        }
         tracing::info!(
             tap = plane.tap,
             bridge = options.bridge,
@@ -128,16 +140,17 @@ impl Plane {
         &mut self,
         worker: Worker,
         port: Box<dyn Port>,
-        inbox: mpsc::Sender<Inbound>,
+        (inbox, shared): (mpsc::Sender<Inbound>, Arc<Shared>),
     ) -> io::Result<()> {
         let stats = Arc::new(WorkerStats::default());
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let wake = Arc::new(wake);
         let (requests, receiver) = std_mpsc::sync_channel(1);
-        let outbox = Outbox::new(Arc::clone(&self.sockets), Arc::clone(&stats));
+        let outbox = Outbox::new(worker.number, Arc::clone(&self.sockets), Arc::clone(&stats));
         let transmitter = Transmitter::new(worker, outbox, Arc::clone(&stats));
         let inbox = Inbox::new(inbox, Arc::clone(&stats));
-        let engine = Engine::new(port, transmitter, inbox, Arc::clone(&stats), Instant::now());
+        let now = Instant::now();
+        let engine = Engine::new(port, transmitter, inbox, (Arc::clone(&stats), shared), now);
         let thread = WorkerThread {
             engine,
             sockets: Arc::clone(&self.sockets),
@@ -175,6 +188,7 @@ impl Plane {
             udp_segmentation: self.sockets.segments(),
             udp_receive_offload: self.sockets.joins(),
             aes: self.has_aes,
+            workers: self.workers.len(),
         }
     }
 
@@ -208,7 +222,7 @@ impl Plane {
     pub fn send(&self, transmit: &Transmit) -> Result<(), SendFailure> {
         let number = self.sockets.number_for(transmit.destination);
         let socket = number
-            .and_then(|number| self.sockets.sealed().get(number))
+            .and_then(|number| self.sockets.sealed(0).get(number))
             .ok_or(SendFailure::Unreachable)?;
         let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
             return Ok(());
@@ -257,11 +271,10 @@ impl Plane {
         for worker in &self.workers {
             worker.stats.add_to(&mut counters);
         }
-        let of_all = |sockets: &[UdpSocket]| sockets.iter().map(udp::dropped).sum();
         let outside = OUTSIDE.into_iter().zip([
             self.control_dropped.load(Ordering::Relaxed),
-            of_all(self.sockets.sealed()),
-            of_all(self.sockets.strangers()),
+            self.sockets.all_sealed().map(udp::dropped).sum(),
+            self.sockets.strangers().iter().map(udp::dropped).sum(),
         ]);
         let moved = outside.filter(|(_, dropped)| *dropped > 0);
         let named = moved.map(|(name, dropped)| (name.to_owned(), dropped));
@@ -276,17 +289,16 @@ impl Plane {
         counters.collect()
     }
 
-    /// MACs learned from traffic; empty if the workers are too busy to tell.
+    /// MACs learned from traffic; empty if the worker that is asked is too busy to tell. Each
+    /// knows what all have learned.
     pub fn learned(&self) -> Vec<LearnedMac> {
-        let mut learned = Vec::new();
-        for worker in &self.workers {
-            let (reply, answer) = std_mpsc::sync_channel(1);
-            if worker.requests.try_send(reply).is_ok() {
-                self.wake_workers();
-                learned.extend(answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default());
-            }
+        let (reply, answer) = std_mpsc::sync_channel(1);
+        let first = self.workers.first();
+        if first.is_none_or(|worker| worker.requests.try_send(reply).is_err()) {
+            return Vec::new();
         }
-        learned
+        self.wake_workers();
+        answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
     }
 
     /// Stops the workers and waits for them; the TAP is gone then.
@@ -324,32 +336,33 @@ fn difference(total: &TrafficSample, before: &TrafficSample) -> TrafficSample {
     }
 }
 
-/// The fast port, or the plain one where the kernel has no virtio headers for TAPs.
-fn open_tap(name: &str, without: Without) -> io::Result<Box<dyn Port>> {
+/// The fast port with its queues, or the plain one, which has one, where the kernel has no virtio
+/// headers for TAPs.
+fn open_tap(name: &str, queues: usize, without: Without) -> io::Result<Vec<Box<dyn Port>>> {
+    let plain = || Ok(vec![Box::new(PlainTap::open(name)?) as Box<dyn Port>]);
     if without.super_frames {
-        return Ok(Box::new(PlainTap::open(name)?));
+        return plain();
     }
-    match FastTap::open(name) {
-        Ok(tap) => Ok(Box::new(tap)),
+    match FastTap::open(name, queues) {
+        Ok(queues) => {
+            let port = |queue| Box::new(queue) as Box<dyn Port>;
+            Ok(queues.into_iter().map(port).collect())
+        }
         Err(error) => {
-            let plain = PlainTap::open(name)?;
+            let ports = plain()?;
             tracing::warn!(%error, "frames cross one by one: the TAP has no virtio header");
-            Ok(Box::new(plain))
+            Ok(ports)
         }
     }
 }
 
-/// A thread needs a queue of its own, and the ports of today have one.
-fn clamp_workers(wanted: usize, port: &dyn Port) -> (usize, Option<String>) {
-    let possible = port.queues().min(QUEUES_MAX);
-    let note = (wanted > possible).then(|| {
-        format!(
-            "{wanted} workers wanted, {possible} used: the port {} has one queue",
-            port.name()
-        )
+/// Says so if there are fewer workers than wanted: a thread needs a queue of its own.
+fn note_of(wanted: usize, count: usize, port: &str) -> Option<String> {
+    let note = (wanted > count).then(|| {
+        format!("{wanted} workers wanted, {count} used: the port {port} has no more queues")
     });
     if let Some(note) = &note {
         tracing::warn!("{note}");
     }
-    (possible, note)
+    note
 }

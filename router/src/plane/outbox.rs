@@ -4,7 +4,7 @@
 //! destination are a run, which the kernel cuts again (`UDP_SEGMENT`): it goes through the
 //! network's layers once and not once a datagram.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use rmesh_gossip::SendFailure;
@@ -12,7 +12,7 @@ use rmesh_gossip::SendFailure;
 use super::buffer::BATCH_LEN;
 use super::sockets::Sockets;
 use super::stats::{Reason, WorkerStats};
-use crate::sys::batch::{self, Run};
+use crate::sys::batch::{self, Messages, Run};
 use crate::sys::udp;
 
 /// Bytes collected for one socket, at most: what stays in a core's second cache.
@@ -29,17 +29,19 @@ struct Queue {
 
 /// One queue a socket.
 pub(crate) struct Outbox {
+    worker: usize,
     sockets: Arc<Sockets>,
     queues: Vec<Queue>,
     stats: Arc<WorkerStats>,
     failures: Vec<(SocketAddr, SendFailure)>,
+    messages: Messages,
 }
 
 /// Nowhere: stands in runs that are not used.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Outbox {
-    pub(crate) fn new(sockets: Arc<Sockets>, stats: Arc<WorkerStats>) -> Self {
+    pub(crate) fn new(worker: usize, sockets: Arc<Sockets>, stats: Arc<WorkerStats>) -> Self {
         let queue = |_| Queue {
             arena: vec![0; ARENA_LEN].into_boxed_slice(),
             used: 0,
@@ -47,10 +49,12 @@ impl Outbox {
             count: 0,
         };
         Outbox {
-            queues: sockets.sealed().iter().map(queue).collect(),
+            worker,
+            queues: sockets.sealed(worker).iter().map(queue).collect(),
             sockets,
             stats,
             failures: Vec::with_capacity(FAILURES_MAX),
+            messages: Messages::default(),
         }
     }
 
@@ -89,16 +93,16 @@ impl Outbox {
 
     fn flush_one(&mut self, number: usize) {
         let sockets = Arc::clone(&self.sockets);
-        let (Some(queue), Some(socket)) =
-            (self.queues.get_mut(number), sockets.sealed().get(number))
-        else {
+        let socket = sockets.sealed(self.worker).get(number);
+        let (Some(queue), Some(socket)) = (self.queues.get_mut(number), socket) else {
             return;
         };
         let (failures, stats) = (&mut self.failures, &self.stats);
+        let messages = &mut self.messages;
         let mut at = 0;
         while at < queue.count {
             let runs = &queue.runs[at..queue.count];
-            match batch::send(socket, &queue.arena, runs) {
+            match batch::send(messages, socket, &queue.arena, runs) {
                 Ok(sent) => {
                     // Zero cannot be; if it were, it must not loop for ever.
                     let sent = sent.max(1);
@@ -113,7 +117,8 @@ impl Outbox {
                     if run.count > 1 && batch::cannot_segment(&error) {
                         // A way out without checksum offload: nobody can cut there.
                         sockets.stop_segmenting();
-                        send_singly(socket, &queue.arena, &run, stats, failures);
+                        let singles = (&queue.arena[..], run.singles());
+                        send_singly((messages, socket), singles, stats, failures);
                     } else {
                         refuse(stats, failures, &run, &error);
                     }
@@ -204,14 +209,13 @@ fn note(
 
 /// Sends the datagrams of a run that cannot be sent as one.
 fn send_singly(
-    socket: &std::net::UdpSocket,
-    arena: &[u8],
-    run: &Run,
+    (messages, socket): (&mut Messages, &UdpSocket),
+    (arena, singles): (&[u8], impl Iterator<Item = Run>),
     stats: &WorkerStats,
     failures: &mut Vec<(SocketAddr, SendFailure)>,
 ) {
-    for single in run.singles() {
-        match batch::send(socket, arena, &[single]) {
+    for single in singles {
+        match batch::send(messages, socket, arena, &[single]) {
             Ok(_) => count_sent(stats, &single),
             Err(error) => refuse(stats, failures, &single, &error),
         }

@@ -31,7 +31,7 @@ pub(crate) struct Place {
 }
 
 /// A frame among a payload's bytes.
-enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// In the batch's buffers.
     Placed(&'a mut [u8], Place),
     /// Put together from fragments, behind its head; whether one of them was marked for congestion.
@@ -125,9 +125,13 @@ impl Engine {
         }
         let (head, _) = Head::split(payload).ok_or(Reason::BadPayload)?;
         let body = payload.get_mut(HEAD_LEN..).unwrap_or_default();
+        let from = place.from + HEADER_LEN + HEAD_LEN;
+        let inside = Place { from, ..place };
+        if head.kind == PayloadKind::Bundle {
+            return self.handle_bundle((session, path), (body, inside), tables, now);
+        }
         if head.kind != PayloadKind::Fragment {
-            let from = place.from + HEADER_LEN + HEAD_LEN;
-            let body = Body::Placed(body, Place { from, ..place });
+            let body = Body::Placed(body, inside);
             return self.handle_payload((session, path), head, body, tables, now);
         }
         let (fragment, piece) = FragmentHeader::split(head.aux, body).ok_or(Reason::BadFragment)?;
@@ -157,8 +161,8 @@ impl Engine {
         }
     }
 
-    /// A whole payload: a frame or a flood, nothing else on a data lane.
-    fn handle_payload(
+    /// A whole payload: a frame or a flood, nothing else.
+    pub(crate) fn handle_payload(
         &mut self,
         sender: (&Session, PathKind),
         head: Head,
@@ -249,7 +253,7 @@ impl Engine {
             .flood_tree(header.source)
             .filter(|tree| header.source != tables.me_short && tree.parent == Some(session.peer))
             .ok_or(Reason::FloodParent)?;
-        self.floods.accept(&header, now)?;
+        let is_for_bridge = self.shared.broadcasts().accept(&header, now)?;
         self.count_frame(session, path, frame);
         // A neighbour cannot make a flood live longer than it may.
         let ttl = ttl.min(flood::TTL).saturating_sub(1);
@@ -262,7 +266,7 @@ impl Engine {
                 self.stats.floods_forwarded.add(1);
             }
         }
-        if self.second_way.is_suppressed(now) {
+        if !is_for_bridge {
             return Err(Reason::Suppressed);
         }
         if tables.announced(mac) == Some(tables.me) {

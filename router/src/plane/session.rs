@@ -1,25 +1,19 @@
 //! A session as the data plane uses it: keys, one counter a lane, one replay window a lane.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rmesh_gossip::SessionKeys;
 use rmesh_gossip::crypto::Key;
 use rmesh_wire::PeerId;
-use rmesh_wire::datagram::{COUNTER_MAX, HEADER_LEN, Header, TAG_LEN};
+use rmesh_wire::datagram::{HEADER_LEN, Header, TAG_LEN};
 use rmesh_wire::relay::{INNER_OFFSET, RelayEnds};
 
 use super::aead::Aead;
-use super::replay::{RECORD_WORDS, ReplayWindow};
+use super::lane::{Numbers, Window};
 use super::stats::{PeerStats, Reason};
 
 /// Lanes there can be, the control side's lane 0 included.
 const LANES: usize = 256;
-
-/// Replay window of one lane. The lock is taken for a few instructions once a record, after
-/// authentication; all records of a lane come from one sender thread over one path, so they
-/// nearly always arrive at one worker here and the lock is uncontended.
-type LaneWindow = Mutex<ReplayWindow<RECORD_WORDS>>;
 
 /// One session. Lives as long as any snapshot names it, so counters and windows outlast publishes.
 pub(crate) struct Session {
@@ -33,9 +27,9 @@ pub(crate) struct Session {
     open_key: Key,
     /// Next number of each lane; a lane has one writer. Never reset: a worker that comes back to a
     /// lane goes on where it left, so no nonce is used twice.
-    next: Box<[AtomicU64]>,
-    /// Made when the first record of a lane has authenticated: at most 255 of 2 KiB each.
-    windows: Box<[OnceLock<Box<LaneWindow>>]>,
+    next: Box<[Numbers]>,
+    /// Made when the first record of a lane has authenticated: at most 255 of 4 KiB each.
+    windows: Box<[OnceLock<Window>]>,
 }
 
 impl Session {
@@ -50,7 +44,7 @@ impl Session {
             open: Aead::new(keys.cipher, &keys.open_key)?,
             seal_key: keys.seal_key.clone(),
             open_key: keys.open_key.clone(),
-            next: (0..LANES).map(|_| AtomicU64::new(0)).collect(),
+            next: (0..LANES).map(|_| Numbers::default()).collect(),
             windows: (0..LANES).map(|_| OnceLock::new()).collect(),
         })
     }
@@ -135,8 +129,7 @@ impl Session {
 
     /// Test-and-set of the replay window; only for what has authenticated.
     fn accept(&self, header: &Header) -> Result<(), Reason> {
-        let window = self.windows[usize::from(header.lane())].get_or_init(Box::default);
-        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = self.windows[usize::from(header.lane())].get_or_init(Window::default);
         window
             .accept(header.counter())
             .then_some(())
@@ -145,12 +138,7 @@ impl Session {
 
     fn take_number(&self, lane: u8) -> Result<u64, Reason> {
         let next = &self.next[usize::from(lane)];
-        let number = next.load(Ordering::Relaxed);
-        if number > COUNTER_MAX {
-            return Err(Reason::Exhausted);
-        }
-        next.store(number + 1, Ordering::Relaxed);
-        Ok(number)
+        next.take().ok_or(Reason::Exhausted)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The UDP sockets of a data plane: a pair for each address listened at.
+//! The UDP sockets of a data plane: a group for each address listened at.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::api::{PlaneError, Without};
 use crate::sys::udp;
 
-/// Addresses listened at, at most: two sockets each leave poll(2) entries for port and wake-up.
+/// Addresses listened at, at most: two sockets each that one worker reads leave poll(2) entries for
+/// port and wake-up.
 const ADDRESSES_MAX: usize = 8;
 /// With port 0: attempts to find a port that is free in every family.
 const ATTEMPTS: usize = 16;
@@ -18,7 +19,8 @@ pub(crate) struct Sockets {
     segments: AtomicBool,
     /// Whether it joins what is received.
     joins: bool,
-    sealed: Vec<UdpSocket>,
+    /// By worker, then by address.
+    sealed: Vec<Vec<UdpSocket>>,
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
     first_v6: Option<usize>,
@@ -26,9 +28,14 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens `port` at every address of `bind`, or at all addresses of both families if it is
+    /// Opens `port` for `workers` at every address of `bind`, or at all addresses of both families if it is
     /// empty, where a family this host does not have is left out.
-    pub(crate) fn open(bind: &[IpAddr], port: u16, without: Without) -> Result<Self, PlaneError> {
+    pub(crate) fn open(
+        bind: &[IpAddr],
+        port: u16,
+        workers: usize,
+        without: Without,
+    ) -> Result<Self, PlaneError> {
         let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let (bind, optional) = if bind.is_empty() {
             (&any[..], true)
@@ -38,7 +45,7 @@ impl Sockets {
         let attempts = if port == 0 { ATTEMPTS } else { 1 };
         let mut result = Err(PlaneError::NoFamily);
         for _ in 0..attempts {
-            result = Self::open_all(bind, port, optional, without);
+            result = Self::open_all((bind, optional), port, workers, without);
             if result.is_ok() {
                 break;
             }
@@ -47,22 +54,25 @@ impl Sockets {
     }
 
     fn open_all(
-        bind: &[IpAddr],
+        (bind, optional): (&[IpAddr], bool),
         mut port: u16,
-        optional: bool,
+        workers: usize,
         without: Without,
     ) -> Result<Self, PlaneError> {
-        let (mut sealed, mut strangers) = (Vec::new(), Vec::new());
+        let mut sealed: Vec<Vec<UdpSocket>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        let mut strangers: Vec<UdpSocket> = Vec::new();
         for ip in bind.iter().take(ADDRESSES_MAX) {
             let address = SocketAddr::new(*ip, port);
-            let opened = udp::open_pair(address).and_then(|pair| {
-                port = pair.sealed.local_addr()?.port();
-                Ok(pair)
+            let opened = udp::open_group(address, workers).and_then(|group| {
+                port = group.strangers.local_addr()?.port();
+                Ok(group)
             });
             match opened {
-                Ok(pair) => {
-                    sealed.push(pair.sealed);
-                    strangers.push(pair.strangers);
+                Ok(group) => {
+                    for (worker, socket) in sealed.iter_mut().zip(group.sealed) {
+                        worker.push(socket);
+                    }
+                    strangers.push(group.strangers);
                 }
                 Err(error) if optional && is_missing_family(&error) => {
                     tracing::info!(%ip, %error, "not listening: this host lacks the family");
@@ -72,15 +82,15 @@ impl Sockets {
         }
         let first = |is_v6: bool| {
             let of_family = |s: &UdpSocket| s.local_addr().is_ok_and(|a| a.is_ipv6() == is_v6);
-            sealed.iter().position(of_family)
+            strangers.iter().position(of_family)
         };
         let (first_v4, first_v6) = (first(false), first(true));
-        if sealed.is_empty() {
+        if strangers.is_empty() {
             return Err(PlaneError::NoFamily);
         }
-        let segments = !without.udp_segmentation && sealed.iter().all(udp::can_segment);
+        let segments = !without.udp_segmentation && sealed.iter().flatten().all(udp::can_segment);
         let ask = |socket| udp::ask_for_joined(socket).is_ok();
-        let joins = !without.udp_receive_offload && sealed.iter().all(ask);
+        let joins = !without.udp_receive_offload && sealed.iter().flatten().all(ask);
         Ok(Sockets {
             segments: AtomicBool::new(segments),
             joins,
@@ -111,9 +121,14 @@ impl Sockets {
         self.joins
     }
 
-    /// For records and relay datagrams, and for everything that is sent.
-    pub(crate) fn sealed(&self) -> &[UdpSocket] {
-        &self.sealed
+    /// For the records and relay datagrams that come to `worker`, and for all that it sends.
+    pub(crate) fn sealed(&self, worker: usize) -> &[UdpSocket] {
+        self.sealed.get(worker).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of all workers.
+    pub(crate) fn all_sealed(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.sealed.iter().flatten()
     }
 
     /// For what anybody may send, by the same numbers.

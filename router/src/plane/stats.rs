@@ -128,6 +128,7 @@ pub(crate) struct WorkerStats {
     pub(crate) floods_forwarded: Count,
     pub(crate) floods_delivered: Count,
     pub(crate) fragments_sent: Count,
+    pub(crate) bundles_sent: Count,
     pub(crate) too_big_told: Count,
     pub(crate) mss_clamped: Count,
     pub(crate) reassembled: Count,
@@ -173,6 +174,7 @@ impl WorkerStats {
         sum.floods_forwarded += self.floods_forwarded.get();
         sum.floods_delivered += self.floods_delivered.get();
         sum.fragments_sent += self.fragments_sent.get();
+        sum.bundles_sent += self.bundles_sent.get();
         sum.too_big_told += self.too_big_told.get();
         sum.mss_clamped += self.mss_clamped.get();
         sum.reassembled += self.reassembled.get();

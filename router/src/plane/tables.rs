@@ -1,6 +1,6 @@
 //! The immutable snapshot that workers read, built from the mesh's [`Forwarding`].
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;

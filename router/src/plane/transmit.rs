@@ -132,8 +132,8 @@ impl Transmitter {
 fn class_of_payload(head: &Head, body: &[&[u8]]) -> u8 {
     let frame = match head.kind {
         PayloadKind::Frame => body.first(),
-        // Behind the flood's own fields.
-        PayloadKind::Flood => body.get(1),
+        // Behind the flood's own fields, or what a bundle has before its first frame.
+        PayloadKind::Flood | PayloadKind::Bundle => body.get(1),
         _ => None,
     };
     frame.map_or(0, |frame| ecn::class_of(frame))

@@ -19,6 +19,7 @@ use super::sockets::Sockets;
 use super::stats::Reason;
 use super::tables::Tables;
 use crate::port::FrameBatch;
+use crate::sys::batch::Messages;
 use crate::sys::{batch, poll};
 
 /// Batches taken from one socket before the port has its turn.
@@ -33,6 +34,11 @@ const STRANGERS_PER_S: u32 = 8_000;
 const STRANGERS_DEPTH: Duration = Duration::from_millis(64);
 /// Longest sleep while nothing waits.
 const IDLE: Duration = Duration::from_millis(500);
+/// A worker that slept shorter than this before it had something to do will soon have more: it looks for
+/// it for a while before it sleeps again, for to be woken takes longer, and costs who wakes it time as well.
+const SHORT_SLEEP: Duration = Duration::from_micros(100);
+/// How long it looks.
+const LOOK: Duration = Duration::from_micros(50);
 /// A port that fails is left alone for this long.
 const PORT_RETRY: Duration = Duration::from_millis(200);
 
@@ -51,6 +57,7 @@ pub(crate) struct WorkerThread {
 
 /// Buffers and times between two rounds.
 struct Round {
+    messages: Messages,
     datagrams: Vec<Buffer>,
     arrivals: [batch::Arrival; BATCH_LEN],
     frames: FrameBatch,
@@ -58,19 +65,23 @@ struct Round {
     next_tick: Instant,
     port_retry: Option<Instant>,
     strangers: Bucket,
+    /// Whether the last sleep was a short one.
+    is_busy: bool,
 }
 
 impl WorkerThread {
     /// Runs until told to stop. No error of a socket or of the port ends it.
     pub(crate) fn run(mut self) {
         let mut round = Round {
-            datagrams: Buffer::many(BATCH_LEN),
+            messages: Messages::default(),
+            datagrams: Buffer::few(),
             arrivals: [batch::Arrival::default(); BATCH_LEN],
             frames: FrameBatch::default(),
             current: Arc::clone(self.tables.load()),
             next_tick: Instant::now(),
             port_retry: None,
             strangers: Bucket::full(STRANGERS_PER_S, STRANGERS_DEPTH, Instant::now()),
+            is_busy: false,
         };
         while !self.stop.load(Ordering::Relaxed) {
             self.turn(&mut round);
@@ -85,11 +96,12 @@ impl WorkerThread {
             round.next_tick = now + TICK;
             self.engine.handle_tick(&round.current, now);
         }
+        self.engine.handle_news(now);
         let [wake, port, sockets @ ..] = &ready;
         if *wake {
             self.handle_wake(now);
         }
-        let (sealed, strangers) = sockets.split_at(self.sockets.sealed().len());
+        let (sealed, strangers) = sockets.split_at(self.sealed().len());
         for (number, _) in sealed.iter().enumerate().filter(|(_, ready)| **ready) {
             self.receive_sealed(number, round, now);
         }
@@ -110,8 +122,24 @@ impl WorkerThread {
         }
     }
 
+    fn number(&self) -> usize {
+        self.engine.transmitter.worker.number
+    }
+
+    fn sealed(&self) -> &[UdpSocket] {
+        self.sockets.sealed(self.number())
+    }
+
+    /// Those that are this worker's to read: the first's.
+    fn strangers(&self) -> &[UdpSocket] {
+        match self.number() {
+            0 => self.sockets.strangers(),
+            _ => &[],
+        }
+    }
+
     /// Waits for wake-up, port, sockets of sealed datagrams and of strangers, in this order.
-    fn wait(&self, round: &Round) -> [bool; poll::DESCRIPTORS_MAX] {
+    fn wait(&self, round: &mut Round) -> [bool; poll::DESCRIPTORS_MAX] {
         let mut descriptors: [RawFd; poll::DESCRIPTORS_MAX] = [-1; poll::DESCRIPTORS_MAX];
         let now = Instant::now();
         let port = match round.port_retry {
@@ -125,21 +153,33 @@ impl WorkerThread {
         };
         let strangers_wait = round.strangers.time_left(now);
         let strangers = match strangers_wait.is_zero() {
-            true => self.sockets.strangers(),
+            true => self.strangers(),
             // poll(2) counts whole milliseconds, downwards.
             false => {
                 timeout = timeout.min(strangers_wait + Duration::from_millis(1));
                 &[]
             }
         };
-        let sockets = self.sockets.sealed().iter().chain(strangers);
+        let sockets = self.sealed().iter().chain(strangers);
         let all = [self.wake.as_raw_fd(), port]
             .into_iter()
             .chain(sockets.map(|socket| socket.as_raw_fd()));
         for (slot, descriptor) in descriptors.iter_mut().zip(all) {
             *slot = descriptor;
         }
-        poll::readable(&descriptors, timeout)
+        if round.is_busy {
+            while now.elapsed() < LOOK {
+                let ready = poll::readable(&descriptors, Duration::ZERO);
+                if ready.contains(&true) {
+                    return ready;
+                }
+                // Others may need this core more.
+                std::thread::yield_now();
+            }
+        }
+        let ready = poll::readable(&descriptors, timeout);
+        round.is_busy = now.elapsed() < SHORT_SLEEP;
+        ready
     }
 
     fn handle_wake(&mut self, now: Instant) {
@@ -153,11 +193,12 @@ impl WorkerThread {
 
     fn receive_sealed(&mut self, number: usize, round: &mut Round, now: Instant) {
         let sockets = Arc::clone(&self.sockets);
-        let Some(socket) = sockets.sealed().get(number) else {
+        let Some(socket) = sockets.sealed(self.number()).get(number) else {
             return;
         };
         for _ in 0..SOCKET_BATCHES {
-            if self.receive_batch(socket, true, round, now) < BATCH_LEN {
+            let room = round.datagrams.len();
+            if self.receive_batch(socket, true, round, now) < room {
                 return;
             }
         }
@@ -182,7 +223,8 @@ impl WorkerThread {
         now: Instant,
     ) -> usize {
         // An error is that of an earlier datagram, told late, or "nothing waits".
-        let received = batch::receive(socket, &mut round.datagrams, &mut round.arrivals);
+        let (into, arrivals) = (&mut round.datagrams, &mut round.arrivals);
+        let received = batch::receive(&mut round.messages, socket, into, arrivals);
         let Ok(count @ 1..) = received else {
             return 0;
         };
@@ -193,6 +235,9 @@ impl WorkerThread {
         }
         self.engine.deliver_all(&round.datagrams);
         self.engine.inbox.hand_on_strangers();
+        if count == round.datagrams.len() {
+            Buffer::add_more(&mut round.datagrams);
+        }
         count
     }
 

@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use super::coalesce::PARTS_MAX;
 use super::offload::{Offload, VIRTIO_HEADER_LEN};
 use super::{FrameBatch, Offloads, Port};
-use crate::sys::tap;
+use crate::sys::tap::Queue;
+use crate::sys::{steer, tap};
 
 /// A TAP interface of the calling thread's network namespace, with virtio headers.
 pub struct FastTap {
@@ -19,23 +20,43 @@ pub struct FastTap {
 }
 
 impl FastTap {
-    /// Makes the interface; it is down and without address.
+    /// Makes the interface with so many queues, a port each; it is down and without address. All
+    /// frames of a flow come by the same one.
     ///
     /// # Errors
     /// If the kernel has no virtio headers or no TCP offload for TAPs, without the privilege,
     /// without `/dev/net/tun`, or if the name is taken. Nothing is left behind.
-    pub fn open(name: &str) -> io::Result<Self> {
-        let (file, name) = tap::open(name)?;
-        let udp = tap::set_offloads(&file, tap::TCP | tap::UDP).is_ok();
+    pub fn open(name: &str, queues: usize) -> io::Result<Vec<Self>> {
+        let (which, of_many) = match queues {
+            0 | 1 => (Queue::Only, false),
+            _ => (Queue::First, true),
+        };
+        let (first, name) = tap::open(name, which)?;
+        let udp = tap::set_offloads(&first, tap::TCP | tap::UDP).is_ok();
         if !udp {
-            tap::set_offloads(&file, tap::TCP)?;
+            tap::set_offloads(&first, tap::TCP)?;
+        }
+        if of_many {
+            // Without it flows may change their queue, and overtake themselves then.
+            let steered = steer::load_program().and_then(|program| {
+                // The kernel keeps the program while the interface has it.
+                tap::set_steering(&first, &program)
+            });
+            if let Err(error) = steered {
+                tracing::warn!(%error, "the kernel chooses the queues of flows by itself");
+            }
+        }
+        let mut files = vec![first];
+        for _ in 1..queues {
+            files.push(tap::open(&name, Queue::Next)?.0);
         }
         let offloads = Offloads { tcp: true, udp };
-        Ok(FastTap {
-            name,
+        let port = |file| FastTap {
+            name: name.clone(),
             file,
             offloads,
-        })
+        };
+        Ok(files.into_iter().map(port).collect())
     }
 }
 

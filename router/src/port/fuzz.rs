@@ -210,7 +210,13 @@ fn put(flows: &mut Flows, frame: &[u8], checksum: Option<PartialChecksum>) {
                 frame[18..20].fill(0);
             }
             let addresses = if is_v4 { 26 } else { 22 };
-            [&frame[..14], &frame[addresses..segment.transport + 4]].concat()
+            let protocol = [segment.kind as u8];
+            [
+                &frame[..14],
+                &protocol,
+                &frame[addresses..segment.transport + 4],
+            ]
+            .concat()
         }
         None => frame.get(..12).unwrap_or(&frame).to_vec(),
     };

@@ -35,7 +35,7 @@ pub struct FrameBatch {
 impl Default for FrameBatch {
     fn default() -> Self {
         FrameBatch {
-            buffers: Buffer::many(BATCH_LEN),
+            buffers: Buffer::few(),
             offloads: vec![Offload::default(); BATCH_LEN],
             used: 0,
             is_full: false,
@@ -61,6 +61,9 @@ impl FrameBatch {
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> io::Result<(usize, Offload)>,
     ) -> io::Result<()> {
+        if self.used == self.buffers.len() {
+            Buffer::add_more(&mut self.buffers);
+        }
         (self.used, self.is_full) = (0, false);
         let mut bytes = 0;
         for (buffer, offload) in self.buffers.iter_mut().zip(&mut self.offloads) {
@@ -116,10 +119,6 @@ pub trait Port: Send {
     fn name(&self) -> &str;
     /// Descriptor that poll(2) reports readable while frames wait.
     fn fd(&self) -> RawFd;
-    /// Queues that can be read by threads of their own.
-    fn queues(&self) -> usize {
-        1
-    }
     /// What frames that are read may leave to do, and frames that are written.
     fn offloads(&self) -> Offloads {
         Offloads::default()

@@ -87,22 +87,29 @@ impl Run {
     }
 }
 
-/// The arguments of one recvmmsg(2) or sendmmsg(2), on the stack.
-struct Messages {
+/// The arguments of recvmmsg(2) and sendmmsg(2), made once: to clear them costs more than most calls.
+/// Each call fills in what the kernel reads of them.
+pub(crate) struct Messages(Box<Arguments>);
+
+struct Arguments {
     headers: [libc::mmsghdr; BATCH_LEN],
     parts: [libc::iovec; BATCH_LEN],
     names: [libc::sockaddr_storage; BATCH_LEN],
     controls: [[u64; CONTROL_WORDS]; BATCH_LEN],
 }
 
-impl Messages {
-    fn new() -> Self {
-        // SAFETY: all are C structures of numbers and pointers, for which zero is valid.
-        unsafe { zeroed() }
-    }
+// SAFETY: its pointers are followed by the kernel only, during a call that has set them before.
+unsafe impl Send for Messages {}
 
-    /// Points header `at` to its name and to `len` bytes at `bytes`. `self` must not move between
-    /// this and the system call.
+impl Default for Messages {
+    fn default() -> Self {
+        // SAFETY: all are C structures of numbers and pointers, for which zero is valid.
+        Messages(Box::new(unsafe { zeroed() }))
+    }
+}
+
+impl Arguments {
+    /// Points header `at` to its name and to `len` bytes at `bytes`, without control messages.
     fn point(&mut self, at: usize, name_len: libc::socklen_t, bytes: *mut u8, len: usize) {
         self.parts[at] = libc::iovec {
             iov_base: bytes.cast(),
@@ -113,6 +120,9 @@ impl Messages {
         header.msg_namelen = name_len;
         header.msg_iov = &raw mut self.parts[at];
         header.msg_iovlen = 1;
+        header.msg_control = null_mut();
+        header.msg_controllen = 0;
+        header.msg_flags = 0;
     }
 
     /// Gives header `at` room for a control message, as [`Messages::point`] does for the rest.
@@ -190,11 +200,11 @@ impl Messages {
 /// # Errors
 /// Whatever the kernel says, also errors of earlier datagrams; none is fatal to the socket.
 pub(crate) fn receive(
+    Messages(messages): &mut Messages,
     socket: &UdpSocket,
     buffers: &mut [Buffer],
     arrivals: &mut [Arrival],
 ) -> io::Result<usize> {
-    let mut messages = Messages::new();
     let name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let count = buffers.len().min(arrivals.len()).min(BATCH_LEN);
     for (at, buffer) in buffers.iter_mut().take(count).enumerate() {
@@ -239,8 +249,12 @@ fn address_of(name: &libc::sockaddr_storage, len: libc::socklen_t) -> Option<Soc
 ///
 /// # Errors
 /// Why the first was not taken; the others were not tried.
-pub(crate) fn send(socket: &UdpSocket, arena: &[u8], runs: &[Run]) -> io::Result<usize> {
-    let mut messages = Messages::new();
+pub(crate) fn send(
+    Messages(messages): &mut Messages,
+    socket: &UdpSocket,
+    arena: &[u8],
+    runs: &[Run],
+) -> io::Result<usize> {
     let count = runs.len().min(BATCH_LEN);
     for (at, run) in runs.iter().take(count).enumerate() {
         let name = SockAddr::from(run.destination);
@@ -300,16 +314,22 @@ mod tests {
         let destination = b.local_addr().unwrap();
         let arena = vec![7; 3_000];
         let runs = [0, 1, 2].map(|n| Run::new(0, n * 1_000, (destination, 0)));
-        assert_eq!(send(&a, &arena, &runs).unwrap(), 3);
+        assert_eq!(
+            send(&mut Messages::default(), &a, &arena, &runs).unwrap(),
+            3
+        );
         let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
-        assert_eq!(receive(&b, &mut into, &mut arrivals).unwrap(), 3);
+        assert_eq!(
+            receive(&mut Messages::default(), &b, &mut into, &mut arrivals).unwrap(),
+            3
+        );
         for at in 0..3 {
             assert_eq!(into[at].data(), &arena[..at * 1_000]);
             assert_eq!(arrivals[at].source, Some(a.local_addr().unwrap()));
             assert!(!arrivals[at].truncated);
             assert_eq!(arrivals[at].datagram_len, 0);
         }
-        let error = receive(&b, &mut into, &mut arrivals).unwrap_err();
+        let error = receive(&mut Messages::default(), &b, &mut into, &mut arrivals).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -326,9 +346,12 @@ mod tests {
                 !run.take((destination, 0), 500),
                 "only the last may be short"
             );
-            assert_eq!(send(&a, &arena, &[run]).unwrap(), 1);
+            assert_eq!(
+                send(&mut Messages::default(), &a, &arena, &[run]).unwrap(),
+                1
+            );
             let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
-            let count = receive(&b, &mut into, &mut arrivals).unwrap();
+            let count = receive(&mut Messages::default(), &b, &mut into, &mut arrivals).unwrap();
             let lens: Vec<_> = into[..count].iter().map(|b| b.data().len()).collect();
             if joins {
                 assert_eq!((lens, arrivals[0].datagram_len), (vec![2_500], 1_000));
@@ -355,9 +378,12 @@ mod tests {
                 Run::new(0, 50, (destination, 0)),
                 Run::new(0, 60, (destination, 3)),
             ];
-            assert_eq!(send(&a, &[7; 200], &runs).unwrap(), 3);
+            assert_eq!(
+                send(&mut Messages::default(), &a, &[7; 200], &runs).unwrap(),
+                3
+            );
             let (mut into, mut arrivals) = (Buffer::many(8), [Arrival::default(); 8]);
-            let count = receive(&b, &mut into, &mut arrivals).unwrap();
+            let count = receive(&mut Messages::default(), &b, &mut into, &mut arrivals).unwrap();
             let classes: Vec<u8> = arrivals[..count]
                 .iter()
                 .map(|arrival| arrival.class)

@@ -4,5 +4,6 @@ pub(crate) mod batch;
 pub(crate) mod netns;
 pub(crate) mod packet;
 pub(crate) mod poll;
+pub(crate) mod steer;
 pub(crate) mod tap;
 pub(crate) mod udp;

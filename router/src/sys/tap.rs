@@ -1,4 +1,4 @@
-//! TAP interfaces with virtio headers (tun(4), linux/if_tun.h).
+//! TAP interfaces with virtio headers and several queues (linux/if_tun.h).
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -14,8 +14,19 @@ pub(crate) const TCP: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc:
 /// Super-frames of UDP; the kernel takes both families or none (since 6.2).
 pub(crate) const UDP: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
-/// Makes a non-blocking TAP with virtio headers of 10 bytes; gives it and its real name.
-pub(crate) fn open(name: &str) -> io::Result<(OwnedFd, String)> {
+/// The part of an interface that is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// All of a new one.
+    Only,
+    /// The first of many of a new one.
+    First,
+    /// One more of an interface that was made here.
+    Next,
+}
+
+/// Opens a non-blocking TAP with virtio headers of 10 bytes; gives it and its real name.
+pub(crate) fn open(name: &str, queue: Queue) -> io::Result<(OwnedFd, String)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -29,7 +40,13 @@ pub(crate) fn open(name: &str) -> io::Result<(OwnedFd, String)> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    // Without asking for a new one, the queue would join whatever interface has the name.
+    let which = match queue {
+        Queue::Only => libc::IFF_TUN_EXCL,
+        Queue::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
+        Queue::Next => libc::IFF_MULTI_QUEUE,
+    };
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | which;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the request is a whole `ifreq` that outlives the call.
     let made = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
@@ -47,6 +64,18 @@ pub(crate) fn set_offloads(tap: &OwnedFd, offloads: libc::c_uint) -> io::Result<
     let offloads = libc::c_ulong::from(offloads);
     // SAFETY: this request takes a number.
     match unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets a BPF program choose the queue of each frame.
+pub(crate) fn set_steering(tap: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    /// `TUNSETSTEERINGEBPF` of linux/if_tun.h.
+    const SET_STEERING: libc::Ioctl = 0x8004_54e0_u32 as libc::Ioctl;
+    let descriptor: libc::c_int = program.as_raw_fd();
+    // SAFETY: this request reads one descriptor, which outlives the call.
+    match unsafe { libc::ioctl(tap.as_raw_fd(), SET_STEERING, &raw const descriptor) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -6,12 +6,17 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use rmesh_gossip::SendFailure;
-use rmesh_wire::datagram::Kind;
+use rmesh_wire::datagram::{Kind, LANE_OFFSET};
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Room for datagrams under way, in bytes: 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER_LEN: usize = 4 << 20;
+
+/// Hops a datagram may take, as most systems begin with.
+const HOPS: u32 = 64;
+/// Hop limits that workers have between them: far more are no use, and no path is so long that it matters.
+const WORKERS_TOLD_APART: usize = 16;
 
 /// Room for handshakes that wait, in bytes: about 600 of them.
 const STRANGERS_BUFFER_LEN: usize = 512 << 10;
@@ -50,61 +55,95 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// What one address is listened at with. The kernel sorts what comes by its first byte before it
-/// queues anything, so that no flood of handshakes takes the place of a record.
-pub(crate) struct Pair {
-    /// For records and relay datagrams, and for everything that is sent.
-    pub(crate) sealed: UdpSocket,
+/// queues anything, so that no flood of handshakes takes the place of a record; and records by their
+/// lane, so that those of one sending worker come to one worker here, in their order.
+pub(crate) struct Group {
+    /// For records and relay datagrams, and for everything that is sent; one a worker.
+    pub(crate) sealed: Vec<UdpSocket>,
     /// For what anybody may send: handshakes, cookies, and what no peer sends.
     pub(crate) strangers: UdpSocket,
 }
 
-/// Opens both on `address`, as [`open_socket`] says.
+/// Opens sockets for `workers` on `address`, as [`open_socket`] says.
 ///
 /// # Errors
 /// If the family is not available or the address is taken.
-pub(crate) fn open_pair(address: SocketAddr) -> io::Result<Pair> {
-    let sealed = open_socket(address)?;
-    resize_buffers(&sealed, SOCKET_BUFFER_LEN);
+pub(crate) fn open_group(address: SocketAddr, workers: usize) -> io::Result<Group> {
+    let first = open_socket(address)?;
+    resize_buffers(&first, SOCKET_BUFFER_LEN);
     // Without SO_REUSEPORT, so that the address of another daemon counts as taken; with it set
-    // afterwards, so that the second socket may join.
-    sealed.bind(&address.into())?;
-    let bound = sealed.local_addr()?;
-    let strangers = open_socket(address)?;
-    resize_buffers(&strangers, STRANGERS_BUFFER_LEN);
-    for socket in [&sealed, &strangers] {
-        socket.set_reuse_port(true)?;
+    // afterwards, so that the other sockets may join.
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    let bound = first.local_addr()?;
+    let mut sealed = vec![first];
+    // The kernel numbers a group's sockets in the order in which they are bound.
+    for worker in 1..workers.max(1) {
+        let socket = join(address, &bound, SOCKET_BUFFER_LEN)?;
+        set_hops(&socket, address.is_ipv6(), worker)?;
+        sealed.push(socket);
     }
-    strangers.bind(&bound)?;
-    attach_chooser(&sealed, [Kind::Record.code(), Kind::Relay.code()])?;
-    Ok(Pair {
-        sealed: sealed.into(),
+    let strangers = join(address, &bound, STRANGERS_BUFFER_LEN)?;
+    attach_chooser(&strangers, sealed.len())?;
+    Ok(Group {
+        sealed: sealed.into_iter().map(UdpSocket::from).collect(),
         strangers: strangers.into(),
     })
 }
 
-/// Lets the kernel choose the first socket of the group for datagrams whose low four bits of the
-/// first byte are one of `kinds`, and the second for all others (classic BPF, socket(7)).
-fn attach_chooser(socket: &Socket, kinds: [u8; 2]) -> io::Result<()> {
-    let [load, mask, equal, answer] = [
+/// One more socket of the group on `bound`.
+fn join(address: SocketAddr, bound: &SockAddr, receive_len: usize) -> io::Result<Socket> {
+    let socket = open_socket(address)?;
+    resize_buffers(&socket, receive_len);
+    socket.set_reuse_port(true)?;
+    socket.bind(bound)?;
+    Ok(socket)
+}
+
+/// Gives what `worker` sends a hop limit of its own. Workers share a port, so a receiving kernel would
+/// join datagrams of several into one (GRO) and bring them all to the worker of the first; it joins none
+/// whose hop limits differ.
+fn set_hops(socket: &Socket, is_v6: bool, worker: usize) -> io::Result<()> {
+    let hops = HOPS - (worker % WORKERS_TOLD_APART) as u32;
+    if is_v6 {
+        socket.set_unicast_hops_v6(hops)
+    } else {
+        socket.set_ttl_v4(hops)
+    }
+}
+
+/// Lets the kernel choose by the first byte of a datagram, and for records and relay datagrams by
+/// their lane, whose worker is that of the same number here if there are as many (classic BPF,
+/// socket(7)). All others go to the last socket of the group.
+fn attach_chooser(socket: &Socket, workers: usize) -> io::Result<()> {
+    let [load, mask, equal, subtract, modulo, answer, answer_loaded] = [
         libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
         libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
         libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K,
+        libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K,
         libc::BPF_RET | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_A,
     ];
-    let step = |code: u32, jump_true, jump_false, k| libc::sock_filter {
+    let step = |code: u32, jump_true, k: usize| libc::sock_filter {
         code: code as u16,
         jt: jump_true,
-        jf: jump_false,
-        k,
+        jf: 0,
+        k: k as u32,
     };
-    // An empty datagram ends the program at its first step, which chooses the first socket.
+    // A load from beyond the end ends the program, which chooses the first socket.
     let mut program = [
-        step(load, 0, 0, 0),
-        step(mask, 0, 0, 0x0f),
-        step(equal, 2, 0, u32::from(kinds[0])),
-        step(equal, 1, 0, u32::from(kinds[1])),
-        step(answer, 0, 0, 1),
-        step(answer, 0, 0, 0),
+        step(load, 0, 0),
+        step(mask, 0, 0x0f),
+        step(equal, 2, usize::from(Kind::Record.code())),
+        step(equal, 1, usize::from(Kind::Relay.code())),
+        step(answer, 0, workers),
+        step(load, 0, LANE_OFFSET),
+        // Lane 0 is the control side's, whose datagrams the first worker screens.
+        step(equal, 2, 0),
+        step(subtract, 0, 1),
+        step(modulo, 0, workers),
+        step(answer_loaded, 0, 0),
     ];
     let program = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
@@ -190,20 +229,22 @@ pub(crate) fn failure(error: &io::Error, len: usize) -> Option<SendFailure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rmesh_wire::datagram::Header;
 
     #[test]
     fn the_kernel_sorts_sealed_datagrams_from_those_anybody_may_send() {
-        let pair = open_pair("127.0.0.1:0".parse().unwrap()).unwrap();
-        let to = pair.sealed.local_addr().unwrap();
-        assert_eq!(pair.strangers.local_addr().unwrap(), to);
-        let taken = open_pair(to).err().expect("the address is taken");
+        let group = open_group("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let (sealed, strangers) = (&group.sealed[0], &group.strangers);
+        let to = sealed.local_addr().unwrap();
+        assert_eq!(strangers.local_addr().unwrap(), to);
+        let taken = open_group(to, 2).err().expect("the address is taken");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         let from = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut buffer = [0; 8];
         for first in 0..=u8::MAX {
             let (own, other) = match first & 0x0f {
-                4 | 5 => (&pair.sealed, &pair.strangers),
-                _ => (&pair.strangers, &pair.sealed),
+                4 | 5 => (sealed, strangers),
+                _ => (strangers, sealed),
             };
             from.send_to(&[first, 1, 2], to).unwrap();
             assert_eq!(own.recv(&mut buffer).unwrap(), 3);
@@ -211,13 +252,52 @@ mod tests {
             assert!(other.recv(&mut buffer).is_err());
         }
         from.send_to(&[], to).unwrap();
-        assert_eq!(pair.sealed.recv(&mut buffer).unwrap(), 0);
+        assert_eq!(sealed.recv(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_kernel_brings_each_lane_to_its_worker() {
+        for (host, workers) in [("127.0.0.1:0", 3), ("[::1]:0", 2), ("127.0.0.1:0", 1)] {
+            let group = open_group(host.parse().unwrap(), workers).unwrap();
+            let to = group.strangers.local_addr().unwrap();
+            let from = open(host.parse().unwrap()).unwrap();
+            for lane in 0..=u8::MAX {
+                let header = Header::record(7, lane, 1);
+                from.send_to(&header.encode(), to).unwrap();
+                let expected = match usize::from(lane) {
+                    0 => 0,
+                    lane => (lane - 1) % workers,
+                };
+                let mut buffer = [0; 64];
+                for (worker, socket) in group.sealed.iter().enumerate() {
+                    let came = socket.recv(&mut buffer).is_ok();
+                    assert_eq!(came, worker == expected, "lane {lane} at {worker}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_two_workers_are_not_joined_into_one() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let group = open_group(host.parse().unwrap(), 2).unwrap();
+            let hops = |socket: &UdpSocket| {
+                let socket = socket2::SockRef::from(socket);
+                match host.starts_with('[') {
+                    true => socket.unicast_hops_v6(),
+                    false => socket.ttl_v4(),
+                }
+            };
+            let [first, second] = [0, 1].map(|worker| hops(&group.sealed[worker]).unwrap());
+            assert_eq!((first, second), (HOPS, HOPS - 1));
+        }
     }
 
     #[test]
     fn a_flood_of_handshakes_is_dropped_and_counted_by_the_kernel() {
-        let pair = open_pair("127.0.0.1:0".parse().unwrap()).unwrap();
-        let to = pair.sealed.local_addr().unwrap();
+        let group = open_group("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let (sealed, strangers) = (&group.sealed[0], &group.strangers);
+        let to = sealed.local_addr().unwrap();
         let from = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let sent = 5_000;
         for _ in 0..sent {
@@ -225,15 +305,12 @@ mod tests {
         }
         from.send_to(&[0x14; 100], to).unwrap();
         let mut buffer = [0; 512];
-        let kept = (0..sent).take_while(|_| pair.strangers.recv(&mut buffer).is_ok());
+        let kept = (0..sent).take_while(|_| strangers.recv(&mut buffer).is_ok());
         let kept = kept.count() as u64;
         assert!((100..2_000).contains(&kept), "{kept}");
-        assert_eq!(kept + dropped(&pair.strangers), sent);
+        assert_eq!(kept + dropped(strangers), sent);
         assert_eq!(
-            (
-                pair.sealed.recv(&mut buffer).unwrap(),
-                dropped(&pair.sealed)
-            ),
+            (sealed.recv(&mut buffer).unwrap(), dropped(sealed)),
             (100, 0)
         );
     }

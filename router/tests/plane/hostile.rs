@@ -30,8 +30,12 @@ fn tapped() -> (Peer, Peer, UdpSocket) {
 fn a_datagram_is_delivered_once_in_whatever_order_it_comes() {
     let (a, b, wire) = tapped();
     let frames: Vec<_> = (0..8).map(|n| frame(mac(2), mac(1), &[n])).collect();
-    frames.iter().for_each(|frame| a.inject(frame));
-    let datagrams: Vec<_> = frames.iter().map(|_| next_datagram(&wire)).collect();
+    // One by one, or they could travel in one.
+    let record = |frame: &Vec<u8>| {
+        a.inject(frame);
+        next_datagram(&wire)
+    };
+    let datagrams: Vec<_> = frames.iter().map(record).collect();
     for datagram in datagrams.iter().rev().chain(&datagrams) {
         wire.send_to(datagram, b.address()).unwrap();
     }

@@ -5,6 +5,7 @@ mod differential;
 mod ecn;
 mod hostile;
 mod ports;
+mod queues;
 mod support;
 mod tap;
 
@@ -320,4 +321,48 @@ fn a_second_way_round_stops_the_larger_id_and_no_probe_is_carried() {
     let expected = frame(mac(2), mac(1), b"unicast goes on");
     assert_eq!(b.delivered(), Some(expected));
     a.assert_silent(Duration::from_millis(20));
+}
+
+/// Small frames that wait together share a record; what one carries comes out in order, between frames
+/// that travel alone.
+#[test]
+fn small_frames_that_wait_together_share_a_record() {
+    let (a, b) = pair();
+    let mut number = 0u32;
+    let mut rounds = 0;
+    while a.plane.counters().bundles_sent < 20 {
+        rounds += 1;
+        assert!(rounds < 2_000, "frames never waited together");
+        let burst: Vec<Vec<u8>> = (0..40)
+            .map(|at| {
+                number += 1;
+                let len = [46, 46, 46, 200, 46, 46, 900][at % 7];
+                let mut body = vec![at as u8; len];
+                body[..4].copy_from_slice(&number.to_be_bytes());
+                frame(mac(2), mac(1), &body)
+            })
+            .collect();
+        for one in &burst {
+            a.inject(one);
+        }
+        for one in &burst {
+            assert_eq!(b.delivered().as_ref(), Some(one), "frame {number}");
+        }
+    }
+    let [direct, _] = a.plane.peer_counters()[&id(2)].0;
+    assert_eq!(direct.frames_sent, u64::from(number));
+    let [direct, _] = b.plane.peer_counters()[&id(1)].0;
+    assert_eq!(direct.frames_received, u64::from(number));
+    let sent = a.plane.counters();
+    println!(
+        "{number} frames in {} datagrams, {} bundles",
+        sent.datagrams_sent, sent.bundles_sent
+    );
+    assert!(sent.datagrams_sent < u64::from(number));
+    assert_eq!(
+        b.plane.counters().drops.len(),
+        0,
+        "{:?}",
+        b.plane.counters()
+    );
 }

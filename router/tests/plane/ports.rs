@@ -42,7 +42,7 @@ impl Namespace {
         Namespace(sender)
     }
 
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (reply, answer) = std_mpsc::channel();
         let send = move || {
             let _ = reply.send(job());
@@ -85,29 +85,35 @@ fn request_address() -> libc::sockaddr {
     }
 }
 
+/// Queues, and workers, of a fast port.
+const QUEUES: usize = 2;
+
 /// An end: a plane whose port is in a namespace of its own.
 pub struct End {
     pub plane: Plane,
     namespace: Namespace,
-    address: Ipv4Addr,
+    pub address: Ipv4Addr,
     is_fast: bool,
 }
 
 impl End {
     pub fn start(number: u8, is_fast: bool) -> End {
         let (namespace, address) = (Namespace::new(), Ipv4Addr::new(10, 9, 0, number));
-        let port = namespace.run(move || {
-            let port: Box<dyn Port> = match is_fast {
-                true => Box::new(FastTap::open("rmports").unwrap()),
-                false => Box::new(PlainTap::open("rmports").unwrap()),
+        let ports = namespace.run(move || {
+            let ports: Vec<Box<dyn Port>> = match is_fast {
+                true => {
+                    let queues = FastTap::open("rmports", QUEUES).unwrap().into_iter();
+                    queues.map(|queue| Box::new(queue) as _).collect()
+                }
+                false => vec![Box::new(PlainTap::open("rmports").unwrap())],
             };
             set_address("rmports", address);
-            port
+            ports
         });
-        assert_eq!(port.offloads().tcp, is_fast);
-        assert_eq!(port.offloads() == Offloads::default(), !is_fast);
+        assert_eq!(ports[0].offloads().tcp, is_fast);
+        assert_eq!(ports[0].offloads() == Offloads::default(), !is_fast);
         let (sender, _) = mpsc::channel(16);
-        let plane = Plane::start_on(port, options("unused"), sender).unwrap();
+        let plane = Plane::start_on(ports, options("unused"), sender).unwrap();
         End {
             plane,
             namespace,
@@ -138,7 +144,7 @@ impl End {
     }
 }
 
-fn pair(fast: [bool; 2], len_max: u16) -> [End; 2] {
+pub fn pair(fast: [bool; 2], len_max: u16) -> [End; 2] {
     let [a, b] = [End::start(1, fast[0]), End::start(2, fast[1])];
     a.publish(1, 2, &b, len_max);
     b.publish(2, 1, &a, len_max);

@@ -73,7 +73,8 @@ impl Peer {
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
-        let plane = Plane::start_on(Box::new(PairPort(port)), options("pair"), sender).unwrap();
+        let plane =
+            Plane::start_on(vec![Box::new(PairPort(port))], options("pair"), sender).unwrap();
         Peer {
             number,
             plane,

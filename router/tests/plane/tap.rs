@@ -163,23 +163,35 @@ fn without_bind_both_families_are_served_on_one_port() {
 #[test]
 fn a_taken_tap_name_is_a_clear_error() {
     enter_new_namespace();
-    let (_plane, _link) = start("rmplane2");
     let (sender, _) = mpsc::channel(1);
-    let error = Plane::start(options("rmplane2"), sender).err().unwrap();
-    assert!(matches!(&error, PlaneError::Tap { name, .. } if name == "rmplane2"));
-    assert!(
-        error
-            .to_string()
-            .contains("no other program using that name")
-    );
+    for workers in [1, 2] {
+        let mut first = options("rmplane2");
+        first.workers = workers;
+        let plane = Plane::start(first, sender.clone()).unwrap();
+        for others in [1, 2] {
+            let mut second = options("rmplane2");
+            second.workers = others;
+            let error = Plane::start(second, sender.clone()).err().unwrap();
+            assert!(matches!(&error, PlaneError::Tap { name, .. } if name == "rmplane2"));
+            let advice = "no other program using that name";
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+        plane.stop();
+    }
 }
 
 #[test]
-fn workers_beyond_the_queues_are_refused_with_a_note() {
+fn each_worker_has_a_queue_and_a_port_with_one_says_so() {
     enter_new_namespace();
     let (sender, _) = mpsc::channel(1);
     let mut wanted = options("rmplane3");
     wanted.workers = 4;
+    let plane = Plane::start(wanted, sender.clone()).unwrap();
+    assert_eq!((plane.note(), plane.capabilities().workers), (None, 4));
+    drop(plane);
+    let mut wanted = options("rmplane3");
+    (wanted.workers, wanted.without.super_frames) = (4, true);
     let plane = Plane::start(wanted, sender).unwrap();
     assert!(plane.note().unwrap().contains("4 workers wanted, 1 used"));
+    assert_eq!(plane.capabilities().workers, 1);
 }

@@ -17,12 +17,24 @@ pub(super) const TARGETS: &[rmesh_gossip::fuzz::Entry] = &[
     ("wire_relay", relay),
     ("wire_payload", payload),
     ("wire_fragment", fragment),
+    ("wire_bundle", bundle),
     ("wire_flood", flood),
     ("wire_probe", probe),
     ("wire_hello", hello),
     ("wire_ethernet", ethernet),
     ("wire_id", id),
 ];
+
+/// Entries end within the body, each at least its own length behind the one before, and encode to the same.
+fn bundle(bytes: &[u8]) {
+    let mut at = 0;
+    while let Some((head, range)) = rmesh_wire::bundle::entry(bytes, at) {
+        let before = rmesh_wire::bundle::encode(&head, range.len() as u16);
+        assert_eq!(bytes[at..range.start], before);
+        assert!(range.end <= bytes.len() && range.start == at + before.len());
+        at = range.end;
+    }
+}
 
 fn header(bytes: &[u8]) {
     match Header::decode(bytes) {
@@ -57,6 +69,7 @@ fn payload(bytes: &[u8]) {
         PayloadKind::Probe => {
             Probe::decode(head.flags, body);
         }
+        PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
         // Reserved, and the codec's.
         PayloadKind::Bundle | PayloadKind::Control => {}

@@ -126,7 +126,10 @@ struct Tcp {
 /// others of one kind between the same two.
 pub fn flow(frame: &[u8]) -> Vec<u8> {
     let Some(view) = View::of(frame) else {
-        return [&frame[..14], b"-"].concat();
+        // What only looks like an IP packet may have any queue of a port, by what stands where its addresses
+        // would, so each is a flow of its own.
+        let is_ip = frame[12..14] == [8, 0] || frame[12..14] == [0x86, 0xdd];
+        return [if is_ip { frame } else { &frame[..14] }, b"-"].concat();
     };
     let what = match (view.is_fragment, view.protocol) {
         (true, _) if view.is_v4 => &frame[view.network + 4..view.network + 6],
