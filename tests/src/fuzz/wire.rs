@@ -71,8 +71,8 @@ fn payload(bytes: &[u8]) {
         }
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
-        // Reserved, and the codec's.
-        PayloadKind::Bundle | PayloadKind::Control => {}
+        // The codec's.
+        PayloadKind::Control => {}
     }
 }
 
