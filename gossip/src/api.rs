@@ -288,6 +288,8 @@ pub struct Report {
     pub half_open: u64,
     /// Signed records held, the own ones included.
     pub records: u64,
+    /// How long ago a handshake was last refused.
+    pub refused_ago: Option<Duration>,
     /// Event counts.
     pub counters: Counters,
 }

@@ -37,7 +37,9 @@ pub const TARGETS: &[Entry] = &[
     ("gossip_secret", mesh_secret),
 ];
 
-const SECRET: Key = Key([1; 32]);
+fn secret() -> Key {
+    Key::new([1; 32])
+}
 const STRANGER: SocketAddr = at(9);
 /// Inputs taken out before a datagram's answer must have ended.
 const DRAIN_MAX: usize = 256;
@@ -48,8 +50,8 @@ const fn at(host: u8) -> SocketAddr {
 
 fn mesh(number: u8, now: Instant) -> Mesh {
     let config = Config {
-        identity: Key([number; 32]),
-        secret: SECRET,
+        identity: Key::new([number; 32]),
+        secret: secret(),
         name: String::from("fuzz"),
         boot: Boot {
             counter: 1,
@@ -122,7 +124,7 @@ fn control(bytes: &[u8]) {
 
 /// A signed record: its wrapping, and its content as its owner may have signed it.
 fn record(bytes: &[u8]) {
-    let (crypto, now, identity) = (ModelCrypto, Instant::from_nanos(1 << 40), Key([3; 32]));
+    let (crypto, now, identity) = (ModelCrypto, Instant::from_nanos(1 << 40), Key::new([3; 32]));
     let mut store = Store::default();
     if let Ok(aged) = codec::decode::<AgedRecord>(bytes) {
         let _ = aged.signed.decode();
@@ -152,10 +154,10 @@ fn record(bytes: &[u8]) {
 fn insider(role: Role) -> Box<dyn Handshake> {
     ModelCrypto.handshake(HandshakeSetup {
         role,
-        static_key: &Key([7; 32]),
-        psk: &SECRET,
+        static_key: &Key::new([7; 32]),
+        psk: &secret(),
         prologue: PROLOGUE,
-        randomness: Key([8; 32]),
+        randomness: Key::new([8; 32]),
     })
 }
 
@@ -182,7 +184,7 @@ fn third_message(mesh: &mut Mesh, payload: &[u8], now: Instant) -> Option<Vec<u8
     let mut opening = Vec::from(5u32.to_be_bytes());
     opening.resize(FIRST_PAYLOAD_LEN, 0);
     end.write(&opening, &mut first).ok()?;
-    let mark1 = guard::mark1(&guard::mark_key(&SECRET), &first);
+    let mark1 = guard::mark1(&guard::mark_key(&secret()), &first);
     first.extend_from_slice(&mark1);
     first.extend_from_slice(&[0; MARK_LEN]);
     mesh.handle_datagram(STRANGER, &first, now);

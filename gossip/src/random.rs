@@ -45,8 +45,6 @@ impl Random {
 
     /// 32 bytes nobody may see.
     pub(crate) fn secret_key(&mut self) -> Key {
-        let mut key = Key([0; 32]);
-        self.secret.fill_bytes(&mut key.0);
-        key
+        Key::made_by(|key| self.secret.fill_bytes(key))
     }
 }

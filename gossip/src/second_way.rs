@@ -15,13 +15,15 @@ impl ProbeMarks {
     pub fn new(secret: &Key) -> Self {
         let hash = Sha256::new()
             .chain_update(b"rmesh second way v2")
-            .chain_update(secret.0);
-        ProbeMarks(Key(hash.finalize().into()))
+            .chain_update(secret.bytes());
+        ProbeMarks(Key::made_by(|key| key.copy_from_slice(&hash.finalize())))
     }
 
     /// The mark of one peer's probes.
     pub fn of(&self, peer: &PeerId) -> u64 {
-        let hash = Sha256::new().chain_update(self.0.0).chain_update(peer.0);
+        let hash = Sha256::new()
+            .chain_update(self.0.bytes())
+            .chain_update(peer.0);
         let hash: [u8; 32] = hash.finalize().into();
         let [a, b, c, d, e, f, g, h, ..] = hash;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
@@ -30,6 +32,6 @@ impl ProbeMarks {
 
 impl Default for ProbeMarks {
     fn default() -> Self {
-        ProbeMarks::new(&Key([0; 32]))
+        ProbeMarks::new(&Key::new([0; 32]))
     }
 }

@@ -186,8 +186,8 @@ fn forwarding(me: u8, port: u16) -> Forwarding {
         local_index: me.into(),
         remote_index: other.into(),
         cipher: Cipher::Aes256Gcm,
-        seal_key: Key([me; 32]),
-        open_key: Key([other; 32]),
+        seal_key: Key::new([me; 32]),
+        open_key: Key::new([other; 32]),
     };
     let reached = PeerForwarding {
         session: Some(me.into()),

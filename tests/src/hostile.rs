@@ -230,7 +230,28 @@ pub struct Vitals {
     pub threads: usize,
 }
 
+/// Descriptors that come and go, such as the connection of who asks for the status, are gone at some moment of
+/// this time.
+const SETTLED: Duration = Duration::from_secs(1);
+
 impl Vitals {
+    /// Looks at a process for a second; gives the fewest descriptors and what it held with those.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn settled(pid: u32) -> io::Result<Vitals> {
+        let start = Instant::now();
+        let mut fewest = Vitals::of(pid)?;
+        while start.elapsed() < SETTLED {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = Vitals::of(pid)?;
+            if now.descriptors < fewest.descriptors {
+                fewest = now;
+            }
+        }
+        Ok(fewest)
+    }
+
     /// Looks at a process.
     ///
     /// # Errors

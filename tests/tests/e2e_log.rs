@@ -124,4 +124,10 @@ fn a_daemon_in_the_background_logs_in_the_same_form() {
     let last = text[before..].lines().last().unwrap_or_default();
     assert!(last.contains("INFO stopped"), "text is the default: {last}");
     story.fail(&a, 2, &["launch", "--log-format", "xml"]);
+
+    let file = a.state_dir().join("rmesh.log");
+    std::fs::remove_file(&file).expect("the log");
+    std::fs::create_dir(&file).expect("a folder in its place");
+    let refused = story.fail(&a, 1, &["launch"]);
+    assert!(refused.contains("to do: the log goes there"), "{refused}");
 }

@@ -173,6 +173,11 @@ fn reset_after_a_crash_with_damaged_files_and_half_of_it_gone() {
     fs::remove_file(a.run_dir().join("rmesh.pid")).expect("the lock");
     let refused = story.fail(&a, 1, &["reset"]);
     assert!(refused.contains("containers would lose"), "{refused}");
+    // Nothing runs that could be stopped.
+    assert!(
+        refused.contains("rmesh launch") && !refused.contains("rmesh stop"),
+        "{refused}"
+    );
     let told = reset(&story, &a, &["--force"]);
     println!("{told}");
     assert!(told["daemon"].is_null(), "{told}");

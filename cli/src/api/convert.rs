@@ -1,5 +1,7 @@
 //! From what the daemon knows to what the API shows.
 
+use std::time::Duration;
+
 use rmesh_gossip::Path;
 use rmesh_gossip::api::{CandidateReport, EndpointReport, PeerReport, TargetReport};
 use rmesh_wire::PeerId;
@@ -12,6 +14,9 @@ use super::view::{
 use crate::daemon::Snapshot;
 use crate::duration::{micros, millis};
 use crate::state::aside_warning;
+
+/// A refused handshake is worth a warning for this long.
+const REFUSED_RECENT: Duration = Duration::from_secs(600);
 
 /// The first page.
 pub(super) fn status(snapshot: &Snapshot) -> StatusView {
@@ -91,12 +96,23 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
     warnings.extend(moved.map(|path| aside_warning(path)));
     warnings.extend(ring::warnings(snapshot));
     let refused = report.counters.handshakes_refused;
-    if refused > 0 {
-        warnings.push(format!(
-            "{refused} handshakes were refused since the start: a different secret, or not a peer"
-        ));
-    }
+    warnings.extend(
+        report
+            .refused_ago
+            .and_then(|ago| refused_warning(refused, ago)),
+    );
     warnings
+}
+
+/// What is over for some time needs nobody's attention; the metrics count it all the same.
+fn refused_warning(refused: u64, ago: Duration) -> Option<String> {
+    (ago < REFUSED_RECENT).then(|| {
+        format!(
+            "{refused} handshakes were refused since the start, the last {} s ago: a different secret, or \
+             not a peer",
+            ago.as_secs()
+        )
+    })
 }
 
 fn is_me(snapshot: &Snapshot, peer: PeerId) -> bool {
@@ -295,6 +311,7 @@ pub(crate) mod samples {
             sessions: 2,
             half_open: 0,
             records: 3,
+            refused_ago: None,
             counters: Counters::default(),
         };
         Snapshot {
@@ -388,6 +405,7 @@ mod tests {
     fn what_an_operator_should_look_at_is_named() {
         let mut snapshot = samples::snapshot();
         snapshot.report.counters.handshakes_refused = 3;
+        snapshot.report.refused_ago = Some(Duration::from_secs(5));
         snapshot.second_ways = vec![(samples::B, true)];
         snapshot.report.warnings.push("from the mesh".into());
         snapshot.exposed.push("others could write".into());
@@ -395,11 +413,17 @@ mod tests {
         for words in [
             "outside the mesh",
             "from the mesh",
-            "3 handshakes",
+            "3 handshakes were refused since the start, the last 5 s ago",
             "others could write",
         ] {
             assert!(warnings.contains(words), "{words}: {warnings}");
         }
+    }
+
+    #[test]
+    fn refused_handshakes_are_no_news_for_ever() {
+        assert!(refused_warning(3, REFUSED_RECENT).is_none());
+        assert!(refused_warning(3, REFUSED_RECENT - Duration::from_secs(1)).is_some());
     }
 
     #[test]

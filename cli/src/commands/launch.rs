@@ -178,8 +178,18 @@ fn absolute(path: &Path) -> PathBuf {
 fn in_background(global: &Global, args: &LaunchArgs, prepared: Prepared) -> Result<(), Failure> {
     let deadline = Instant::now() + global.timeout;
     let path = global.state_dir.join(LOG_FILE);
-    let cannot =
-        |cause: std::io::Error| Failure::failed(WHAT, format!("{}: {cause}", path.display()));
+    let cannot = |cause: std::io::Error| {
+        let todo = if path.is_dir() {
+            format!(
+                "the log goes there: move the folder {} away",
+                path.display()
+            )
+        } else {
+            let folder = global.state_dir.display();
+            format!("the log goes there: see to {folder}, its file system and its permissions")
+        };
+        Failure::failed(WHAT, format!("{}: {cause}", path.display())).todo(todo)
+    };
     let log = open_log(&path).map_err(cannot)?;
     let start = log.metadata().map_err(cannot)?.len();
     let mut command = daemon_command(global, args)?;

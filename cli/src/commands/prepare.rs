@@ -176,9 +176,11 @@ fn join_peers(state: &StateDir, args: &LaunchArgs) -> Result<(Vec<PeerAddress>, 
 }
 
 fn random_key() -> Result<Key, Failure> {
-    let mut key = Key([0; 32]);
-    getrandom::fill(&mut key.0).map_err(|cause| Failure::failed(WHAT, cause))?;
-    Ok(key)
+    let mut filled = Ok(());
+    let key = Key::made_by(|key| filled = getrandom::fill(key));
+    filled
+        .map(|()| key)
+        .map_err(|cause| Failure::failed(WHAT, cause))
 }
 
 #[cfg(test)]
@@ -245,7 +247,7 @@ mod tests {
         let kept = state(folder.path()).secret().unwrap();
         let text = secret::format(kept.as_ref().unwrap());
         launch(folder.path(), &format!("--secret {}", *text)).unwrap();
-        let other = secret::format(&Key([9; 32]));
+        let other = secret::format(&Key::new([9; 32]));
         let failure = launch(folder.path(), &format!("--secret {}", *other)).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Conflict);
         assert!(!failure.to_string().contains(other.as_str()), "{failure}");

@@ -31,7 +31,7 @@ pub(super) fn proposed(v4: Ipv4Net, v6: Option<Ipv6Net>, secret: &Key) -> Vec<Ip
 fn of_mesh(secret: &Key) -> Ipv6Net {
     let hash = Sha256::new()
         .chain_update(b"rmesh ipv6 pool v1")
-        .chain_update(secret.0)
+        .chain_update(secret.bytes())
         .finalize();
     let mut octets = [0; 16];
     octets[0] = 0xfd;
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_mesh_has_one_prefix_and_another_mesh_another() {
-        let (one, other) = (of_mesh(&Key([1; 32])), of_mesh(&Key([2; 32])));
-        assert_eq!(one, of_mesh(&Key([1; 32])));
+        let (one, other) = (of_mesh(&Key::new([1; 32])), of_mesh(&Key::new([2; 32])));
+        assert_eq!(one, of_mesh(&Key::new([1; 32])));
         assert_ne!(one, other);
         assert!(one.addr().is_unique_local() && one.prefix_len() == 48);
     }

@@ -25,7 +25,7 @@ impl Redactor {
     /// Takes out these 32 bytes in hexadecimal, base32 and base64.
     pub(super) fn add_key(&mut self, key: &Key) {
         let mut hex = Zeroizing::new(String::with_capacity(64));
-        for byte in key.0 {
+        for byte in *key.bytes() {
             use std::fmt::Write as _;
             // Writing to a string cannot fail.
             let _ = write!(hex, "{byte:02x}");
@@ -34,7 +34,7 @@ impl Redactor {
         let text = secret::format(key);
         let base32 = text.strip_prefix(SECRET_PREFIX).unwrap_or(&text);
         self.add_text(base32);
-        let base64 = base64(&key.0);
+        let base64 = base64(key.bytes());
         self.add_text(&base64);
         let url_safe = Zeroizing::new(base64.replace('+', "-").replace('/', "_"));
         self.add_text(&url_safe);
@@ -164,7 +164,7 @@ mod tests {
     fn a_key_is_taken_out_in_every_form_wherever_it_stands() {
         let mut bytes = [0xfb; 32];
         bytes[7] = 0x0f;
-        let key = Key(bytes);
+        let key = Key::new(bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let base32 = secret::format(&key)[SECRET_PREFIX.len()..].to_owned();
         let base64 = base64(&bytes).to_string();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Ended, say};
+use super::{Done, Ended, say};
 use crate::api::{AttachmentView, DetachBody, DetachReply, LeaveReply, StopReply};
 use crate::args::Global;
 use crate::client;
@@ -17,38 +17,50 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Ends the daemon that serves in the run folder, if one does: has it hand over its addresses, asks it to
-/// stop, terminates it, kills it, each for a quarter of the time there is. Interfaces of containers that
-/// are taken away with that are added to `interfaces`.
+/// stop, terminates it, kills it, each for a quarter of the time there is. How it ended, and the interfaces of
+/// containers that are taken away with that, go into `done`. Gives whether it handed over its addresses.
 ///
 /// # Errors
 /// If it is still there after all that.
-pub(super) fn end(global: &Global, interfaces: &mut Vec<String>) -> Result<Option<Ended>, Failure> {
+pub(super) fn end(global: &Global, done: &mut Done) -> Result<bool, Failure> {
     let Some(pid) = state::holder(&global.run_dir) else {
-        return Ok(None);
+        return Ok(false);
     };
     let step = global.timeout / 4;
     say(&format!(
         "asking the daemon (pid {pid}) to leave the mesh and to stop"
     ));
-    hand_over(global, step, interfaces);
+    let handed_over = hand_over(global, step, &mut done.interfaces)
+        .inspect_err(|failure| {
+            say(&format!(
+                "it does not hand over its addresses: {}",
+                failure.why
+            ))
+        })
+        .is_ok();
+    let how = terminate(global, pid, step)?;
+    done.daemon = Some(Ended { pid, how });
+    Ok(handed_over)
+}
+
+/// Ends the daemon by ever harder means; gives what it took.
+fn terminate(global: &Global, pid: u32, step: Duration) -> Result<&'static str, Failure> {
     if stop(global, step) && has_ended(global, step) {
-        return Ok(Some(Ended {
-            pid,
-            how: "stopped",
-        }));
+        return Ok("stopped");
+    }
+    // Whoever was killed a moment ago holds its lock until the kernel has cleared up.
+    if state::holder(&global.run_dir).is_none() {
+        return Ok("had ended");
     }
     say("it does not stop; terminating it");
     signal(pid, Signal::TERM)?;
     if has_ended(global, step) {
-        return Ok(Some(Ended {
-            pid,
-            how: "terminated",
-        }));
+        return Ok("terminated");
     }
     say("it does not end; killing it");
     signal(pid, Signal::KILL)?;
     if has_ended(global, DEATH_LIMIT) {
-        return Ok(Some(Ended { pid, how: "killed" }));
+        return Ok("killed");
     }
     let why = format!("pid {pid} does not die");
     Err(Failure::new(FailureKind::Timeout, super::WHAT, why).todo("nothing was removed; reboot"))
@@ -56,27 +68,24 @@ pub(super) fn end(global: &Global, interfaces: &mut Vec<String>) -> Result<Optio
 
 /// Has the daemon take its containers' interfaces away, whose names are added to `interfaces`, and give its
 /// addresses to the other hosts. What it keeps they get by `rmesh rmpeer`, so that is no reason to stay.
-fn hand_over(global: &Global, limit: Duration, interfaces: &mut Vec<String>) {
+fn hand_over(
+    global: &Global,
+    limit: Duration,
+    interfaces: &mut Vec<String>,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
     let left = || within(global, deadline.saturating_duration_since(Instant::now()));
-    let attached = client::get::<Vec<AttachmentView>>(&left(), "/v1/attachments");
-    for attachment in attached.unwrap_or_default() {
+    for attachment in client::get::<Vec<AttachmentView>>(&left(), "/v1/attachments")? {
         let body = DetachBody {
             target: attachment.target,
             ifname: Some(attachment.interface),
         };
-        match client::post::<DetachReply>(&left(), "/v1/detach", &body) {
-            Ok(reply) => {
-                let detached = reply.detached.into_iter();
-                interfaces.extend(detached.map(|attachment| attachment.host_interface));
-            }
-            // It is removed without the daemon.
-            Err(failure) => return say(&format!("{failure}")),
-        }
+        // What it keeps is removed without it.
+        let reply = client::post::<DetachReply>(&left(), "/v1/detach", &body)?;
+        let detached = reply.detached.into_iter();
+        interfaces.extend(detached.map(|attachment| attachment.host_interface));
     }
-    if let Err(failure) = client::post::<LeaveReply>(&left(), "/v1/leave", &()) {
-        say(&format!("{failure}"));
-    }
+    client::post::<LeaveReply>(&left(), "/v1/leave", &()).map(|_| ())
 }
 
 /// Asks the daemon to stop; true if it agrees.

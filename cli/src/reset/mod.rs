@@ -9,6 +9,8 @@ mod files;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rmesh_gossip::crypto::real::RealCrypto;
+use rmesh_gossip::crypto::{Crypto as _, peer_id};
 use rmesh_router::attach;
 use rmesh_router::kernel::{Bridge, OwnedLinks, owned_links, remove_port};
 use serde::Serialize;
@@ -27,7 +29,7 @@ const NAMED_MAX: usize = 5;
 struct Ended {
     /// Its process id.
     pid: u32,
-    /// `stopped`, `terminated` or `killed`.
+    /// `stopped`, `had ended`, `terminated` or `killed`.
     how: &'static str,
 }
 
@@ -44,6 +46,8 @@ struct Done {
     files: Vec<String>,
     /// What is in the folders and not rmesh's; it is as it was.
     left: Vec<String>,
+    /// This host's id, if other hosts still take its addresses for its own.
+    owns_addresses: Option<String>,
     /// What could not be done.
     problems: Vec<String>,
 }
@@ -64,15 +68,20 @@ pub(crate) fn run(global: &Global, args: &ResetArgs) -> Result<(), Failure> {
         refuse_if_in_use(global, &owner)?;
     }
     let mut done = Done::default();
-    done.daemon = daemon::end(global, &mut done.interfaces)?;
+    let handed_over = daemon::end(global, &mut done)?;
     // Nobody may start meanwhile.
     let _locks = [
         lock(&global.run_dir, RUN_LOCK)?,
         lock(&global.state_dir, STATE_LOCK)?,
     ];
+    if !handed_over {
+        done.owns_addresses = known_to_others(&global.state_dir);
+    }
     remove_interfaces(global, &owner, &mut done);
     for folder in [&global.state_dir, &global.run_dir] {
-        say(&format!("removing rmesh's files from {}", folder.display()));
+        if folder.exists() {
+            say(&format!("removing rmesh's files from {}", folder.display()));
+        }
         files::remove(folder, &mut done);
     }
     tell(global, done)
@@ -104,9 +113,22 @@ fn refuse_if_in_use(global: &Global, owner: &str) -> Result<(), Failure> {
         "{}; identity and secret would be lost too",
         reasons.join("; ")
     );
-    let todo = "rmesh reset --force does it all the same; `rmesh stop` ends the daemon and keeps \
-                everything";
+    let todo = if pid.is_some() {
+        "rmesh reset --force does it all the same; `rmesh stop` ends the daemon and keeps everything"
+    } else {
+        "rmesh reset --force does it all the same; `rmesh launch` takes them back as they are"
+    };
     Err(Failure::new(FailureKind::Conflict, WHAT, why).todo(todo))
+}
+
+/// This host's id, if there are others in its ring.
+fn known_to_others(state_dir: &Path) -> Option<String> {
+    let state = StateDir::existing(state_dir);
+    let ring = state.ring().ok().flatten()?;
+    let identity = state.identity().ok().flatten()?;
+    let id = peer_id(&RealCrypto::new().identity_public(&identity));
+    let others = ring.names.iter().any(|(other, _)| *other != id);
+    others.then(|| id.short().to_string())
 }
 
 /// What the containers behind host interfaces are called, as far as the state tells.
@@ -197,10 +219,10 @@ fn summary(done: &Done) -> String {
         lines.push(format!("daemon (pid {pid}) {how}"));
     }
     if !done.interfaces.is_empty() {
-        lines.push(format!(
-            "{} containers' interfaces removed",
-            done.interfaces.len()
-        ));
+        lines.push(match done.interfaces.len() {
+            1 => "1 container's interface removed".into(),
+            count => format!("{count} containers' interfaces removed"),
+        });
     }
     lines.extend(
         done.bridges
@@ -213,6 +235,11 @@ fn summary(done: &Done) -> String {
             .iter()
             .map(|path| format!("{path} is not rmesh's and stays")),
     );
+    if let Some(id) = &done.owns_addresses {
+        lines.push(format!(
+            "the other hosts were not told: to take over this host's addresses, there: rmesh rmpeer {id}"
+        ));
+    }
     if lines.is_empty() {
         lines.push("there was nothing of rmesh on this host".into());
     }
@@ -221,7 +248,10 @@ fn summary(done: &Done) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rmesh_gossip::crypto::Key;
+
     use super::*;
+    use crate::state::{File, KnownRing};
 
     #[test]
     fn containers_are_named_and_many_are_counted() {
@@ -232,9 +262,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_to_others_is_named_by_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        assert_eq!(known_to_others(folder.path()), None);
+        let identity = Key::new([7; 32]);
+        state.save_key(File::Identity, &identity).unwrap();
+        let id = peer_id(&RealCrypto::new().identity_public(&identity));
+        let mut ring = KnownRing {
+            ring: String::new(),
+            names: vec![(id, "this host".into())],
+        };
+        state.save(File::Ring, &ring).unwrap();
+        assert_eq!(known_to_others(folder.path()), None, "alone");
+        ring.names.push((rmesh_wire::PeerId([1; 16]), "b".into()));
+        state.save(File::Ring, &ring).unwrap();
+        assert_eq!(known_to_others(folder.path()), Some(id.short().to_string()));
+    }
+
+    #[test]
     fn a_summary_of_nothing_says_so() {
         let mut done = Done::default();
         assert!(summary(&done).contains("nothing of rmesh"));
+        done.owns_addresses = Some("3f2a9c".into());
+        assert!(summary(&done).ends_with("there: rmesh rmpeer 3f2a9c"));
+        done.owns_addresses = None;
         done.left.push("/s/notes".into());
         assert_eq!(summary(&done), "/s/notes is not rmesh's and stays");
     }

@@ -115,7 +115,7 @@ impl StateDir {
 
     /// Saves 32 secret bytes.
     pub(crate) fn save_key(&self, file: File, key: &Key) -> Result<(), StateError> {
-        self.save(file, hex(&key.0).as_str())
+        self.save(file, hex(key.bytes()).as_str())
     }
 
     /// Counter of the last start, zero before the first.
@@ -232,14 +232,15 @@ fn hex(bytes: &[u8; 32]) -> zeroize::Zeroizing<String> {
 }
 
 fn unhex(text: &str) -> Option<Key> {
-    let mut key = Key([0; 32]);
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    for (index, byte) in key.0.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(key)
+    Some(Key::made_by(|key| {
+        for (index, byte) in key.iter_mut().enumerate() {
+            let digits = text.get(index * 2..index * 2 + 2).unwrap_or_default();
+            *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+        }
+    }))
 }
 
 /// What a fuzzer drives: every state file.
@@ -252,7 +253,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     file::fuzz::<Vec<Attachment>>(File::Attachments, bytes);
     file::fuzz::<KnownRing>(File::Ring, bytes);
     if let Some(key) = std::str::from_utf8(bytes).ok().and_then(unhex) {
-        assert!(unhex(&hex(&key.0)) == Some(key));
+        assert!(unhex(&hex(key.bytes())) == Some(key));
     }
 }
 
@@ -273,7 +274,7 @@ mod tests {
         assert!(state.identity().unwrap().is_none());
         assert_eq!(state.boot().unwrap(), 0);
         assert!(state.peers().unwrap().is_empty());
-        let key = Key([0xa7; 32]);
+        let key = Key::new([0xa7; 32]);
         state.save_key(File::Identity, &key).unwrap();
         state.save(File::Boot, &7u64).unwrap();
         let peers: Vec<PeerAddress> = vec!["host1".parse().unwrap(), "::1".parse().unwrap()];
@@ -286,7 +287,7 @@ mod tests {
     #[test]
     fn only_the_owner_can_read_them() {
         let (_above, state) = state();
-        state.save_key(File::Secret, &Key([1; 32])).unwrap();
+        state.save_key(File::Secret, &Key::new([1; 32])).unwrap();
         let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(state.path("")), 0o700);
         assert_eq!(mode(state.path("secret")), 0o600);
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn a_damaged_identity_is_refused_and_left_alone() {
         let (_above, state) = state();
-        state.save_key(File::Identity, &Key([1; 32])).unwrap();
+        state.save_key(File::Identity, &Key::new([1; 32])).unwrap();
         std::fs::write(state.path("identity"), "garbage").unwrap();
         for _ in 0..2 {
             let error = state.identity().unwrap_err().to_string();

@@ -4,6 +4,7 @@
 //! cheap and still rejects forgeries. Messages, keys and tags have the same lengths in both.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -12,7 +13,7 @@ use rmesh_wire::codec::Signature;
 use rmesh_wire::datagram::TAG_LEN;
 use rmesh_wire::handshake::Cipher;
 use sha2::Digest as _;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, Zeroizing};
 
 pub mod model;
 mod noise;
@@ -23,14 +24,59 @@ mod siphash;
 #[cfg(test)]
 mod testing;
 
-/// 32 secret bytes: overwritten when dropped, never shown.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Key(pub [u8; 32]);
+/// 32 secret bytes: never shown, and overwritten when the last who has them drops them.
+///
+/// They stay at one place of the heap: a move or a clone copies an address. What was copied byte by
+/// byte into a stack frame that is left again, nobody would overwrite.
+#[derive(Clone)]
+pub struct Key(Arc<Zeroizing<[u8; 32]>>);
+
+impl Key {
+    /// These bytes, of which the caller keeps a copy: for those that are no secret, as in tests.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Key::made_by(|key| *key = bytes)
+    }
+
+    /// The bytes that `make` writes where they stay.
+    pub fn made_by(make: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut key = Arc::new(Zeroizing::new([0; 32]));
+        // Nobody else has it yet.
+        if let Some(bytes) = Arc::get_mut(&mut key) {
+            make(bytes);
+        }
+        Key(key)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
     }
+}
+
+/// Bytes of the stack that [`wipe_stack`] overwrites.
+const WIPED_LEN: usize = 16 << 10;
+
+/// Overwrites what functions called before have left on the stack below: libraries move keys through
+/// frames that nobody clears.
+#[inline(never)]
+pub fn wipe_stack() {
+    let mut below = [0u8; WIPED_LEN];
+    below.zeroize();
+    core::hint::black_box(&below);
 }
 
 /// Which end of a handshake this is.

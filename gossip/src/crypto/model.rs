@@ -28,7 +28,7 @@ impl ModelCrypto {
 
 impl Crypto for ModelCrypto {
     fn identity_public(&self, seed: &Key) -> [u8; 32] {
-        expand(b"identity", &[&seed.0])
+        expand(b"identity", &[seed.bytes()])
     }
 
     fn sign(&self, seed: &Key, message: &[u8]) -> Signature {
@@ -40,15 +40,15 @@ impl Crypto for ModelCrypto {
     }
 
     fn static_public(&self, secret: &Key) -> [u8; 32] {
-        expand(b"static", &[&secret.0])
+        expand(b"static", &[secret.bytes()])
     }
 
     fn handshake(&self, setup: HandshakeSetup<'_>) -> Box<dyn Handshake> {
         Box::new(ModelHandshake {
             role: setup.role,
             local_static: self.static_public(setup.static_key),
-            ephemeral: expand(b"ephemeral", &[&setup.randomness.0]),
-            transcript: Transcript(expand(b"rmesh model", &[&setup.psk.0, setup.prologue])),
+            ephemeral: expand(b"ephemeral", &[setup.randomness.bytes()]),
+            transcript: Transcript(expand(b"rmesh model", &[setup.psk.bytes(), setup.prologue])),
             remote_static: None,
             position: 0,
         })
@@ -60,7 +60,7 @@ impl Crypto for ModelCrypto {
 
     fn aead(&self, cipher: Cipher, key: &Key) -> Option<Box<dyn Aead>> {
         match cipher {
-            Cipher::ChaCha20Poly1305 => Some(Box::new(ModelAead(sip_key(&key.0)))),
+            Cipher::ChaCha20Poly1305 => Some(Box::new(ModelAead(sip_key(key.bytes())))),
             Cipher::Aes256Gcm => None,
         }
     }
@@ -241,8 +241,8 @@ impl Handshake for ModelHandshake {
         }
         let secret = &self.transcript.0;
         Some((
-            Key(expand(b"initiator to responder", &[secret])),
-            Key(expand(b"responder to initiator", &[secret])),
+            Key::new(expand(b"initiator to responder", &[secret])),
+            Key::new(expand(b"responder to initiator", &[secret])),
         ))
     }
 }

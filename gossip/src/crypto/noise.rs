@@ -14,10 +14,13 @@ use snow::{Builder, HandshakeState};
 use zeroize::Zeroize;
 
 use super::resolver::Resolver;
-use super::{Forged, Handshake, HandshakeSetup, Key, OVERHEAD, Role};
+use super::{Forged, Handshake, HandshakeSetup, Key, OVERHEAD, Role, wipe_stack};
 
 const PATTERN: &str = "Noise_XXpsk0_25519_ChaChaPoly_BLAKE2s";
 const MESSAGES: usize = OVERHEAD.len();
+/// Position of the message that the secret goes into, and the secret's among those a pattern may have.
+const FIRST: usize = 0;
+const PSK_PLACE: usize = 0;
 /// Position of the message that gives the responder the initiator's static key.
 const THIRD: usize = 2;
 
@@ -51,8 +54,7 @@ impl Inputs {
         };
         let builder = Builder::with_resolver(PATTERN.parse().ok()?, Box::new(resolver))
             .prologue(&self.prologue)
-            .and_then(|builder| builder.psk(0, &self.psk.0))
-            .and_then(|builder| builder.local_private_key(&self.static_pair.0.0))
+            .and_then(|builder| builder.local_private_key(self.static_pair.0.bytes()))
             .ok()?;
         match self.role {
             Role::Initiator => builder.build_initiator().ok(),
@@ -60,11 +62,26 @@ impl Inputs {
         }
     }
 
+    /// Gives `state` the secret for as long as `work` takes: `snow` keeps its copy open to view, and does not
+    /// overwrite it when it is dropped.
+    fn with_psk<T>(
+        &self,
+        state: &mut HandshakeState,
+        work: impl FnOnce(&mut HandshakeState) -> T,
+    ) -> T {
+        // Fails only for another length or place, and then so does `work`.
+        let _ = state.set_psk(PSK_PLACE, self.psk.bytes());
+        let done = work(state);
+        let _ = state.set_psk(PSK_PLACE, &[0; 32]);
+        done
+    }
+
     /// A responder's state as it was before the third message: the same inputs and the same
     /// randomness give the same bytes.
     fn rebuild_before_third(&self) -> Option<HandshakeState> {
         let mut state = self.build()?;
-        read(&mut state, &self.first_message).ok()?;
+        self.with_psk(&mut state, |state| read(state, &self.first_message))
+            .ok()?;
         write(&mut state, &self.second_payload, &mut Vec::new()).ok()?;
         Some(state)
     }
@@ -122,7 +139,13 @@ impl NoiseHandshake {
 impl Handshake for NoiseHandshake {
     fn write(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Forged> {
         let state = self.state.as_mut().ok_or(Forged)?;
-        write(state, payload, out)?;
+        if self.position == FIRST {
+            self.inputs
+                .with_psk(state, |state| write(state, payload, out))?;
+        } else {
+            write(state, payload, out)?;
+        }
+        wipe_stack();
         if self.inputs.role == Role::Responder {
             self.inputs.second_payload = payload.to_vec();
         }
@@ -135,7 +158,13 @@ impl Handshake for NoiseHandshake {
         if state.is_my_turn() || self.position == MESSAGES {
             return Err(Forged);
         }
-        let Ok(payload) = read(state, message) else {
+        let result = if self.position == FIRST {
+            self.inputs.with_psk(state, |state| read(state, message))
+        } else {
+            read(state, message)
+        };
+        wipe_stack();
+        let Ok(payload) = result else {
             self.undo_failed_read();
             return Err(Forged);
         };
@@ -163,10 +192,10 @@ impl Handshake for NoiseHandshake {
             return None;
         }
         let (mut first, mut second) = self.state.as_mut()?.dangerously_get_raw_split();
-        let keys = (Key(first), Key(second));
+        let keys = [&first, &second].map(|bytes| Key::made_by(|key| key.copy_from_slice(bytes)));
         first.zeroize();
         second.zeroize();
-        Some(keys)
+        Some(keys.into())
     }
 }
 

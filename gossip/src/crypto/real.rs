@@ -54,11 +54,17 @@ impl RealCrypto {
 
 impl Crypto for RealCrypto {
     fn identity_public(&self, seed: &Key) -> [u8; 32] {
-        SigningKey::from_bytes(&seed.0).verifying_key().to_bytes()
+        SigningKey::from_bytes(seed.bytes())
+            .verifying_key()
+            .to_bytes()
     }
 
     fn sign(&self, seed: &Key, message: &[u8]) -> Signature {
-        Signature(SigningKey::from_bytes(&seed.0).sign(message).to_bytes())
+        Signature(
+            SigningKey::from_bytes(seed.bytes())
+                .sign(message)
+                .to_bytes(),
+        )
     }
 
     fn verify(&self, public: &[u8; 32], message: &[u8], signature: &Signature) -> bool {
@@ -69,7 +75,7 @@ impl Crypto for RealCrypto {
     }
 
     fn static_public(&self, secret: &Key) -> [u8; 32] {
-        PublicKey::from(&StaticSecret::from(secret.0)).to_bytes()
+        PublicKey::from(&StaticSecret::from(*secret.bytes())).to_bytes()
     }
 
     fn handshake(&self, setup: HandshakeSetup<'_>) -> Box<dyn Handshake> {
@@ -87,9 +93,11 @@ impl Crypto for RealCrypto {
 
     fn aead(&self, cipher: Cipher, key: &Key) -> Option<Box<dyn Aead>> {
         match cipher {
-            Cipher::ChaCha20Poly1305 => Some(Box::new(Rust(ChaCha20Poly1305::new(&key.0.into())))),
+            Cipher::ChaCha20Poly1305 => {
+                Some(Box::new(Rust(ChaCha20Poly1305::new(key.bytes().into()))))
+            }
             Cipher::Aes256Gcm if self.has_aes => {
-                Some(Box::new(Rust(Aes256Gcm::new(&key.0.into()))))
+                Some(Box::new(Rust(Aes256Gcm::new(key.bytes().into()))))
             }
             Cipher::Aes256Gcm => None,
         }

@@ -33,7 +33,9 @@ pub(super) struct Resolver {
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Stream(ChaCha20Rng::from_seed(self.randomness.0))))
+        Some(Box::new(Stream(ChaCha20Rng::from_seed(
+            *self.randomness.bytes(),
+        ))))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -83,7 +85,7 @@ struct X25519 {
 impl X25519 {
     fn set_secret(&mut self, secret: [u8; 32]) {
         self.secret = StaticSecret::from(secret);
-        self.public = if self.known.0.0 == secret {
+        self.public = if *self.known.0.bytes() == secret {
             self.known.1
         } else {
             PublicKey::from(&self.secret).to_bytes()

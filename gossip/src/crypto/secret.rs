@@ -151,20 +151,15 @@ fn stretch(passphrase: &[u8]) -> Key {
         STRETCH_MEMORY_KIB,
         STRETCH_PASSES,
         STRETCH_LANES,
-        Some(size_of::<Key>()),
+        Some(size_of::<[u8; 32]>()),
     )
     .expect("constants within Argon2's bounds");
     let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
-    let mut key = Key([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(
-            passphrase,
-            PASSPHRASE_SALT,
-            &mut key.0,
-            memory.as_mut_slice(),
-        )
-        .expect("lengths within Argon2's bounds");
-    key
+    Key::made_by(|key| {
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into_with_memory(passphrase, PASSPHRASE_SALT, key, memory.as_mut_slice())
+            .expect("lengths within Argon2's bounds");
+    })
 }
 
 /// The text of a new secret made of 32 bytes of the best randomness there is.
@@ -174,7 +169,7 @@ pub fn generate(random: &[u8; 32]) -> Zeroizing<String> {
 
 /// The text that stands for `key`, wherever it came from.
 pub fn format(key: &Key) -> Zeroizing<String> {
-    encode(&key.0)
+    encode(key.bytes())
 }
 
 fn encode(bytes: &[u8; 32]) -> Zeroizing<String> {
@@ -199,7 +194,12 @@ fn decode(encoded: &str) -> Result<Key, SecretError> {
     if len != BASE32_LEN {
         return Err(SecretError::Length(len));
     }
-    let mut key = Key([0; 32]);
+    let mut result = Ok(());
+    let key = Key::made_by(|key| result = decode_into(encoded, key));
+    result.map(|()| key)
+}
+
+fn decode_into(encoded: &str, key: &mut [u8; 32]) -> Result<(), SecretError> {
     for (index, character) in encoded.chars().enumerate() {
         let value = BASE32
             .iter()
@@ -207,11 +207,11 @@ fn decode(encoded: &str) -> Result<Key, SecretError> {
             .ok_or(SecretError::Character(index + 1))?;
         for bit in (0..5).filter(|bit| value >> (4 - bit) & 1 == 1) {
             let position = index * 5 + bit;
-            let byte = key.0.get_mut(position / 8);
+            let byte = key.get_mut(position / 8);
             *byte.ok_or(SecretError::LastCharacter)? |= 0x80 >> (position % 8);
         }
     }
-    Ok(key)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -21,32 +21,40 @@ pub(super) fn hex32(text: &str) -> [u8; 32] {
 }
 
 pub(super) const PROLOGUE: &[u8] = b"rmesh/1";
-pub(super) const PSK: Key = Key([1; 32]);
-pub(super) const WRONG_PSK: Key = Key([2; 32]);
-pub(super) const STATIC_I: Key = Key([3; 32]);
-pub(super) const STATIC_R: Key = Key([4; 32]);
+pub(super) fn psk() -> Key {
+    Key::new([1; 32])
+}
+pub(super) fn wrong_psk() -> Key {
+    Key::new([2; 32])
+}
+pub(super) fn static_i() -> Key {
+    Key::new([3; 32])
+}
+pub(super) fn static_r() -> Key {
+    Key::new([4; 32])
+}
 const PAYLOADS: [&[u8]; 3] = [b"", b"responder", b"initiator"];
 
 type End = Box<dyn Handshake>;
 
 pub(super) fn end(crypto: &dyn Crypto, role: Role, psk: &Key, prologue: &[u8]) -> End {
     let (static_key, random) = match role {
-        Role::Initiator => (&STATIC_I, 5),
-        Role::Responder => (&STATIC_R, 6),
+        Role::Initiator => (static_i(), 5),
+        Role::Responder => (static_r(), 6),
     };
     crypto.handshake(HandshakeSetup {
         role,
-        static_key,
+        static_key: &static_key,
         psk,
         prologue,
-        randomness: Key([random; 32]),
+        randomness: Key::new([random; 32]),
     })
 }
 
 fn pair(crypto: &dyn Crypto) -> (End, End) {
     (
-        end(crypto, Role::Initiator, &PSK, PROLOGUE),
-        end(crypto, Role::Responder, &PSK, PROLOGUE),
+        end(crypto, Role::Initiator, &psk(), PROLOGUE),
+        end(crypto, Role::Responder, &psk(), PROLOGUE),
     )
 }
 
@@ -85,7 +93,7 @@ pub(super) fn both_ends_agree(crypto: &dyn Crypto) {
     let keys = initiator.split().unwrap();
     assert!(responder.split().unwrap() == keys && keys.0 != keys.1);
     let statics = (initiator.remote_static(), responder.remote_static());
-    let expected = (&STATIC_R, &STATIC_I);
+    let expected = (&static_r(), &static_i());
     assert_eq!(statics.0, Some(crypto.static_public(expected.0)));
     assert_eq!(statics.1, Some(crypto.static_public(expected.1)));
     for end in [&mut initiator, &mut responder] {
@@ -141,20 +149,20 @@ pub(super) fn damaged_messages_are_refused_and_do_no_harm(crypto: &dyn Crypto) {
 }
 
 pub(super) fn strangers_are_refused_at_once(crypto: &dyn Crypto) {
-    let mut responder = end(crypto, Role::Responder, &PSK, PROLOGUE);
-    let mut without_secret = end(crypto, Role::Initiator, &WRONG_PSK, PROLOGUE);
+    let mut responder = end(crypto, Role::Responder, &psk(), PROLOGUE);
+    let mut without_secret = end(crypto, Role::Initiator, &wrong_psk(), PROLOGUE);
     let first = write(&mut without_secret, b"");
     assert_eq!(responder.read(&first), Err(Forged));
-    let mut other_protocol = end(crypto, Role::Initiator, &PSK, b"rmesh/2");
+    let mut other_protocol = end(crypto, Role::Initiator, &psk(), b"rmesh/2");
     let first = write(&mut other_protocol, b"");
     assert_eq!(responder.read(&first), Err(Forged));
-    let mut member = end(crypto, Role::Initiator, &PSK, PROLOGUE);
+    let mut member = end(crypto, Role::Initiator, &psk(), PROLOGUE);
     let first = write(&mut member, b"");
     assert_eq!(responder.read(&first), Ok(vec![]));
 }
 
 pub(super) fn signatures_belong_to_key_and_message(crypto: &dyn Crypto) {
-    let (seed, other) = (Key([7; 32]), Key([8; 32]));
+    let (seed, other) = (Key::new([7; 32]), Key::new([8; 32]));
     let public = crypto.identity_public(&seed);
     let signature = crypto.sign(&seed, b"message");
     assert!(crypto.verify(&public, b"message", &signature));
@@ -172,7 +180,10 @@ pub(super) fn signatures_belong_to_key_and_message(crypto: &dyn Crypto) {
 pub(super) fn sealed_texts_open_only_as_they_were(crypto: &dyn Crypto) {
     for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
         let is_offered = crypto.ciphers().contains(&cipher);
-        assert_eq!(crypto.aead(cipher, &Key([9; 32])).is_some(), is_offered);
+        assert_eq!(
+            crypto.aead(cipher, &Key::new([9; 32])).is_some(),
+            is_offered
+        );
     }
     for cipher in crypto.ciphers() {
         opens_only_as_it_was(crypto, *cipher);
@@ -180,7 +191,7 @@ pub(super) fn sealed_texts_open_only_as_they_were(crypto: &dyn Crypto) {
 }
 
 fn opens_only_as_it_was(crypto: &dyn Crypto, cipher: Cipher) {
-    let key = Key([9; 32]);
+    let key = Key::new([9; 32]);
     let aead = |key: &Key| crypto.aead(cipher, key).unwrap();
     for text in [&b""[..], b"short", &[0x11; 100]] {
         let mut sealed = text.to_vec();
@@ -192,7 +203,7 @@ fn opens_only_as_it_was(crypto: &dyn Crypto, cipher: Cipher) {
             opened.map(|()| bytes)
         };
         assert_eq!(open(&key, 1, b"header", &sealed, tag).as_deref(), Ok(text));
-        assert!(open(&Key([10; 32]), 1, b"header", &sealed, tag).is_err());
+        assert!(open(&Key::new([10; 32]), 1, b"header", &sealed, tag).is_err());
         assert!(open(&key, 2, b"header", &sealed, tag).is_err());
         assert!(open(&key, 1, b"heades", &sealed, tag).is_err());
         for index in 0..sealed.len() {
@@ -211,7 +222,7 @@ fn opens_only_as_it_was(crypto: &dyn Crypto, cipher: Cipher) {
 
 #[test]
 fn no_secret_is_shown() {
-    let key = Key(*b"SECRETSECRETSECRETSECRETSECRET!!");
+    let key = Key::new(*b"SECRETSECRETSECRETSECRETSECRET!!");
     assert_eq!(alloc::format!("{key:?}"), "Key(…)");
     let setup = HandshakeSetup {
         role: Role::Initiator,

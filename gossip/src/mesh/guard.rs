@@ -134,7 +134,7 @@ impl Guard {
 
     /// Whether the sender knows the secret.
     pub(crate) fn is_marked(&self, first: &FirstMessage<'_>) -> bool {
-        is_mac(&self.mark_key.0, &[first.marked], &first.mark1)
+        is_mac(self.mark_key.bytes(), &[first.marked], &first.mark1)
     }
 
     /// Mark 1 of what a first message begins with.
@@ -299,14 +299,14 @@ fn bound(header: &[u8], mark1: &Mark) -> Vec<u8> {
 fn cookie(key: &Key, source: SocketAddr) -> Mark {
     let port = source.port().to_be_bytes();
     match source.ip() {
-        IpAddr::V4(ip) => mac(&key.0, &[&ip.octets(), &port]),
-        IpAddr::V6(ip) => mac(&key.0, &[&ip.octets(), &port]),
+        IpAddr::V4(ip) => mac(key.bytes(), &[&ip.octets(), &port]),
+        IpAddr::V6(ip) => mac(key.bytes(), &[&ip.octets(), &port]),
     }
 }
 
 /// Mark 1 under the key [`mark_key`] gives.
 pub(crate) fn mark1(key: &Key, marked: &[u8]) -> Mark {
-    mac(&key.0, &[marked])
+    mac(key.bytes(), &[marked])
 }
 
 /// Key of the first mark.
@@ -315,11 +315,11 @@ pub(crate) fn mark_key(secret: &Key) -> Key {
 }
 
 fn derive(secret: &Key, label: &[u8]) -> Key {
-    let [low, high] = [0u8, 1].map(|half| mac(&secret.0, &[label, &[half]]));
-    let mut key = Key([0; 32]);
-    key.0[..MARK_LEN].copy_from_slice(&low);
-    key.0[MARK_LEN..].copy_from_slice(&high);
-    key
+    Key::made_by(|key| {
+        for (half, part) in (0u8..).zip(key.chunks_exact_mut(MARK_LEN)) {
+            part.copy_from_slice(&mac(secret.bytes(), &[label, &[half]]));
+        }
+    })
 }
 
 /// Keyed BLAKE2s (RFC 7693) of 16 bytes.

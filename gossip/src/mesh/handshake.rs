@@ -455,6 +455,7 @@ impl Mesh {
 
     fn refuse(&mut self, reason: RefusedAs, origin: Origin, now: Instant) {
         self.counters.handshakes_refused += 1;
+        self.refused_last = Some(now);
         *reason(&mut self.counters.handshakes_refused_by) += 1;
         let Some(source) = origin.address() else {
             return;

@@ -25,6 +25,41 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 
+/// The least round trip is that of this time, and of up to as long before.
+const LEAST_OF: Duration = Duration::from_secs(300);
+
+/// How far away the other end is: the least round trip of some minutes. What is queued on the way, or
+/// waits for a busy processor, does not make it longer, so no flood that ends within that time makes another path look shorter.
+#[derive(Debug, Clone, Copy)]
+struct Least {
+    current: Option<Duration>,
+    before: Option<Duration>,
+    since: Instant,
+}
+
+impl Least {
+    fn new(now: Instant) -> Self {
+        Least {
+            current: None,
+            before: None,
+            since: now,
+        }
+    }
+
+    fn note(&mut self, sample: Duration, now: Instant) {
+        if now.since(self.since) >= LEAST_OF {
+            self.before = self.current.take();
+            self.since = now;
+        }
+        self.current = Some(self.current.map_or(sample, |least| least.min(sample)));
+    }
+
+    fn get(&self) -> Option<Duration> {
+        let both = [self.current, self.before];
+        both.into_iter().flatten().min()
+    }
+}
+
 /// How eagerly a path is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
@@ -86,6 +121,7 @@ pub(crate) struct PathState {
     pub(crate) since: Instant,
     smoothed: Option<Duration>,
     variation: Duration,
+    least: Least,
     outstanding: Vec<Outstanding>,
     misses: u32,
     suspected: bool,
@@ -108,6 +144,7 @@ impl PathState {
             since: now,
             smoothed: None,
             variation: Duration::ZERO,
+            least: Least::new(now),
             outstanding: Vec::new(),
             misses: 0,
             suspected: false,
@@ -128,6 +165,11 @@ impl PathState {
     /// Smoothed round trip (RFC 6298), if any answer came.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// The least round trip of the last minutes, by which paths are compared.
+    pub(crate) fn distance(&self) -> Option<Duration> {
+        self.least.get()
     }
 
     /// The longest UDP payload to be sent on it, in bytes.
@@ -298,6 +340,8 @@ impl PathState {
         self.since = now;
         self.suspected = false;
         self.misses = 0;
+        // It may come back another way.
+        self.least = Least::new(now);
         self.mtu.restart(now);
         self.retry = RETRY_FIRST;
         self.next_probe = now + RETRY_FIRST;
@@ -319,6 +363,7 @@ impl PathState {
                 None => return Change::None,
             },
         };
+        self.least.note(now.since(sent), now);
         self.measure(now.since(sent));
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;

@@ -19,8 +19,8 @@ pub(crate) const CANDIDATES_MAX: usize = 16;
 /// cannot make others send to one address after another.
 const PUBLISHED_BURST: u32 = 16;
 const PUBLISHED_PER_S: u32 = 1;
-/// A direct path in use gives way to another only if that is faster by a quarter and this much.
-const FASTER_BY: Duration = Duration::from_millis(1);
+/// A direct path in use gives way to another only if that is shorter by a quarter and this much.
+const SHORTER_BY: Duration = Duration::from_millis(1);
 /// IP and UDP headers before a datagram, in bytes.
 const HEADERS_V4: u16 = 28;
 const HEADERS_V6: u16 = 48;
@@ -187,9 +187,9 @@ impl Peer {
 
     /// The best way now, given the neighbour the routes name as first hop.
     pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
-        let trip = |path: &PathState| path.round_trip().unwrap_or(Duration::MAX);
+        let trip = |path: &PathState| path.distance().unwrap_or(Duration::MAX);
         let alive = self.direct.iter().filter(|(_, path)| path.is_alive());
-        let Some((fastest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
+        let Some((shortest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
             return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
         };
         let used = self
@@ -197,11 +197,11 @@ impl Peer {
             .and_then(|a| Some((a, self.direct.get(&a)?)));
         if let Some((address, used)) = used.filter(|(_, used)| used.is_alive()) {
             let (old, new) = (trip(used), trip(path));
-            if new + FASTER_BY > old || new + new / 4 > old {
+            if new + SHORTER_BY > old || new + new / 4 > old {
                 return Some(Path::Direct(address));
             }
         }
-        Some(Path::Direct(*fastest))
+        Some(Path::Direct(*shortest))
     }
 
     /// Why the path in use is not a direct one, for an operator; empty if it is.

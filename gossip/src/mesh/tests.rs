@@ -33,8 +33,8 @@ fn start() -> Instant {
 
 fn mesh(number: u8, secret: u8, real: bool) -> Mesh {
     let config = Config {
-        identity: Key([number; 32]),
-        secret: Key([secret; 32]),
+        identity: Key::new([number; 32]),
+        secret: Key::new([secret; 32]),
         // The longest name makes the longest answer.
         name: String::from_utf8(vec![b'a' + number; 63]).unwrap(),
         boot: Boot {
@@ -457,7 +457,7 @@ fn another_version_is_refused_by_name() {
         static_key: &b.static_key,
         psk: &b.secret,
         prologue: b"x",
-        randomness: Key([0; 32]),
+        randomness: Key::new([0; 32]),
     });
     let hello = a.hello(7, None, start());
     let mut of_later_codec = hello[4..].to_vec();

@@ -52,6 +52,7 @@ impl Mesh {
             sessions: self.sessions.len() as u64,
             half_open: self.half_opens.len() as u64,
             records: self.store.len() as u64,
+            refused_ago: self.refused_last.map(|last| now.since(last)),
             counters: self.counters,
         }
     }

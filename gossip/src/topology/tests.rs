@@ -30,7 +30,7 @@ use crate::limits::{
 fn seed(number: u64) -> Key {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&number.to_be_bytes());
-    Key(seed)
+    Key::new(seed)
 }
 
 fn peer(number: u64) -> PeerId {

@@ -20,7 +20,7 @@ impl Aead {
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
             Cipher::Aes256Gcm => &AES_256_GCM,
         };
-        let key = UnboundKey::new(algorithm, &key.0).ok()?;
+        let key = UnboundKey::new(algorithm, key.bytes()).ok()?;
         Some(Aead(LessSafeKey::new(key)))
     }
 
@@ -87,8 +87,8 @@ mod tests {
             text in prop::collection::vec(any::<u8>(), 0..3_000),
         ) {
             for cipher in BOTH {
-                let bulk = Aead::new(cipher, &Key(key)).unwrap();
-                let oracle = RealCrypto::with_aes(true).aead(cipher, &Key(key)).unwrap();
+                let bulk = Aead::new(cipher, &Key::new(key)).unwrap();
+                let oracle = RealCrypto::with_aes(true).aead(cipher, &Key::new(key)).unwrap();
                 let (mut ours, mut theirs) = (text.clone(), text.clone());
                 let tag = bulk.seal(nonce, &associated, &mut ours).unwrap();
                 prop_assert_eq!(tag, oracle.seal(&nonce, &associated, &mut theirs));

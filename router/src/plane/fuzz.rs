@@ -105,8 +105,8 @@ fn keys(peer: PeerId, index: u32, seal: u8, open: u8) -> SessionKeys {
         local_index: index,
         remote_index: index,
         cipher: Cipher::ChaCha20Poly1305,
-        seal_key: Key([seal; 32]),
-        open_key: Key([open; 32]),
+        seal_key: Key::new([seal; 32]),
+        open_key: Key::new([open; 32]),
     }
 }
 

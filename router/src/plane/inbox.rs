@@ -29,6 +29,8 @@ pub(crate) struct Inbox {
     sender: mpsc::Sender<Inbound>,
     stats: Arc<WorkerStats>,
     failures: HashMap<SocketAddr, Instant>,
+    /// What strangers sent in the batch at hand.
+    strangers: Vec<(SocketAddr, Vec<u8>)>,
 }
 
 impl Inbox {
@@ -37,6 +39,7 @@ impl Inbox {
             sender,
             stats,
             failures: HashMap::new(),
+            strangers: Vec::new(),
         }
     }
 
@@ -64,19 +67,40 @@ impl Inbox {
     }
 
     /// A datagram anybody could have sent: it may use one half of the queue only, so that the
-    /// peers' own always find room.
-    pub(crate) fn stranger(&self, source: SocketAddr, datagram: &[u8]) {
+    /// peers' own always find room. It waits for [`Inbox::hand_on_strangers`].
+    pub(crate) fn stranger(&mut self, source: SocketAddr, datagram: &[u8]) {
         if datagram.len() > SHORT_LEN_MAX {
             return self.stats.drop_one(Reason::Malformed);
         }
         if self.is_half_full() {
             return self.stats.drop_one(Reason::InboxFull);
         }
-        self.datagram(source, datagram);
+        self.strangers.push((source, datagram.to_vec()));
+    }
+
+    /// Hands on what strangers sent in one batch, at once: the control side is woken once, and not
+    /// by each of them.
+    pub(crate) fn hand_on_strangers(&mut self) {
+        if self.strangers.is_empty() {
+            return;
+        }
+        match self.sender.try_reserve_many(self.strangers.len()) {
+            Ok(permits) => {
+                let waiting = self.strangers.drain(..);
+                for (permit, (source, bytes)) in permits.zip(waiting) {
+                    permit.send(Inbound::Datagram { source, bytes });
+                }
+            }
+            Err(_) => {
+                let dropped = self.strangers.drain(..).count();
+                self.stats.drop_many(Reason::InboxFull, dropped as u64);
+            }
+        }
     }
 
     fn is_half_full(&self) -> bool {
-        self.sender.capacity() <= self.sender.max_capacity() / 2
+        let free = self.sender.capacity().saturating_sub(self.strangers.len());
+        free <= self.sender.max_capacity() / 2
     }
 
     pub(crate) fn relayed(&self, neighbour: PeerId, inner: &[u8]) {
@@ -122,7 +146,7 @@ mod tests {
     fn what_no_peer_sends_is_not_kept() {
         let (sender, mut receiver) = mpsc::channel(2);
         let stats = Arc::new(WorkerStats::default());
-        let (inbox, from) = (
+        let (mut inbox, from) = (
             Inbox::new(sender, Arc::clone(&stats)),
             "192.0.2.1:1".parse().unwrap(),
         );
@@ -140,11 +164,13 @@ mod tests {
     #[test]
     fn strangers_leave_half_of_the_queue_to_peers() {
         let (sender, mut receiver) = mpsc::channel(8);
-        let inbox = Inbox::new(sender, Arc::default());
+        let mut inbox = Inbox::new(sender, Arc::default());
         let from = "192.0.2.1:1".parse().unwrap();
         for _ in 0..8 {
             inbox.stranger(from, &[1]);
         }
+        assert_eq!(receiver.len(), 0, "they wait for the end of the batch");
+        inbox.hand_on_strangers();
         assert_eq!(receiver.len(), 4);
         inbox.datagram(from, &[2; LEN_MAX]);
         assert_eq!(receiver.len(), 4, "long ones leave it too");

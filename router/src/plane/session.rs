@@ -178,8 +178,8 @@ pub(crate) mod tests {
                 local_index: index,
                 remote_index: 3 - index,
                 cipher: Cipher::ChaCha20Poly1305,
-                seal_key: Key([seal; 32]),
-                open_key: Key([open; 32]),
+                seal_key: Key::new([seal; 32]),
+                open_key: Key::new([open; 32]),
             };
             Session::new(&keys, Arc::new(PeerStats::new(1))).unwrap()
         };

@@ -294,8 +294,8 @@ pub(crate) mod tests {
             local_index,
             remote_index: local_index,
             cipher,
-            seal_key: Key([key; 32]),
-            open_key: Key([key; 32]),
+            seal_key: Key::new([key; 32]),
+            open_key: Key::new([key; 32]),
         }
     }
 
@@ -329,7 +329,7 @@ pub(crate) mod tests {
     fn sessions_outlast_publishes_unless_their_keys_change() {
         let first = Tables::build(sample(), &Tables::default(), 1, Instant::now());
         let mut next = sample();
-        next.sessions[1].seal_key = Key([9; 32]);
+        next.sessions[1].seal_key = Key::new([9; 32]);
         let second = Tables::build(next, &first, 1, Instant::now());
         assert!(Arc::ptr_eq(&first.sessions[&10], &second.sessions[&10]));
         assert!(!Arc::ptr_eq(&first.sessions[&20], &second.sessions[&20]));

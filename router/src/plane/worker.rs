@@ -234,6 +234,7 @@ impl WorkerThread {
             self.take_apart(number, is_sealed, round, now);
         }
         self.engine.deliver_all(&round.datagrams);
+        self.engine.inbox.hand_on_strangers();
         if count == round.datagrams.len() {
             Buffer::add_more(&mut round.datagrams);
         }

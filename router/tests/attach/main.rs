@@ -24,6 +24,9 @@ const MTU_BYTES: u16 = 1328;
 const OWNER: &str = "/test";
 const BRIDGE: &str = "rmesh";
 
+/// A neighbour has taken in an announcement after this time, however busy the machine.
+const LEARNT_MAX: Duration = Duration::from_secs(1);
+
 fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
@@ -244,14 +247,21 @@ fn the_neighbours_learn_at_once_that_an_address_has_moved() {
     let mut moved = request(new.target(), &["10.32.0.2/16", "fd32::2/64"]);
     moved.mac = mac_for(&[], b"another machine");
     host.request(&moved).unwrap();
-    // Without the announcement an old entry is doubted after five seconds (RFC 4861 section 10).
-    let end = Instant::now() + Duration::from_secs(4);
+    // The announcement is sent when the attach ends, and may still wait in a queue of the kernel's: what
+    // is sent before it has come goes to the old place. Without it, an old entry would be doubted after
+    // five seconds (RFC 4861 section 10).
+    let start = Instant::now();
     for (one, other) in pairs {
         let (one, other) = (a.udp(ip(one)), new.udp(ip(other)));
-        let is_learnt = std::iter::repeat_with(|| delivers(&one, &other))
-            .take_while(|_| Instant::now() < end)
-            .any(|arrived| arrived);
-        assert!(is_learnt, "{:?}", other.local_addr());
+        other
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let lost = std::iter::repeat_with(|| delivers(&one, &other))
+            .take_while(|arrived| !arrived && start.elapsed() < LEARNT_MAX)
+            .count();
+        let took = start.elapsed();
+        println!("{:?}: {lost} lost, {took:?}", other.local_addr());
+        assert!(took < LEARNT_MAX, "{:?}", other.local_addr());
     }
 }
 

@@ -95,7 +95,7 @@ fn a_peer_cannot_take_over_a_container_of_this_host() {
 fn control_record(counter: u64) -> Vec<u8> {
     let header = Header::record(0x0201, 0, counter);
     let (associated, mut text) = (header.encode(), *b"a probe");
-    let key = Key([0x12; 32]);
+    let key = Key::new([0x12; 32]);
     let seal = RealCrypto::new().aead(Cipher::ChaCha20Poly1305, &key);
     let tag = seal.unwrap().seal(&header.nonce(), &associated, &mut text);
     [&associated[..], &text, &tag].concat()

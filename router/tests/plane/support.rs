@@ -170,7 +170,7 @@ pub fn forwarding_of(number: u8) -> Forwarding {
 
 /// Keys that both ends of a pair compute alike.
 pub fn know(forwarding: &mut Forwarding, me: u8, other: u8, path: Path) {
-    let key = |from: u8, to: u8| Key([from * 16 + to; 32]);
+    let key = |from: u8, to: u8| Key::new([from * 16 + to; 32]);
     let index = |at: u8, of: u8| u32::from(at) << 8 | u32::from(of);
     forwarding.sessions.push(SessionKeys {
         peer: id(other),

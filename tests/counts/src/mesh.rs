@@ -91,8 +91,8 @@ fn keys(me: u8, other: u8) -> SessionKeys {
         local_index: name(me, other).into(),
         remote_index: name(other, me).into(),
         cipher: Cipher::Aes256Gcm,
-        seal_key: Key([name(me, other); 32]),
-        open_key: Key([name(other, me); 32]),
+        seal_key: Key::new([name(me, other); 32]),
+        open_key: Key::new([name(other, me); 32]),
     }
 }
 

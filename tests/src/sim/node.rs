@@ -51,7 +51,7 @@ impl Node {
         real_crypto: bool,
         mut random: Random,
     ) -> Self {
-        let identity = Key(random.bytes());
+        let identity = Key::new(random.bytes());
         let public = provider(real_crypto).identity_public(&identity);
         Node {
             index,

@@ -121,7 +121,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
 }
 
 fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
-    let secret = Key(random.bytes());
+    let secret = Key::new(random.bytes());
     let nodes = (0..layout.size()).map(|index| {
         let targets = layout.targets[index].clone();
         let own = Random::new(random.next());

@@ -28,14 +28,14 @@ fn aead_keeps_the_laws() {
 /// Seeds of simulations are worth something only as long as these bytes stay.
 #[test]
 fn model_is_stable() {
-    let public = ModelCrypto.identity_public(&Key([7; 32]));
+    let public = ModelCrypto.identity_public(&Key::new([7; 32]));
     let tag = sealed(&mut [0x11; 100]);
     assert_eq!(public[..8], hex("9677f45903cbc9f7"));
     assert_eq!(tag[..8], hex("d49619c909a4e109"));
 }
 
 fn sealed(text: &mut [u8]) -> [u8; TAG_LEN] {
-    let aead = ModelCrypto.aead(Cipher::ChaCha20Poly1305, &Key([9; 32]));
+    let aead = ModelCrypto.aead(Cipher::ChaCha20Poly1305, &Key::new([9; 32]));
     aead.unwrap().seal(&[1; 12], b"header", text)
 }
 
@@ -43,7 +43,7 @@ fn sealed(text: &mut [u8]) -> [u8; TAG_LEN] {
 #[test]
 fn sealing_a_hundred_bytes_is_cheap() {
     let aead = ModelCrypto
-        .aead(Cipher::ChaCha20Poly1305, &Key([9; 32]))
+        .aead(Cipher::ChaCha20Poly1305, &Key::new([9; 32]))
         .unwrap();
     let mut text = [0; 100];
     let batch = || {

@@ -27,8 +27,8 @@ fn transcript_is_stable() {
     }
     let first = "d5eef1c7b1c43109ba7db1bc5dc76dfd7e56377edaba4dd6bdee16be703ce1b8";
     let second = "07281740e87722c2e5dad2f05ea44cba2a63f193876046aeb9c114f9686fddab";
-    assert_eq!(keys.0.0[..], hex(first));
-    assert_eq!(keys.1.0[..], hex(second));
+    assert_eq!(keys.0.bytes()[..], hex(first));
+    assert_eq!(keys.1.bytes()[..], hex(second));
 }
 
 /// The check of the first message keeps strangers cheap; what keeps them out is the secret in
@@ -39,10 +39,10 @@ fn without_the_check_of_the_first_message_a_stranger_still_gets_nowhere() {
     let end = |role, own: u8, psk: u8| {
         crypto.handshake(HandshakeSetup {
             role,
-            static_key: &Key([own; 32]),
-            psk: &Key([psk; 32]),
+            static_key: &Key::new([own; 32]),
+            psk: &Key::new([psk; 32]),
             prologue: b"test",
-            randomness: Key([own + 10; 32]),
+            randomness: Key::new([own + 10; 32]),
         })
     };
     let (mut stranger, mut member) = (end(Role::Initiator, 3, 9), end(Role::Responder, 4, 1));

@@ -28,7 +28,7 @@ fn aead_keeps_the_laws() {
 fn aes_256_gcm_vector() {
     let key = hex32("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308");
     let aead = RealCrypto::with_aes(true)
-        .aead(Cipher::Aes256Gcm, &Key(key))
+        .aead(Cipher::Aes256Gcm, &Key::new(key))
         .unwrap();
     let nonce: [u8; 12] = hex("cafebabefacedbaddecaf888").try_into().unwrap();
     let associated = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
@@ -53,7 +53,7 @@ fn aes_256_gcm_vector() {
 fn chacha20_poly1305_vector() {
     let key = core::array::from_fn(|index| 0x80 + index as u8);
     let aead = RealCrypto::new()
-        .aead(Cipher::ChaCha20Poly1305, &Key(key))
+        .aead(Cipher::ChaCha20Poly1305, &Key::new(key))
         .unwrap();
     let nonce: [u8; 12] = hex("070000004041424344454647").try_into().unwrap();
     let associated = hex("50515253c0c1c2c3c4c5c6c7");
@@ -94,7 +94,7 @@ fn ed25519_vectors() {
         ),
     ];
     for (seed, public, message, signature) in cases {
-        let (seed, public) = (Key(hex32(seed)), hex32(public));
+        let (seed, public) = (Key::new(hex32(seed)), hex32(public));
         assert_eq!(crypto.identity_public(&seed), public);
         let signed = crypto.sign(&seed, message);
         assert_eq!(signed.0[..], hex(signature));
@@ -118,5 +118,5 @@ fn keys_of_small_order_sign_nothing() {
 fn x25519_public_key_vector() {
     let secret = hex32("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
     let public = hex32("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
-    assert_eq!(RealCrypto::new().static_public(&Key(secret)), public);
+    assert_eq!(RealCrypto::new().static_public(&Key::new(secret)), public);
 }

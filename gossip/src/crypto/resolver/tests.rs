@@ -8,8 +8,8 @@ use crate::crypto::testing::{hex, hex32};
 
 fn resolver() -> Resolver {
     Resolver {
-        randomness: Key([1; 32]),
-        static_pair: (Key([2; 32]), [3; 32]),
+        randomness: Key::new([1; 32]),
+        static_pair: (Key::new([2; 32]), [3; 32]),
     }
 }
 
@@ -49,7 +49,7 @@ fn points_of_small_order_are_refused() {
 fn ephemeral_keys_come_from_the_given_randomness() {
     let fresh = |randomness: u8| {
         let resolver = Resolver {
-            randomness: Key([randomness; 32]),
+            randomness: Key::new([randomness; 32]),
             ..resolver()
         };
         let mut dh = resolver.resolve_dh(&DHChoice::Curve25519).unwrap();

@@ -18,7 +18,7 @@ fn generated_secret_is_its_32_bytes() {
     for ending in ["", "\n", "\r\n"] {
         let secret = parse(&text!("{GENERATED}{ending}")).unwrap();
         assert!(!secret.is_passphrase());
-        assert!(secret.into_key() == Key(counting()));
+        assert!(secret.into_key() == Key::new(counting()));
     }
 }
 
@@ -64,7 +64,7 @@ fn passphrases_have_bounds() {
 fn passphrase_is_stretched_to_these_bytes() {
     let key = parse("correct horse battery staple\n").unwrap().into_key();
     let expected = "78a942f5b3a744409d3153323fcba80ac32909a7786e17db743568766e8e3fc9";
-    assert_eq!(key.0[..], hex(expected));
+    assert_eq!(key.bytes()[..], hex(expected));
     assert!(parse(&format(&key)).unwrap().into_key() == key);
 }
 
@@ -82,7 +82,7 @@ fn nothing_that_holds_a_secret_shows_it() {
     use rmesh_wire::PeerId;
     use rmesh_wire::handshake::Cipher;
 
-    let key = Key([0xa7; 32]);
+    let key = Key::new([0xa7; 32]);
     let session = SessionKeys {
         peer: PeerId([0; 16]),
         local_index: 1,
@@ -111,8 +111,8 @@ proptest! {
     fn every_key_has_one_text(bytes: [u8; 32]) {
         let text = generate(&bytes);
         prop_assert_eq!(text.len(), 59);
-        prop_assert!(parse(&text).unwrap().into_key() == Key(bytes));
-        prop_assert_eq!(format(&Key(bytes)), text);
+        prop_assert!(parse(&text).unwrap().into_key() == Key::new(bytes));
+        prop_assert_eq!(format(&Key::new(bytes)), text);
     }
 
     #[test]

@@ -33,8 +33,8 @@ impl Row {
         let now = Instant::from_nanos(1 << 40);
         let mesh = |number: u8| {
             let config = Config {
-                identity: Key([number; 32]),
-                secret: Key([9; 32]),
+                identity: Key::new([number; 32]),
+                secret: Key::new([9; 32]),
                 name: alloc::format!("host{number}"),
                 boot: Boot {
                     counter: 1,

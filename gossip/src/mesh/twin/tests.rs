@@ -46,8 +46,8 @@ impl Net {
     /// Starts a host with an identity and a boot counter, which calls others.
     fn start(&mut self, host: u8, identity: u8, counter: u64, calls: &[u8]) {
         let config = Config {
-            identity: Key([identity; 32]),
-            secret: Key([1; 32]),
+            identity: Key::new([identity; 32]),
+            secret: Key::new([1; 32]),
             name: std::format!("host{host}"),
             boot: Boot {
                 counter,
@@ -271,8 +271,8 @@ fn peers_of_one_name_are_named_everywhere() {
     net.start(4, 4, 1, &[1]);
     let mut named = |host: u8, identity: u8| {
         let config = Config {
-            identity: Key([identity; 32]),
-            secret: Key([1; 32]),
+            identity: Key::new([identity; 32]),
+            secret: Key::new([1; 32]),
             name: "host4".into(),
             boot: Boot {
                 counter: 1,

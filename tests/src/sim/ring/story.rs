@@ -163,7 +163,7 @@ fn live(options: &RingOptions, is_kept: bool) -> RingOutcome {
 fn world(options: &RingOptions) -> World {
     let mut random = Random::new(options.seed);
     let layout = Layout::open(options.peers, &mut random);
-    let secret = Key(random.bytes());
+    let secret = Key::new(random.bytes());
     let hosts = (0..options.peers).map(|index| {
         let mut targets = layout.targets[index].clone();
         // Whoever else is removed, these are there until everybody has joined.
