@@ -71,7 +71,7 @@ fn payload(bytes: &[u8]) {
         }
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
-        // Reserved, and the codec's.
+        // The codec's.
         PayloadKind::Control => {}
     }
 }
