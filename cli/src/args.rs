@@ -212,7 +212,7 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "N", env = "RMESH_INIT_PEERS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) init_peers: Option<u16>,
-    /// Threads that carry frames [default: one a core]
+    /// Threads that carry frames [default: one a core, at most 8]
     #[arg(long, value_name = "N", env = "RMESH_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: Option<u16>,

@@ -102,8 +102,13 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
     })
 }
 
+/// At most so many workers unless more are asked for: each takes memory, and few hosts have as many flows
+/// at once as would use them.
+const WORKERS_UNASKED: usize = 8;
+
 fn one_a_core() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.min(WORKERS_UNASKED)
 }
 
 fn host_name() -> String {
