@@ -194,6 +194,7 @@ mod tests {
             capabilities: rmesh_router::PlaneCapabilities {
                 tcp_super_frames: true,
                 aes: true,
+                workers: 2,
                 ..Default::default()
             },
             peers_total: 3,
@@ -221,7 +222,7 @@ mesh        connected
 encryption  all encrypted
 listening   UDP port 6783 at 2001:db8::1, 192.0.2.1
 bridge      rmesh, container MTU 1328
-data path   super-frames of TCP, AES; without of UDP, UDP segmentation, UDP receive offload
+data path   2 workers; super-frames of TCP, AES; without of UDP, UDP segmentation, UDP receive offload
 containers  2 attached
 addresses   10.32.0.0/12; 2 used here; 3 owners; 3 witnesses, 1 may be lost
 peers       2 of 3 up (1 direct, 1 relayed)
