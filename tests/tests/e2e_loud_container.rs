@@ -16,6 +16,14 @@ const REKEY: [&str; 2] = ["--rekey-after", "1s"];
 /// Part of its neighbour's pings that come through at least.
 const PINGS_MIN: f64 = 0.25;
 
+/// Sends as fast as it can while `running`, and counts in `sent`.
+fn send(socket: &UdpSocket, to: SocketAddr, running: &AtomicBool, sent: &AtomicU64) {
+    while running.load(Ordering::Relaxed) {
+        let taken = socket.send_to(&[7; 64], to).is_ok();
+        sent.fetch_add(u64::from(taken), Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_loud_container_ends_no_path_and_no_session() {
     let mut story = story!("loud");
@@ -58,15 +66,8 @@ fn a_loud_container_ends_no_path_and_no_session() {
                 _ => SocketAddr::new(address, 9_000),
             };
             socket.set_broadcast(true).expect("an option");
-            scope.spawn({
-                let (running, sent) = (&running, &sent);
-                move || {
-                    while running.load(Ordering::Relaxed) {
-                        let taken = socket.send_to(&[7; 64], to).is_ok();
-                        sent.fetch_add(u64::from(taken), Ordering::Relaxed);
-                    }
-                }
-            });
+            let (running, sent) = (&running, &sent);
+            scope.spawn(move || send(socket, to, running, sent));
         }
         std::thread::sleep(LOUD_FOR);
         running.store(false, Ordering::Relaxed);
