@@ -125,14 +125,14 @@ impl Arguments {
         header.msg_flags = 0;
     }
 
-    /// Gives header `at` room for a control message, as [`Messages::point`] does for the rest.
+    /// Gives header `at` room for a control message, as [`Arguments::point`] does for the rest.
     fn point_control(&mut self, at: usize) {
         let header = &mut self.headers[at].msg_hdr;
         header.msg_control = (&raw mut self.controls[at]).cast();
         header.msg_controllen = size_of::<[u64; CONTROL_WORDS]>() as _;
     }
 
-    /// Adds a control message to header `at`, behind those it has. As [`Messages::point`], and what has no
+    /// Adds a control message to header `at`, behind those it has. As [`Arguments::point`], and what has no
     /// room is left out.
     fn add_control<T>(&mut self, at: usize, (level, kind): (i32, i32), value: T) {
         let used = self.headers[at].msg_hdr.msg_controllen;
