@@ -70,6 +70,9 @@ const WARM_UP: u64 = 20_000;
 const COUNTED: u64 = 100_000;
 /// What may be allocated meanwhile by what goes by time and not by frames.
 const ALLOCATIONS_MAX: u64 = 16;
+/// How often the four sets of buffers of two workers may double from 4 to 64, which a batch of rare length
+/// brings about at any time; of one round more, one at least has nothing but frames.
+const GROWTHS_MAX: u32 = 4 * 4;
 
 /// What both ports share.
 #[derive(Default)]
@@ -229,11 +232,21 @@ fn frames_cross_two_planes_without_an_allocation() {
     source.publish(forwarding(1, sink.port()));
     sink.publish(forwarding(2, source.port()));
     cross(&wire, WARM_UP);
+    for _ in 0..=GROWTHS_MAX {
+        if count_round(&wire) <= ALLOCATIONS_MAX {
+            return;
+        }
+    }
+    panic!("frames cost allocations in every round");
+}
+
+/// What was allocated while [`COUNTED`] frames crossed.
+fn count_round(wire: &Wire) -> u64 {
     let (before, calls) = (
         ALLOCATIONS.load(Ordering::Relaxed),
         wire.calls.load(Ordering::Relaxed),
     );
-    let time = cross(&wire, COUNTED);
+    let time = cross(wire, COUNTED);
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let calls = wire.calls.load(Ordering::Relaxed) - calls;
     println!(
@@ -242,5 +255,5 @@ fn frames_cross_two_planes_without_an_allocation() {
         (COUNTED * PIECE_LEN as u64 * 8) as f64 / time.as_secs_f64() / 1e9,
         COUNTED as f64 / calls as f64
     );
-    assert!(allocations <= ALLOCATIONS_MAX, "{allocations}");
+    allocations
 }
