@@ -1,6 +1,6 @@
 //! The plain data that goes into and comes out of a [`crate::Mesh`].
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -48,6 +48,17 @@ pub struct Transmit {
     /// Where to.
     pub destination: SocketAddr,
     /// The whole UDP payload.
+    pub bytes: Vec<u8>,
+}
+
+/// A heartbeat to be sent through the kernel's VXLAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FastTransmit {
+    /// Whose heartbeat MAC to put into its frame.
+    pub peer: PeerId,
+    /// The other end of the tunnel.
+    pub address: IpAddr,
+    /// Payload of the frame.
     pub bytes: Vec<u8>,
 }
 
@@ -103,6 +114,17 @@ pub enum Event {
         name: String,
         /// The path from now on.
         path: Path,
+        /// Why, in words for the log.
+        reason: &'static str,
+    },
+    /// Frames for a peer go through the kernel's VXLAN from now on, or do not any more.
+    FastPathChanged {
+        /// Who.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
+        /// The other end of the tunnel, if they do.
+        address: Option<IpAddr>,
         /// Why, in words for the log.
         reason: &'static str,
     },
@@ -193,6 +215,19 @@ pub struct Forwarding {
     pub macs: BTreeMap<Mac, PeerId>,
     /// Broadcast tree of each source, this peer included.
     pub floods: BTreeMap<ShortId, FloodTree>,
+    /// What goes by the kernel's VXLAN.
+    pub fast: FastForwarding,
+}
+
+/// What may go, and what goes, by the kernel's VXLAN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FastForwarding {
+    /// Addresses VXLAN may come from and go to: those at which peers are that agree to plaintext.
+    pub allowed: BTreeSet<IpAddr>,
+    /// The other end of each tunnel that heartbeats go through.
+    pub tunnels: BTreeMap<PeerId, IpAddr>,
+    /// Those of them that frames are to go through.
+    pub in_use: BTreeMap<PeerId, IpAddr>,
 }
 
 /// One session, as the data plane uses it.
@@ -324,12 +359,35 @@ pub struct PeerReport {
     pub reason: String,
     /// Every address tried for a direct path, with what came of it.
     pub candidates: Vec<CandidateReport>,
+    /// The kernel's VXLAN; absent where this side's policy is to encrypt everything.
+    #[serde(default)]
+    pub fast: Option<FastReport>,
+    /// How many of the last 64 probes of the path in use were not answered, in percent.
+    #[serde(default)]
+    pub loss_percent: Option<u8>,
     /// Its control links and their costs in microseconds.
     pub links: Vec<(PeerId, u32)>,
     /// Cost of the shortest route in microseconds, and its first hop.
     pub route: Option<(u32, PeerId)>,
     /// Hops of that route.
     pub hops: u8,
+}
+
+/// The kernel's VXLAN to one peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FastReport {
+    /// The other end, if both sides agree to plaintext.
+    pub address: Option<IpAddr>,
+    /// Whether frames go through it.
+    pub in_use: bool,
+    /// For how long that has been so.
+    pub age: Duration,
+    /// Why it is not used, or what is the matter with it; empty if all is well.
+    pub reason: String,
+    /// Smoothed round trip of its heartbeats.
+    pub round_trip: Option<Duration>,
+    /// How many of the last 64 heartbeats were not answered, in percent.
+    pub loss_percent: Option<u8>,
 }
 
 /// One address tried for a direct path.
@@ -347,6 +405,15 @@ pub struct CandidateReport {
     /// Whether a search found it.
     #[serde(default)]
     pub mtu_found: bool,
+    /// How many of the last 64 probes were not answered, in percent.
+    #[serde(default)]
+    pub loss_percent: Option<u8>,
+    /// How long the state has been what it is.
+    #[serde(default)]
+    pub age: Duration,
+    /// Why it is not the path in use although it works; empty otherwise.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// One configured peer.

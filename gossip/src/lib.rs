@@ -15,14 +15,16 @@ pub mod crypto;
 pub mod fuzz;
 pub mod limits;
 mod mesh;
+pub mod plaintext;
 mod random;
 pub mod replay;
 mod second_way;
 mod topology;
 
 pub use api::{
-    Config, Event, Forwarding, Member, Path, PeerForwarding, Report, SendFailure, SessionKeys,
-    Target, TrafficSample, Transmit,
+    Config, Event, FastForwarding, FastTransmit, Forwarding, Member, Path, PeerForwarding, Report,
+    SendFailure, SessionKeys, Target, TrafficSample, Transmit,
 };
 pub use mesh::Mesh;
+pub use plaintext::PlaintextPolicy;
 pub use second_way::ProbeMarks;

@@ -1,7 +1,8 @@
 //! Liveness probes: one path's proof of life in both directions.
 //!
 //! Flags of the payload head: bit 0 set in an answer, bit 1 set where the sender regards the
-//! receiver as a control neighbour. Body:
+//! receiver as a control neighbour, bit 2 set where the sender lets plaintext cross between the two
+//! addresses of the path the probe takes, neither of which is translated as far as it knows. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -20,6 +21,7 @@ pub const PROBE_LEN: usize = 50;
 
 const ANSWER: u8 = 1;
 const NEIGHBOUR: u8 = 2;
+const PLAINTEXT: u8 = 4;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +41,8 @@ pub struct Probe {
     pub is_answer: bool,
     /// Whether the sender regards the receiver as a control neighbour.
     pub neighbour: bool,
+    /// Whether the sender lets plaintext cross on this path.
+    pub plaintext: bool,
     /// Chosen by the one who asks.
     pub token: u64,
     /// The sender's records.
@@ -50,7 +54,9 @@ pub struct Probe {
 impl Probe {
     /// The payload of a probe, padded with zeros to `payload_len` bytes if that is longer.
     pub fn encode(&self, payload_len: usize) -> Vec<u8> {
-        let flags = (u8::from(self.is_answer) * ANSWER) | (u8::from(self.neighbour) * NEIGHBOUR);
+        let flags = (u8::from(self.is_answer) * ANSWER)
+            | (u8::from(self.neighbour) * NEIGHBOUR)
+            | (u8::from(self.plaintext) * PLAINTEXT);
         let head = Head {
             flags,
             ..Head::new(PayloadKind::Probe)
@@ -92,6 +98,7 @@ impl Probe {
         Some(Probe {
             is_answer: flags & ANSWER != 0,
             neighbour: flags & NEIGHBOUR != 0,
+            plaintext: flags & PLAINTEXT != 0,
             token: u64::from_be_bytes(*token),
             digest: Digest {
                 count: u64::from_be_bytes(*count),
@@ -113,6 +120,7 @@ mod tests {
             let probe = Probe {
                 is_answer: address.is_some(),
                 neighbour: true,
+                plaintext: address.is_some(),
                 token: 42,
                 digest: Digest {
                     count: 1,

@@ -102,7 +102,7 @@ impl Mesh {
             name: self.name.clone(),
             versions: (VERSION, VERSION),
             ciphers: Bounded::take_from(self.crypto.ciphers().iter().copied()),
-            plaintext_allowed: false,
+            plaintext_allowed: !self.policy.is_never(),
             observed,
             up_ms: self.up_ms(now),
         };
@@ -306,6 +306,7 @@ impl Mesh {
             peer_boot: proven.hello.boot,
             opener: self.me,
             cipher: proven.cipher,
+            plaintext: self.both_allow(&proven.hello),
             seal_key,
             open_key,
         };
@@ -372,6 +373,7 @@ impl Mesh {
             peer_boot: proven.hello.boot,
             opener: proven.peer,
             cipher: proven.cipher,
+            plaintext: self.both_allow(&proven.hello),
             seal_key,
             open_key,
         };
@@ -410,6 +412,10 @@ impl Mesh {
             hello,
             cipher,
         })
+    }
+
+    fn both_allow(&self, hello: &Hello) -> bool {
+        hello.plaintext_allowed && !self.policy.is_never()
     }
 
     fn establish(

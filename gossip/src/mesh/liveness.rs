@@ -8,7 +8,7 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Question};
+use super::path::{Change, Question, Said};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
@@ -22,9 +22,9 @@ const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
 const SILENCE_MIN: Duration = Duration::from_millis(300);
 /// A frame that waited for a session keeps the peer close for this long.
-const WANTED: Duration = Duration::from_secs(300);
+pub(crate) const WANTED: Duration = Duration::from_secs(300);
 /// Bytes around a probe's payload in a record: header and tag.
-const RECORD_OVERHEAD: usize = 32;
+pub(crate) const RECORD_OVERHEAD: usize = 32;
 
 impl Mesh {
     /// Judges and probes every way of every peer that is due.
@@ -87,10 +87,11 @@ impl Mesh {
         }
     }
 
-    fn probe(&self, peer: PeerId, token: u64) -> Probe {
+    pub(crate) fn probe(&self, peer: PeerId, origin: Origin, token: u64) -> Probe {
         Probe {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
+            plaintext: self.plaintext_said(peer, origin),
             token,
             digest: self.store.digest(),
             observed: None,
@@ -104,7 +105,14 @@ impl Mesh {
         };
         let datagram_len = usize::from(question.datagram_len.unwrap_or(0));
         let payload_len = datagram_len.saturating_sub(overhead);
-        let payload = self.probe(id, question.token).encode(payload_len);
+        let origin = match way {
+            Way::Direct(address) => Origin::Direct(address),
+            Way::Relay => Origin::Relayed {
+                neighbour: id,
+                source: None,
+            },
+        };
+        let payload = self.probe(id, origin, question.token).encode(payload_len);
         let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
             return;
         };
@@ -125,7 +133,7 @@ impl Mesh {
             return;
         };
         let token = self.random.public_u64();
-        let payload = self.probe(peer, token).encode(0);
+        let payload = self.probe(peer, to, token).encode(0);
         let Some(session) = self.sessions.get_mut(&index) else {
             return;
         };
@@ -159,22 +167,48 @@ impl Mesh {
             return self.on_answer(id, origin, &probe, now);
         }
         self.follow_opener(index, now);
-        let answer = Probe {
-            is_answer: true,
-            observed: origin.address(),
-            ..self.probe(id, probe.token)
-        };
-        let payload = answer.encode(0);
-        if let Some(session) = self.sessions.get_mut(&index) {
-            let datagram = session.seal_record(&payload);
-            self.send_to(origin, datagram, now);
-        }
         // Somebody who reaches us directly can most likely be reached the same way.
         if let Some((address, peer)) = origin.address().zip(self.peers.get_mut(&id)) {
             peer.add_candidate(address, now);
             if let Some(path) = peer.direct.get_mut(&address) {
                 path.hurry(now);
             }
+        }
+        self.note_said(id, origin, &probe, now);
+        let answer = Probe {
+            is_answer: true,
+            observed: origin.address(),
+            ..self.probe(id, origin, probe.token)
+        };
+        let payload = answer.encode(0);
+        if let Some(session) = self.sessions.get_mut(&index) {
+            let datagram = session.seal_record(&payload);
+            self.send_to(origin, datagram, now);
+        }
+    }
+
+    /// What a probe that took a direct way says about plaintext on it, and an answer about addresses.
+    fn note_said(&mut self, id: PeerId, origin: Origin, probe: &Probe, now: Instant) {
+        let address = origin.address().filter(|_| !self.policy.is_never());
+        let Some((address, peer)) = address.zip(self.peers.get_mut(&id)) else {
+            return;
+        };
+        let Some(path) = peer.direct.get_mut(&address) else {
+            return;
+        };
+        let said = Said {
+            seen_as: probe.observed.or(path.said.seen_as),
+            plaintext: Some(probe.plaintext),
+        };
+        if said == path.said {
+            return;
+        }
+        let is_seen_elsewhere = said.seen_as != path.said.seen_as;
+        path.said = said;
+        self.dirty.fast.insert(id);
+        if is_seen_elsewhere {
+            // What this side says of the path follows from where it is seen: the other is to know at once.
+            path.ask_now(now);
         }
     }
 
@@ -188,6 +222,10 @@ impl Mesh {
     }
 
     fn on_answer(&mut self, id: PeerId, origin: Origin, probe: &Probe, now: Instant) {
+        if matches!(origin, Origin::Fast(_)) {
+            return self.on_fast_answer(id, probe, now);
+        }
+        self.note_said(id, origin, probe, now);
         let way = origin.address().map_or(Way::Relay, Way::Direct);
         self.note_observed(probe.observed, now);
         let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
@@ -204,6 +242,7 @@ impl Mesh {
     /// Something about the ways to a peer changed: choose again and tell whom it concerns.
     pub(crate) fn path_changed(&mut self, id: PeerId, reason: &'static str, now: Instant) {
         self.dirty.forwarding = true;
+        self.dirty.fast.insert(id);
         self.links_changed(now);
         let hop = self.next_hop(id);
         if self
@@ -376,6 +415,7 @@ impl Mesh {
         {
             peer.current = None;
             self.dirty.links = true;
+            self.dirty.fast.insert(id);
         }
     }
 

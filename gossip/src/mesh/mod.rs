@@ -16,16 +16,18 @@ use rmesh_wire::{Boot, Instant, PeerId, ShortId};
 use zeroize::Zeroize as _;
 
 use crate::api::{
-    Config, Counters, Endpoint, Event, FloodTree, Forwarding, Report, SendFailure, Target,
-    TrafficSample, Transmit,
+    Config, Counters, Endpoint, Event, FastTransmit, FloodTree, Forwarding, Report, SendFailure,
+    Target, TrafficSample, Transmit,
 };
 use crate::crypto::{Crypto, Key, peer_id};
 use crate::limits::REKEY_AFTER;
+use crate::plaintext::PlaintextPolicy;
 use crate::random::Random;
 use crate::topology::macs::Macs;
 use crate::topology::{Graph, Routes, Store};
 
 mod dial;
+mod fast;
 pub(crate) mod guard;
 mod half_open;
 mod handshake;
@@ -60,13 +62,15 @@ pub(crate) enum Origin {
         neighbour: PeerId,
         source: Option<ShortId>,
     },
+    /// Through the kernel's VXLAN, from whoever's session it is under.
+    Fast(Option<PeerId>),
 }
 
 impl Origin {
     fn address(self) -> Option<SocketAddr> {
         match self {
             Origin::Direct(address) => Some(address),
-            Origin::Relayed { .. } => None,
+            Origin::Relayed { .. } | Origin::Fast(_) => None,
         }
     }
 }
@@ -77,6 +81,8 @@ struct Dirty {
     forwarding: bool,
     links: bool,
     routes: bool,
+    /// Peers whose consent to plaintext is to be asked again.
+    fast: BTreeSet<PeerId>,
 }
 
 /// One peer's view of the mesh.
@@ -92,6 +98,7 @@ pub struct Mesh {
     port: u16,
     mtu_bytes: u16,
     advertise: Vec<SocketAddr>,
+    policy: PlaintextPolicy,
     crypto: Box<dyn Crypto>,
     random: Random,
 
@@ -115,6 +122,7 @@ pub struct Mesh {
     twins: Twins,
 
     transmits: VecDeque<Transmit>,
+    fast_transmits: VecDeque<FastTransmit>,
     events: VecDeque<Event>,
     counters: Counters,
     dirty: Dirty,
@@ -150,6 +158,7 @@ impl Mesh {
             port: config.port,
             mtu_bytes: config.mtu_bytes,
             advertise: config.advertise,
+            policy: PlaintextPolicy::default(),
             crypto,
             random,
             local_addresses: Vec::new(),
@@ -170,12 +179,14 @@ impl Mesh {
             outbox: spread::Outbox::default(),
             twins: Twins::new(now),
             transmits: VecDeque::new(),
+            fast_transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
             dirty: Dirty {
                 forwarding: true,
                 links: true,
                 routes: true,
+                fast: BTreeSet::new(),
             },
             news: members::News::default(),
             routes_due: None,
@@ -193,6 +204,13 @@ impl Mesh {
     #[must_use]
     pub fn with_rekey_after(mut self, age: Duration) -> Self {
         self.rekey_after = age.min(REKEY_AFTER);
+        self
+    }
+
+    /// Lets frames cross unencrypted between this side and those that allow it too.
+    #[must_use]
+    pub fn with_plaintext(mut self, policy: PlaintextPolicy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -216,6 +234,21 @@ impl Mesh {
             inner,
             now,
         );
+        self.settle(now);
+    }
+
+    /// A heartbeat arrived through the kernel's VXLAN. Anything but a probe of an open session is
+    /// counted and ignored.
+    pub fn handle_fast(&mut self, payload: &[u8], now: Instant) {
+        self.count_received(payload);
+        self.on_datagram(Origin::Fast(None), payload, now);
+        self.settle(now);
+    }
+
+    /// What went through the kernel's VXLAN since the start by the kernel's count, in bytes, both ways
+    /// together, for each address that [`FastForwarding::allowed`] names.
+    pub fn handle_fast_traffic(&mut self, bytes: &[(IpAddr, u64)], now: Instant) {
+        self.on_fast_traffic(bytes, now);
         self.settle(now);
     }
 
@@ -246,8 +279,12 @@ impl Mesh {
             for peer in self.peers.values_mut() {
                 for path in peer.direct.values_mut() {
                     path.hurry(now);
+                    // Its answer says from where this side is seen now.
+                    path.ask_now(now);
                     path.search_again(now);
                 }
+                peer.fast.hurry(now);
+                self.dirty.fast.insert(peer.id);
             }
         }
         self.settle(now);
@@ -305,6 +342,11 @@ impl Mesh {
     /// Next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Next heartbeat to send through the kernel's VXLAN.
+    pub fn poll_fast_transmit(&mut self) -> Option<FastTransmit> {
+        self.fast_transmits.pop_front()
     }
 
     /// Next event.
@@ -373,6 +415,9 @@ impl Mesh {
             self.counters.datagrams_ignored += 1;
             return;
         }
+        if matches!(origin, Origin::Fast(_)) {
+            return self.on_fast(&header, datagram, now);
+        }
         match header.kind {
             Kind::HandshakeInit => self.on_init(origin, &header, datagram, now),
             Kind::HandshakeResponse => self.on_response(origin, &header, datagram, now),
@@ -408,7 +453,7 @@ impl Mesh {
                 neighbour,
                 source: Some(peer.short_id()),
             },
-            Origin::Relayed { .. } | Origin::Direct(_) => origin,
+            Origin::Relayed { .. } | Origin::Direct(_) | Origin::Fast(_) => origin,
         };
         session.heard_from = Some(origin);
         self.confirm(header.receiver, now);
@@ -488,6 +533,7 @@ impl Mesh {
     fn settle(&mut self, now: Instant) {
         // Routes follow links, paths follow routes, links follow paths: two rounds reach the end,
         // and whatever is left is picked up by the timer that is set below.
+        self.refresh_fast(now);
         for _ in 0..2 {
             self.news.members |= self.dirty.links || self.dirty.routes;
             if core::mem::replace(&mut self.dirty.links, false) {
@@ -506,6 +552,7 @@ impl Mesh {
         self.expire_sessions(now);
         self.resend_finishes(now);
         self.watch_paths(now);
+        self.watch_fast(now);
         self.dial(now);
         self.watch_twin(now);
         self.run_publisher(now);
@@ -523,6 +570,7 @@ impl Mesh {
             (self.sessions_deadline(), "a session ends"),
             (self.finish_deadline(), "a third message is repeated"),
             (self.paths_deadline(), "a path is probed"),
+            (self.fast_deadline(), "a heartbeat is due"),
             (self.dial_deadline(now), "a peer is dialled"),
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),

@@ -9,6 +9,8 @@
 use core::time::Duration;
 
 use alloc::vec::Vec;
+use core::net::SocketAddr;
+
 use rmesh_wire::Instant;
 
 use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
@@ -58,6 +60,35 @@ impl Least {
         let both = [self.current, self.before];
         both.into_iter().flatten().min()
     }
+}
+
+/// What became of the latest questions, at most 64 of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    missing: u64,
+    count: u32,
+}
+
+impl History {
+    pub(crate) fn note(&mut self, answered: bool) {
+        self.missing = (self.missing << 1) | u64::from(!answered);
+        self.count = (self.count + 1).min(u64::BITS);
+    }
+
+    /// How many of a hundred are missing; `None` before the first.
+    pub(crate) fn loss_percent(&self) -> Option<u8> {
+        let percent = (self.missing.count_ones() * 100).checked_div(self.count)?;
+        u8::try_from(percent).ok()
+    }
+}
+
+/// What was said about a direct path, by probes that took it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Where the other side sees this one.
+    pub(crate) seen_as: Option<SocketAddr>,
+    /// Whether the other side lets plaintext cross between the two addresses.
+    pub(crate) plaintext: Option<bool>,
 }
 
 /// How eagerly a path is watched.
@@ -129,6 +160,11 @@ pub(crate) struct PathState {
     retry: Duration,
     mtu: PathMtu,
     shorts: Shorts,
+    history: History,
+    /// Whether the other side publishes this address, and when it stopped to.
+    published: bool,
+    withdrawn: Option<Instant>,
+    pub(crate) said: Said,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
@@ -152,6 +188,10 @@ impl PathState {
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
             shorts: Shorts::default(),
+            history: History::default(),
+            published: false,
+            withdrawn: None,
+            said: Said::default(),
             tried: false,
             refused: false,
         }
@@ -170,6 +210,42 @@ impl PathState {
     /// The least round trip of the last minutes, by which paths are compared.
     pub(crate) fn distance(&self) -> Option<Duration> {
         self.least.get()
+    }
+
+    /// What became of the latest questions.
+    pub(crate) fn history(&self) -> History {
+        self.history
+    }
+
+    /// Whether a question sent at that time or later was answered.
+    pub(crate) fn has_answered_since(&self, time: Instant) -> bool {
+        self.alive && self.shorts.answered.is_some_and(|sent| sent >= time)
+    }
+
+    /// Whether the other side publishes this address now. If it did before it may have lost it.
+    pub(crate) fn note_published(&mut self, published: bool, now: Instant) {
+        if core::mem::replace(&mut self.published, published) && !published {
+            self.withdrawn = Some(now);
+            self.suspect(now);
+        }
+    }
+
+    /// Whether it works as far as anybody can know.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.alive && !self.is_withdrawn()
+    }
+
+    /// Whether the other side has stopped to publish the address, and nothing has been answered since.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+            .is_some_and(|withdrawn| !self.has_answered_since(withdrawn))
+    }
+
+    /// What the probes on it say has changed.
+    pub(crate) fn ask_now(&mut self, now: Instant) {
+        if self.alive {
+            self.next_probe = self.next_probe.min(now);
+        }
     }
 
     /// The longest UDP payload to be sent on it, in bytes.
@@ -322,6 +398,7 @@ impl PathState {
             }
             // Late answers are still welcome, so the question stays until it is pushed out.
             question.judged = true;
+            self.history.note(false);
             self.shorts.missing = self.shorts.missing.max(Some(question.sent));
             if self.alive {
                 self.misses += 1;
@@ -341,6 +418,7 @@ impl PathState {
         self.suspected = false;
         self.misses = 0;
         // It may come back another way.
+        self.said = Said::default();
         self.least = Least::new(now);
         self.mtu.restart(now);
         self.retry = RETRY_FIRST;
@@ -363,6 +441,7 @@ impl PathState {
                 None => return Change::None,
             },
         };
+        self.history.note(true);
         self.least.note(now.since(sent), now);
         self.measure(now.since(sent));
         let was_alive = core::mem::replace(&mut self.alive, true);
@@ -403,163 +482,4 @@ fn of_size(outcome: Outcome) -> Change {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Over IPv4 and a link of 1,500.
-    const LINK: u16 = 1_472;
-
-    fn path() -> PathState {
-        PathState::new(28, at(0))
-    }
-
-    fn fits(question: Question, len_max: u16) -> bool {
-        question.datagram_len.is_none_or(|len| len <= len_max)
-    }
-
-    fn at(milliseconds: u64) -> Instant {
-        Instant::from_nanos(milliseconds * 1_000_000)
-    }
-
-    /// Runs the path from `from` to `to` (milliseconds); the far end answers after 10 ms while
-    /// `answers` says so. Returns every change with its time.
-    fn run(
-        path: &mut PathState,
-        from: u64,
-        to: u64,
-        answers: impl Fn(u64, Question) -> bool,
-    ) -> Vec<(u64, Change)> {
-        run_under(path, from, to, |_, _| (), answers)
-    }
-
-    /// The same while `load` does what traffic does.
-    fn run_under(
-        path: &mut PathState,
-        from: u64,
-        to: u64,
-        load: impl Fn(&mut PathState, u64),
-        answers: impl Fn(u64, Question) -> bool,
-    ) -> Vec<(u64, Change)> {
-        let mut changes = Vec::new();
-        let mut replies: Vec<(u64, u64)> = Vec::new();
-        let mut token = from * 1000;
-        for now in from..to {
-            load(path, now);
-            for (due, answered) in core::mem::take(&mut replies) {
-                if due > now {
-                    replies.push((due, answered));
-                    continue;
-                }
-                let change = path.answered(answered, at(now));
-                changes.extend((change != Change::None).then_some((now, change)));
-            }
-            let next = || {
-                token += 1;
-                token
-            };
-            let (change, question) = path.tick(at(now), Pace::CLOSE, next);
-            changes.extend((change != Change::None).then_some((now, change)));
-            if let Some(question) = question.filter(|question| answers(now, *question)) {
-                replies.push((now + 10, question.token));
-            }
-        }
-        changes
-    }
-
-    #[test]
-    fn a_working_path_comes_up_within_one_round_trip_and_uses_its_full_size_after_another() {
-        let mut path = path();
-        let changes = run(&mut path, 0, 500, |_, question| fits(question, LINK));
-        assert_eq!(changes, [(10, Change::Alive), (21, Change::Size)]);
-        assert_eq!(path.round_trip(), Some(Duration::from_millis(10)));
-        assert_eq!(path.packet_len(), (1_500, false), "more may pass");
-        run(&mut path, 500, 3_000, |_, question| fits(question, LINK));
-        assert_eq!(path.packet_len(), (1_500, true));
-    }
-
-    #[test]
-    fn an_idle_path_that_is_cut_dies_within_three_seconds() {
-        let mut path = path();
-        run(&mut path, 0, 5_000, |_, _| true);
-        let changes = run(&mut path, 5_000, 9_000, |_, _| false);
-        let [(when, Change::Dead)] = changes[..] else {
-            panic!("{changes:?}")
-        };
-        assert!(when < 8_000, "died at {when} ms");
-    }
-
-    #[test]
-    fn a_suspected_path_that_is_cut_dies_within_a_second() {
-        let mut path = path();
-        run(&mut path, 0, 5_000, |_, _| true);
-        path.suspect(at(5_000));
-        let changes = run(&mut path, 5_000, 9_000, |_, _| false);
-        let [(when, Change::Dead)] = changes[..] else {
-            panic!("{changes:?}")
-        };
-        assert!(when < 6_000, "died at {when} ms");
-    }
-
-    #[test]
-    fn a_dead_path_is_retried_and_comes_back_within_its_pace() {
-        let mut path = path();
-        assert_eq!(run(&mut path, 0, 60_000, |_, _| false), []);
-        let changes = run(&mut path, 60_000, 64_000, |_, _| true);
-        assert!(matches!(changes[..], [(when, Change::Alive), ..] if when <= 63_010));
-    }
-
-    #[test]
-    fn a_lost_answer_now_and_then_changes_nothing() {
-        let mut path = path();
-        run(&mut path, 0, 1_000, |_, _| true);
-        let most = |now, _| now % 7 != 0;
-        assert_eq!(run(&mut path, 1_000, 120_000, most), []);
-    }
-
-    #[test]
-    fn a_path_that_swallows_long_datagrams_stays_alive_and_they_are_given_up_within_a_second() {
-        for (silent, begin) in [(false, 7_100), (false, 7_450), (true, 7_100)] {
-            let mut path = path();
-            let load = |path: &mut PathState, now: u64| {
-                if now >= 6_100 && now.is_multiple_of(100) {
-                    path.busy(at(now));
-                }
-                if silent && now == begin + 400 {
-                    path.suspect(at(now));
-                }
-            };
-            run_under(&mut path, 0, begin, load, |_, question| {
-                fits(question, LINK)
-            });
-            assert_eq!(path.packet_len(), (1_500, true));
-            let less = |_, question| fits(question, 1_350);
-            let changes = run_under(&mut path, begin, 20_000, load, less);
-            let (when, _) = changes
-                .iter()
-                .find(|change| change.1 == Change::SizeLost)
-                .unwrap();
-            assert!(*when < begin + 1_000, "noticed after {} ms", when - begin);
-            assert!(changes.iter().all(|change| change.1 != Change::Dead));
-            assert_eq!(
-                (path.packet_len(), path.datagram_len()),
-                ((1_378, true), 1_350)
-            );
-        }
-    }
-
-    #[test]
-    fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_proves_nothing() {
-        let mut path = path();
-        run(&mut path, 0, 3_000, |_, question| fits(question, LINK));
-        assert_eq!(path.too_big(1_473, at(3_000)), Change::None);
-        assert_eq!(path.too_big(1_472, at(3_000)), Change::SizeLost);
-        assert_eq!(path.packet_len(), (1_280, false));
-        run(&mut path, 3_000, 6_000, |_, question| fits(question, 1_400));
-        assert_eq!(path.packet_len(), (1_428, true));
-        // Nothing at all is answered for a while: that is no matter of length.
-        run(&mut path, 6_000, 6_800, |_, _| false);
-        path.suspect(at(6_800));
-        assert!(run(&mut path, 6_800, 7_300, |_, _| false).is_empty());
-        assert_eq!(path.packet_len(), (1_428, true));
-    }
-}
+mod tests;

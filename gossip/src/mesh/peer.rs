@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
+use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Pace, PathState};
 use crate::api::Path;
@@ -42,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) current: Option<u32>,
     pub(crate) direct: BTreeMap<SocketAddr, PathState>,
     pub(crate) relay: PathState,
+    /// The kernel's VXLAN, for what is announced to be there and may cross in plaintext.
+    pub(crate) fast: FastPath,
     pub(crate) chosen: Option<Path>,
     pub(crate) chosen_since: Instant,
     pub(crate) path_epoch: u32,
@@ -76,6 +79,7 @@ impl Peer {
             direct: BTreeMap::new(),
             // Some hop may be IPv6.
             relay: PathState::new(HEADERS_V6, now),
+            fast: FastPath::new(now),
             chosen: None,
             chosen_since: now,
             path_epoch: 0,
@@ -188,20 +192,39 @@ impl Peer {
     /// The best way now, given the neighbour the routes name as first hop.
     pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
         let trip = |path: &PathState| path.distance().unwrap_or(Duration::MAX);
-        let alive = self.direct.iter().filter(|(_, path)| path.is_alive());
+        let has_sure = self.direct.values().any(PathState::is_sure);
+        let good = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
+        let alive = self.direct.iter().filter(|(_, path)| good(path));
         let Some((shortest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
             return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
         };
         let used = self
             .direct_address()
             .and_then(|a| Some((a, self.direct.get(&a)?)));
-        if let Some((address, used)) = used.filter(|(_, used)| used.is_alive()) {
+        if let Some((address, used)) = used.filter(|(_, used)| good(used)) {
             let (old, new) = (trip(used), trip(path));
             if new + SHORTER_BY > old || new + new / 4 > old {
                 return Some(Path::Direct(address));
             }
         }
         Some(Path::Direct(*shortest))
+    }
+
+    /// Why a direct path that works is not the one in use; empty if it is, or does not.
+    pub(crate) fn reason_against(&self, address: SocketAddr, path: &PathState) -> String {
+        if self.direct_address() == Some(address) || !path.is_alive() {
+            return String::new();
+        }
+        if path.is_withdrawn() {
+            return format!("{} has stopped to publish this address", self.name);
+        }
+        let used = self.used().and_then(PathState::distance);
+        match (path.distance(), used) {
+            (Some(this), Some(used)) if this < used => {
+                String::from("not shorter by a quarter and 1 ms")
+            }
+            _ => String::from("not shorter"),
+        }
     }
 
     /// Why the path in use is not a direct one, for an operator; empty if it is.

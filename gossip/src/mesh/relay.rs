@@ -40,7 +40,8 @@ impl Mesh {
                 };
                 self.forward(hop, ends, TTL, &datagram, now);
             }
-            Origin::Relayed { source: None, .. } => {}
+            Origin::Fast(Some(peer)) => self.transmit_fast(peer, datagram),
+            Origin::Relayed { source: None, .. } | Origin::Fast(None) => {}
         }
     }
 

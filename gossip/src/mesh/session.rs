@@ -35,6 +35,8 @@ pub(crate) struct Agreement {
     pub(crate) peer_boot: Boot,
     pub(crate) opener: PeerId,
     pub(crate) cipher: Cipher,
+    /// Both policies know pairs that may talk in plaintext; whether this is one is said path by path.
+    pub(crate) plaintext: bool,
     pub(crate) seal_key: Key,
     pub(crate) open_key: Key,
 }

@@ -11,7 +11,7 @@ use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
-use super::peer::Way;
+use super::peer::{Peer, Way};
 use crate::api::{Event, Path};
 use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
 use crate::topology::macs::Announcement;
@@ -226,6 +226,14 @@ impl Mesh {
             peer.add_published(*address, now);
         }
         peer.retain_candidates(|address| published.contains(address));
+        let mut withdrawn = false;
+        for (address, path) in &mut peer.direct {
+            path.note_published(published.contains(address), now);
+            withdrawn |= path.is_withdrawn();
+        }
+        if withdrawn {
+            self.path_changed(id, "its address changed", now);
+        }
     }
 
     /// A peer said good-bye: nothing leads to it any more.
@@ -234,6 +242,7 @@ impl Mesh {
             return;
         };
         peer.direct.clear();
+        self.dirty.fast.insert(id);
         peer.desired = false;
         peer.desires_us = false;
         let over: Vec<u32> = self
@@ -343,11 +352,17 @@ impl Mesh {
     }
 
     pub(crate) fn refresh_macs(&mut self, now: Instant) {
-        let (me, routes) = (self.me, &self.routes);
+        let (me, routes, peers) = (self.me, &self.routes, &self.peers);
+        // The kernel may go on carrying frames for one whose router is restarting.
+        let is_held = |peer: &PeerId| {
+            let peer = peers.get(peer);
+            peer.is_some_and(|peer: &Peer| peer.fast.in_use().is_some())
+        };
+        let is_there = |peer: &PeerId| routes.reaches(peer) || is_held(peer);
         let in_force = self
             .store
             .iter()
-            .filter(|stored| stored.record.peer == me || routes.reaches(&stored.record.peer));
+            .filter(|stored| stored.record.peer == me || is_there(&stored.record.peer));
         let announcements = in_force.flat_map(|stored| {
             let endpoints = match &stored.record.body {
                 Body::Endpoints(endpoints) => endpoints.as_slice(),

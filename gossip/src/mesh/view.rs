@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use rmesh_wire::{Instant, PeerId};
 
@@ -33,6 +33,7 @@ impl Mesh {
             next_hops: self.hops.clone(),
             macs: self.macs.iter().collect(),
             floods: self.floods.get_or_init(trees).clone(),
+            fast: self.fast_forwarding(),
         }
     }
 
@@ -87,14 +88,10 @@ impl Mesh {
             candidates: peer
                 .direct
                 .iter()
-                .map(|(address, path)| CandidateReport {
-                    address: *address,
-                    state: state_of(path, now),
-                    round_trip: path.round_trip().filter(|_| path.is_alive()),
-                    mtu_bytes: path.is_alive().then(|| path.packet_len().0),
-                    mtu_found: path.packet_len().1,
-                })
+                .map(|(address, path)| candidate_report(peer, *address, path, now))
                 .collect(),
+            fast: self.fast_report(peer, now),
+            loss_percent: peer.used().and_then(|path| path.history().loss_percent()),
             links: links.iter().filter_map(resolve).collect(),
             route: route.map(|route| (route.cost_us, route.next_hop)),
             hops: route.map_or(0, |route| route.hops),
@@ -221,6 +218,25 @@ impl Mesh {
             )
         });
         macs.chain(addresses).collect()
+    }
+}
+
+fn candidate_report(
+    peer: &Peer,
+    address: SocketAddr,
+    path: &PathState,
+    now: Instant,
+) -> CandidateReport {
+    let is_alive = path.is_alive();
+    CandidateReport {
+        address,
+        state: state_of(path, now),
+        round_trip: path.round_trip().filter(|_| is_alive),
+        mtu_bytes: is_alive.then(|| path.packet_len().0),
+        mtu_found: path.packet_len().1,
+        loss_percent: path.history().loss_percent(),
+        age: now.since(path.since),
+        reason: peer.reason_against(address, path),
     }
 }
 

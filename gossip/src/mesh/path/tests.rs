@@ -1,0 +1,160 @@
+//! One path against an other end that answers, or does not.
+
+use super::*;
+
+/// Over IPv4 and a link of 1,500.
+const LINK: u16 = 1_472;
+
+fn path() -> PathState {
+    PathState::new(28, at(0))
+}
+
+fn fits(question: Question, len_max: u16) -> bool {
+    question.datagram_len.is_none_or(|len| len <= len_max)
+}
+
+fn at(milliseconds: u64) -> Instant {
+    Instant::from_nanos(milliseconds * 1_000_000)
+}
+
+/// Runs the path from `from` to `to` (milliseconds); the far end answers after 10 ms while
+/// `answers` says so. Returns every change with its time.
+fn run(
+    path: &mut PathState,
+    from: u64,
+    to: u64,
+    answers: impl Fn(u64, Question) -> bool,
+) -> Vec<(u64, Change)> {
+    run_under(path, from, to, |_, _| (), answers)
+}
+
+/// The same while `load` does what traffic does.
+fn run_under(
+    path: &mut PathState,
+    from: u64,
+    to: u64,
+    load: impl Fn(&mut PathState, u64),
+    answers: impl Fn(u64, Question) -> bool,
+) -> Vec<(u64, Change)> {
+    let mut changes = Vec::new();
+    let mut replies: Vec<(u64, u64)> = Vec::new();
+    let mut token = from * 1000;
+    for now in from..to {
+        load(path, now);
+        for (due, answered) in core::mem::take(&mut replies) {
+            if due > now {
+                replies.push((due, answered));
+                continue;
+            }
+            let change = path.answered(answered, at(now));
+            changes.extend((change != Change::None).then_some((now, change)));
+        }
+        let next = || {
+            token += 1;
+            token
+        };
+        let (change, question) = path.tick(at(now), Pace::CLOSE, next);
+        changes.extend((change != Change::None).then_some((now, change)));
+        if let Some(question) = question.filter(|question| answers(now, *question)) {
+            replies.push((now + 10, question.token));
+        }
+    }
+    changes
+}
+
+#[test]
+fn a_working_path_comes_up_within_one_round_trip_and_uses_its_full_size_after_another() {
+    let mut path = path();
+    let changes = run(&mut path, 0, 500, |_, question| fits(question, LINK));
+    assert_eq!(changes, [(10, Change::Alive), (21, Change::Size)]);
+    assert_eq!(path.round_trip(), Some(Duration::from_millis(10)));
+    assert_eq!(path.packet_len(), (1_500, false), "more may pass");
+    run(&mut path, 500, 3_000, |_, question| fits(question, LINK));
+    assert_eq!(path.packet_len(), (1_500, true));
+}
+
+#[test]
+fn an_idle_path_that_is_cut_dies_within_three_seconds() {
+    let mut path = path();
+    run(&mut path, 0, 5_000, |_, _| true);
+    let changes = run(&mut path, 5_000, 9_000, |_, _| false);
+    let [(when, Change::Dead)] = changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert!(when < 8_000, "died at {when} ms");
+}
+
+#[test]
+fn a_suspected_path_that_is_cut_dies_within_a_second() {
+    let mut path = path();
+    run(&mut path, 0, 5_000, |_, _| true);
+    path.suspect(at(5_000));
+    let changes = run(&mut path, 5_000, 9_000, |_, _| false);
+    let [(when, Change::Dead)] = changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert!(when < 6_000, "died at {when} ms");
+}
+
+#[test]
+fn a_dead_path_is_retried_and_comes_back_within_its_pace() {
+    let mut path = path();
+    assert_eq!(run(&mut path, 0, 60_000, |_, _| false), []);
+    let changes = run(&mut path, 60_000, 64_000, |_, _| true);
+    assert!(matches!(changes[..], [(when, Change::Alive), ..] if when <= 63_010));
+}
+
+#[test]
+fn a_lost_answer_now_and_then_changes_nothing() {
+    let mut path = path();
+    run(&mut path, 0, 1_000, |_, _| true);
+    let most = |now, _| now % 7 != 0;
+    assert_eq!(run(&mut path, 1_000, 120_000, most), []);
+}
+
+#[test]
+fn a_path_that_swallows_long_datagrams_stays_alive_and_they_are_given_up_within_a_second() {
+    for (silent, begin) in [(false, 7_100), (false, 7_450), (true, 7_100)] {
+        let mut path = path();
+        let load = |path: &mut PathState, now: u64| {
+            if now >= 6_100 && now.is_multiple_of(100) {
+                path.busy(at(now));
+            }
+            if silent && now == begin + 400 {
+                path.suspect(at(now));
+            }
+        };
+        run_under(&mut path, 0, begin, load, |_, question| {
+            fits(question, LINK)
+        });
+        assert_eq!(path.packet_len(), (1_500, true));
+        let less = |_, question| fits(question, 1_350);
+        let changes = run_under(&mut path, begin, 20_000, load, less);
+        let (when, _) = changes
+            .iter()
+            .find(|change| change.1 == Change::SizeLost)
+            .unwrap();
+        assert!(*when < begin + 1_000, "noticed after {} ms", when - begin);
+        assert!(changes.iter().all(|change| change.1 != Change::Dead));
+        assert_eq!(
+            (path.packet_len(), path.datagram_len()),
+            ((1_378, true), 1_350)
+        );
+    }
+}
+
+#[test]
+fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_proves_nothing() {
+    let mut path = path();
+    run(&mut path, 0, 3_000, |_, question| fits(question, LINK));
+    assert_eq!(path.too_big(1_473, at(3_000)), Change::None);
+    assert_eq!(path.too_big(1_472, at(3_000)), Change::SizeLost);
+    assert_eq!(path.packet_len(), (1_280, false));
+    run(&mut path, 3_000, 6_000, |_, question| fits(question, 1_400));
+    assert_eq!(path.packet_len(), (1_428, true));
+    // Nothing at all is answered for a while: that is no matter of length.
+    run(&mut path, 6_000, 6_800, |_, _| false);
+    path.suspect(at(6_800));
+    assert!(run(&mut path, 6_800, 7_300, |_, _| false).is_empty());
+    assert_eq!(path.packet_len(), (1_428, true));
+}
