@@ -23,7 +23,7 @@ use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
 use crate::secret_word::SecretWord;
-use crate::subnet::{parse_cidr, parse_cidr6, parse_subnet};
+use crate::subnet::{parse_cidr, parse_cidr6, parse_network, parse_subnet};
 use crate::without::Feature;
 
 /// Where the daemon's socket is.
@@ -152,6 +152,7 @@ pub(crate) enum Verb {
         sudo rmesh launch --cidr 10.40.0.0/16 --cidr6 fd40::/48 # addresses for containers, if there is no ring\n  \
         sudo rmesh launch --subnet 10.40.1.0/24 host1        # this host's containers get theirs from here\n  \
         sudo rmesh launch --init-peers 3 host1 host2         # three hosts found a ring together, in any order\n  \
+        sudo rmesh launch --trusted-subnets 192.0.2.0/24     # no encryption within this network\n  \
         sudo rmesh launch --foreground                       # under systemd\n\n\
         The secret is what `rmesh secret` prints on a member, or a passphrase of 16 to 256 bytes; \
         whoever records the traffic can guess at a passphrase offline."
@@ -212,6 +213,18 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "N", env = "RMESH_INIT_PEERS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) init_peers: Option<u16>,
+    /// Let frames cross by the kernel's VXLAN, not encrypted, to peers that are launched so too
+    ///
+    /// That is UDP port + 1, which firewalls between the hosts have to let through, and as fast as the
+    /// kernel is. Whoever can read or forge packets between the hosts can read and forge containers'
+    /// traffic then. Handshakes and control traffic stay encrypted, and so do broadcasts, translated and relayed paths.
+    #[arg(long, env = "RMESH_NO_ENCRYPTION", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) no_encryption: bool,
+    /// The same only between hosts whose addresses are in these networks; the others have to say so too
+    #[arg(long, value_name = "NET", env = "RMESH_TRUSTED_SUBNETS", value_delimiter = ',',
+          value_parser = parse_network)]
+    pub(crate) trusted_subnets: Vec<IpNet>,
     /// Threads that carry frames [default: one a core, at most 8]
     #[arg(long, value_name = "N", env = "RMESH_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -1,5 +1,7 @@
 //! Subnets as operators write them.
 
+use std::net::IpAddr;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::args::check_ip;
@@ -41,6 +43,22 @@ pub(crate) fn parse_subnet(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("{text:?} is not like 10.32.0.0/12 or fd32::/48"))?;
     check_subnets(&[net])?;
     Ok(net)
+}
+
+/// Reads a network of hosts.
+pub(crate) fn parse_network(text: &str) -> Result<IpNet, String> {
+    let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
+    let net: IpNet = text
+        .parse()
+        .or_else(alone)
+        .map_err(|_| format!("{text:?} is not like 192.0.2.0/24, 192.0.2.7 or 2001:db8::/32"))?;
+    match net == net.trunc() {
+        true => Ok(net),
+        false => Err(format!(
+            "{net} is not a whole network; did you mean {}?",
+            net.trunc()
+        )),
+    }
 }
 
 /// Refuses what is no subnet for containers, and more than one of a family.

@@ -56,6 +56,7 @@ struct End {
     interface: String,
     mac: [u8; 6],
     cut: Mutex<bool>,
+    blocked: Mutex<bool>,
 }
 
 impl Link {
@@ -163,12 +164,35 @@ impl Link {
         self.0.ends[self.end(host)].set_cut(true)
     }
 
-    /// Undoes every cut of this link. Idempotent.
+    /// Drops UDP to this port in both directions, as silently. Idempotent; one port at a time.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn block_udp(&self, port: u16) -> Result<(), LabError> {
+        let mut ends = self.0.ends.iter();
+        ends.try_for_each(|end| end.set_blocked(Some(port)))
+    }
+
+    /// Drops UDP to this port towards `host` only.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    ///
+    /// # Panics
+    /// If `host` is not on the link: the test is wrong.
+    pub fn block_udp_towards(&self, host: &Host, port: u16) -> Result<(), LabError> {
+        self.0.ends[self.end(host)].set_blocked(Some(port))
+    }
+
+    /// Undoes every cut and block of this link. Idempotent.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn restore(&self) -> Result<(), LabError> {
-        self.0.ends.iter().try_for_each(|end| end.set_cut(false))
+        self.0.ends.iter().try_for_each(|end| {
+            end.set_cut(false)?;
+            end.set_blocked(None)
+        })
     }
 
     /// From now on both directions of an emulated wire do this to what they carry.
@@ -300,6 +324,7 @@ impl End {
             // Locally administered, and telling in a capture.
             mac: [0x02, 0x77, 0, 0, number, end],
             cut: Mutex::new(false),
+            blocked: Mutex::new(false),
         }
     }
 
@@ -309,6 +334,22 @@ impl End {
             mac: self.mac,
             namespace: self.host.fd(),
         }
+    }
+
+    fn set_blocked(&self, port: Option<u16>) -> Result<(), LabError> {
+        let mut current = lock(&self.blocked);
+        if *current == port.is_some() {
+            return Ok(());
+        }
+        let interface = &self.interface;
+        self.host
+            .enter(|| match port {
+                Some(port) => nft::drop_port(interface, port),
+                None => nft::allow_port(interface),
+            })
+            .attempt(|| format!("block or allow a port of {interface} of {}", self.host.name()))?;
+        *current = port.is_some();
+        Ok(())
     }
 
     fn set_cut(&self, cut: bool) -> Result<(), LabError> {

@@ -10,6 +10,7 @@ pub mod idle;
 pub mod lease;
 pub mod lossy;
 pub mod model;
+pub mod outage;
 pub mod own_hosts;
 pub mod packets;
 pub mod ring;

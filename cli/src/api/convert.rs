@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use rmesh_gossip::Path;
-use rmesh_gossip::api::{CandidateReport, EndpointReport, PeerReport, TargetReport};
+use rmesh_gossip::api::{
+    CandidateReport, EndpointReport, FastReport, PeerReport, Report, TargetReport,
+};
 use rmesh_wire::PeerId;
 
 use super::ring;
 use super::view::{
-    AttachmentView, CandidateView, EndpointView, EndpointsView, LearnedView, LinkView, PathView,
-    PeerView, RouteView, StatusView, TargetView,
+    AttachmentView, CandidateView, EndpointView, EndpointsView, FastView, LearnedView, LinkView,
+    PathView, PeerView, RouteView, StatusView, TargetView,
 };
 use crate::daemon::Snapshot;
 use crate::duration::{micros, millis};
@@ -35,7 +37,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         boot: report.boot.counter,
         uptime_ms: millis(snapshot.uptime),
         state: state(snapshot).into(),
-        encryption: "all encrypted".into(),
+        encryption: encryption(report),
         port: snapshot.port,
         addresses: snapshot.addresses.clone(),
         bridge: snapshot.bridge.clone(),
@@ -43,6 +45,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         capabilities: snapshot.capabilities,
         peers_total: report.peers.len(),
         peers_reachable: reachable().count(),
+        peers_plaintext: reachable().filter(|peer| is_plaintext(peer)).count(),
         peers_direct: by(|path| matches!(path, Path::Direct(_))),
         peers_relayed: by(|path| matches!(path, Path::Relay(_))),
         targets: report.targets.iter().map(target).collect(),
@@ -51,6 +54,29 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         ring: ring::line(&snapshot.ring),
         control: report.counters,
         frames: serde_json::to_value(&snapshot.frames).unwrap_or_default(),
+    }
+}
+
+fn is_plaintext(peer: &PeerReport) -> bool {
+    peer.fast.as_ref().is_some_and(|fast| fast.in_use)
+}
+
+/// Names everybody with whom anything crosses in plaintext.
+fn encryption(report: &Report) -> String {
+    let plaintext = report.peers.iter().filter(|peer| is_plaintext(peer));
+    let named: Vec<String> = plaintext
+        .map(|peer| {
+            let to = peer.fast.as_ref().and_then(|fast| fast.address);
+            let at = to.map(|to| format!(" ({to})")).unwrap_or_default();
+            format!("{}{at}", peer.name)
+        })
+        .collect();
+    match named.as_slice() {
+        [] => "all encrypted".into(),
+        named => format!(
+            "not encrypted: containers' unicast with {}",
+            named.join(", ")
+        ),
     }
 }
 
@@ -91,6 +117,7 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
             "the bridges of this host and of {name} are also connected outside the mesh; {done}"
         ));
     }
+    warnings.extend(snapshot.fast.trouble.clone());
     warnings.extend(snapshot.exposed.iter().cloned());
     let moved = snapshot.moved_aside.iter();
     warnings.extend(moved.map(|path| aside_warning(path)));
@@ -144,7 +171,10 @@ fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
         name: report.name.clone(),
         reachable: report.reachable,
         session: report.session,
-        path: report.path.map(|used| path(snapshot, used)),
+        path: in_use(snapshot, report),
+        sealed_path: report.path.map(|used| path(snapshot, used)),
+        fast: report.fast.as_ref().map(|report| fast(snapshot, report)),
+        loss_percent: report.loss_percent,
         path_age_ms: millis(report.path_age),
         round_trip_us: report.round_trip.map(micros),
         path_mtu_bytes: report.path_mtu_bytes,
@@ -161,6 +191,29 @@ fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
             cost_us,
             hops: report.hops,
         }),
+    }
+}
+
+/// The path of containers' unicast frames.
+fn in_use(snapshot: &Snapshot, report: &PeerReport) -> Option<PathView> {
+    let fast = report.fast.as_ref().filter(|fast| fast.in_use);
+    let vxlan = fast.and_then(|fast| fast.address);
+    let vxlan = vxlan.map(|address| PathView::Vxlan { address });
+    vxlan.or_else(|| report.path.map(|used| path(snapshot, used)))
+}
+
+fn fast(snapshot: &Snapshot, report: &FastReport) -> FastView {
+    let counted = |to| snapshot.fast.counters.peers.get(&to).copied();
+    let bytes = report.address.and_then(counted).unwrap_or_default();
+    FastView {
+        address: report.address,
+        in_use: report.in_use,
+        age_ms: millis(report.age),
+        reason: report.reason.clone(),
+        round_trip_us: report.round_trip.map(micros),
+        loss_percent: report.loss_percent,
+        bytes_sent: bytes.sent,
+        bytes_received: bytes.received,
     }
 }
 
@@ -181,6 +234,9 @@ fn candidate(report: &CandidateReport) -> CandidateView {
         round_trip_us: report.round_trip.map(micros),
         mtu_bytes: report.mtu_bytes,
         mtu_found: report.mtu_found,
+        loss_percent: report.loss_percent,
+        age_ms: millis(report.age),
+        reason: report.reason.clone(),
     }
 }
 
@@ -256,7 +312,12 @@ pub(crate) mod samples {
                 round_trip: Some(Duration::from_micros(430)),
                 mtu_bytes: None,
                 mtu_found: false,
+                loss_percent: Some(0),
+                age: Duration::from_secs(75),
+                reason: String::new(),
             }],
+            fast: None,
+            loss_percent: Some(0),
             links: vec![(B, 400)],
             route: Some((400, B)),
             hops: 1,
@@ -328,6 +389,7 @@ pub(crate) mod samples {
             joining: false,
             second_ways: vec![],
             frames: PlaneCounters::default(),
+            fast: crate::daemon::FastView::default(),
             peer_frames: BTreeMap::from([(B, exchanged())]),
             log_lines_suppressed: 0,
             learned: vec![],

@@ -25,9 +25,12 @@ pub(crate) use ipam::{
     RemoveReply, WitnessView,
 };
 pub(crate) use server::{SOCKET, Service, bind, router, socket_path};
-pub(crate) use view::{AttachmentView, EndpointsView, PathView, PeerView, StatusView, TargetView};
+pub(crate) use view::{
+    AttachmentView, CandidateView, EndpointsView, FastView, PathView, PeerView, StatusView,
+    TargetView,
+};
 #[cfg(test)]
-pub(crate) use view::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};
+pub(crate) use view::{EndpointView, LearnedView, LinkView, RouteView};
 
 use std::time::Duration;
 

@@ -43,6 +43,9 @@ pub(crate) struct StatusView {
     pub(crate) peers_total: usize,
     /// Other peers reachable.
     pub(crate) peers_reachable: usize,
+    /// Reachable peers whose containers' unicast frames go by the kernel's VXLAN, not encrypted.
+    #[serde(default)]
+    pub(crate) peers_plaintext: usize,
     /// Reachable peers whose path is direct.
     pub(crate) peers_direct: usize,
     /// Reachable peers whose path leads through another.
@@ -81,6 +84,11 @@ pub(crate) struct TargetView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum PathView {
+    /// By the kernel's VXLAN, not encrypted.
+    Vxlan {
+        /// The other end of the tunnel.
+        address: IpAddr,
+    },
     /// Straight to this address.
     Direct {
         /// Address and port.
@@ -106,8 +114,17 @@ pub(crate) struct PeerView {
     pub(crate) reachable: bool,
     /// Whether an end-to-end session is open.
     pub(crate) session: bool,
-    /// Path in use.
+    /// Path in use for containers' unicast frames.
     pub(crate) path: Option<PathView>,
+    /// Path in use for what is encrypted, and so for broadcasts.
+    #[serde(default)]
+    pub(crate) sealed_path: Option<PathView>,
+    /// The kernel's VXLAN; absent where this peer encrypts everything.
+    #[serde(default)]
+    pub(crate) fast: Option<FastView>,
+    /// How many of the last 64 probes of the path in use were not answered, in percent.
+    #[serde(default)]
+    pub(crate) loss_percent: Option<u8>,
     /// How long the path has been in use, in milliseconds.
     pub(crate) path_age_ms: u64,
     /// Smoothed round-trip time of the path in use, in microseconds.
@@ -133,6 +150,27 @@ pub(crate) struct PeerView {
     pub(crate) route: Option<RouteView>,
 }
 
+/// The kernel's VXLAN to one peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FastView {
+    /// The other end, if both sides agree to plaintext.
+    pub(crate) address: Option<IpAddr>,
+    /// Whether frames go through it.
+    pub(crate) in_use: bool,
+    /// For how long that has been so, in milliseconds.
+    pub(crate) age_ms: u64,
+    /// Why it is not used, or what is the matter with it; empty if all is well.
+    pub(crate) reason: String,
+    /// Smoothed round trip of its heartbeats, in microseconds.
+    pub(crate) round_trip_us: Option<u64>,
+    /// How many of the last 64 heartbeats were not answered, in percent.
+    pub(crate) loss_percent: Option<u8>,
+    /// Bytes that the kernel has sent by it, headers included.
+    pub(crate) bytes_sent: u64,
+    /// And received.
+    pub(crate) bytes_received: u64,
+}
+
 /// One address tried for a direct path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CandidateView {
@@ -148,6 +186,15 @@ pub(crate) struct CandidateView {
     /// Whether a search found it.
     #[serde(default)]
     pub(crate) mtu_found: bool,
+    /// How many of the last 64 probes were not answered, in percent.
+    #[serde(default)]
+    pub(crate) loss_percent: Option<u8>,
+    /// How long the state has been what it is, in milliseconds.
+    #[serde(default)]
+    pub(crate) age_ms: u64,
+    /// Why it is not in use although it works; empty otherwise.
+    #[serde(default)]
+    pub(crate) reason: String,
 }
 
 /// One control link of a peer.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rmesh_gossip::PlaintextPolicy;
+
 use super::prepare::{Prepared, prepare};
 use super::{print, print_json};
 use crate::api::StatusView;
@@ -95,6 +97,10 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         workers: args.workers.map_or_else(one_a_core, usize::from),
         without: without(&args.without),
         rekey_after: args.rekey_after,
+        plaintext: PlaintextPolicy {
+            everywhere: args.no_encryption,
+            trusted: args.trusted_subnets,
+        },
         cidr: args.cidr,
         cidr6: args.cidr6,
         subnets: args.subnet,
@@ -166,12 +172,18 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     if let Some(count) = args.workers {
         flag("--workers", count.to_string().into());
     }
+    for net in &args.trusted_subnets {
+        flag("--trusted-subnets", net.to_string().into());
+    }
     for feature in &args.without {
         flag("--without", feature.word().into());
     }
     flag("--log-format", args.log_format.word().into());
     if let Some(age) = args.rekey_after {
         flag("--rekey-after", format!("{}ms", age.as_millis()).into());
+    }
+    if args.no_encryption {
+        words.push("--no-encryption".into());
     }
     words
 }
@@ -282,7 +294,8 @@ mod tests {
         let line = "rmesh launch host1 --secret correct-horse-battery --name n --port 7 \
                     --bind 192.0.2.1 --advertise 192.0.2.9 --mtu 1400 --bridge br --workers 2 \
                     --cidr 10.0.0.0/9 --cidr6 fd32::/48 --subnet 10.1.0.0/16,fd32::/64 \
-                    --init-peers 3 --log-format json --run-dir /r --state-dir /s";
+                    --init-peers 3 --log-format json --no-encryption \
+                    --trusted-subnets 192.0.2.0/24,2001:db8::/32 --run-dir /r --state-dir /s";
         let arguments = parse(line.split_whitespace()).unwrap();
         let Verb::Launch(args) = &arguments.verb else {
             panic!()
@@ -294,7 +307,8 @@ mod tests {
             "launch --foreground --run-dir /r --state-dir /s --name n --port 7 --bind 192.0.2.1 \
              --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --cidr 10.0.0.0/9 \
              --cidr6 fd32::/48 --subnet 10.1.0.0/16 --subnet fd32::/64 --init-peers 3 --workers 2 \
-             --log-format json"
+             --trusted-subnets 192.0.2.0/24 --trusted-subnets 2001:db8::/32 --log-format json \
+             --no-encryption"
         );
         let command = daemon_command(&arguments.global, args).unwrap();
         let removed = command.get_envs().filter(|(_, value)| value.is_none());

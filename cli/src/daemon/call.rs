@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::addresses::container_key;
+use super::fast::FastView;
 use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
@@ -97,6 +98,8 @@ pub(crate) struct Snapshot {
     pub(crate) second_ways: Vec<(PeerId, bool)>,
     /// Counts of the data plane.
     pub(crate) frames: PlaneCounters,
+    /// The kernel's VXLAN; nothing where it is not used.
+    pub(crate) fast: FastView,
     /// Frames exchanged with each peer.
     pub(crate) peer_frames: BTreeMap<PeerId, PeerCounters>,
     /// Log lines left out because they had just been logged.

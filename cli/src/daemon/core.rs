@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::call::{Call, Durable, Snapshot};
 use super::clock::Clock;
+use super::fast::FastLane;
 use super::journal::Journal;
 use super::ring::Ring;
 use super::targets::{Resolved, Targets};
@@ -42,6 +44,7 @@ pub(super) struct Parts {
     pub(super) mesh: Mesh,
     pub(super) plane: Plane,
     pub(super) ring: Ring,
+    pub(super) fast: FastLane,
     pub(super) clock: Clock,
     pub(super) saver: Saver,
     pub(super) targets: Targets,
@@ -93,7 +96,7 @@ impl Core {
     /// Time until [`Core::handle_timeout`] is wanted.
     pub(super) fn time_left(&self) -> Option<Duration> {
         let mesh = self.parts.mesh.poll_timeout().map(|(at, _)| at);
-        let due = [mesh, self.parts.ring.deadline()];
+        let due = [mesh, self.parts.ring.deadline(), self.parts.fast.deadline()];
         let at = due.into_iter().flatten().min()?;
         Some(at.since(self.parts.clock.now()))
     }
@@ -103,6 +106,23 @@ impl Core {
         let now = self.parts.clock.now();
         self.parts.mesh.handle_timeout(now);
         self.parts.ring.handle_timeout(now);
+        if self.parts.fast.deadline().is_some_and(|due| due <= now) {
+            let counted = self.parts.fast.handle_timeout(now);
+            self.parts.mesh.handle_fast_traffic(&counted, now);
+        }
+    }
+
+    /// Heartbeats have arrived through the kernel's VXLAN.
+    pub(super) fn handle_heartbeats(&mut self) {
+        let now = self.parts.clock.now();
+        for payload in self.parts.fast.receive() {
+            self.parts.mesh.handle_fast(&payload, now);
+        }
+    }
+
+    /// A descriptor that is readable when heartbeats have arrived.
+    pub(super) fn heartbeats(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.parts.fast.heartbeats()
     }
 
     /// News of the ledger from the disk.
@@ -188,6 +208,10 @@ impl Core {
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
         self.parts.ring.handle_second(now);
+        if self.parts.fast.is_on() {
+            let learned = self.parts.plane.learned();
+            self.parts.fast.note_learned(&learned, now);
+        }
         if let Some(ring) = self.parts.ring.ring_to_remember(now) {
             drop(self.parts.saver.save(File::Ring, &ring));
         }
@@ -326,6 +350,7 @@ impl Core {
             uptime: now.since(Instant::ZERO),
             second_ways: second_ways.collect(),
             frames: self.parts.plane.counters(),
+            fast: self.parts.fast.view(),
             peer_frames: self.parts.plane.peer_counters(),
             log_lines_suppressed: self.journal.suppressed(),
             learned: self.parts.plane.learned(),
@@ -371,11 +396,16 @@ impl Core {
             }
         }
         if changed {
-            self.parts.plane.publish(self.parts.mesh.forwarding());
+            let forwarding = self.parts.mesh.forwarding();
+            self.parts.fast.follow(&forwarding, now);
+            self.parts.plane.publish(forwarding);
         }
     }
 
     fn transmit(&mut self) {
+        while let Some(heartbeat) = self.parts.mesh.poll_fast_transmit() {
+            self.parts.fast.send(&heartbeat);
+        }
         while let Some(transmit) = self.parts.mesh.poll_transmit() {
             if let Err(failure) = self.parts.plane.send(&transmit) {
                 let now = self.parts.clock.now();

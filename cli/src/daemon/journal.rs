@@ -33,6 +33,20 @@ impl Journal {
             } => {
                 tracing::info!("path to {}: {}: {reason}", who(name, *peer), shown(*path));
             }
+            Event::FastPathChanged {
+                peer,
+                name,
+                address,
+                reason,
+            } => {
+                let to = who(name, *peer);
+                match address {
+                    Some(address) => tracing::info!(
+                        "path to {to}: the kernel's VXLAN to {address}, not encrypted: {reason}"
+                    ),
+                    None => tracing::warn!("path to {to}: encrypted from now on: {reason}"),
+                }
+            }
             Event::PathShrank { peer, name } => {
                 let to = who(name, *peer);
                 self.trouble(

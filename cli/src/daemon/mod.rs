@@ -5,6 +5,7 @@ mod call;
 mod clock;
 mod containers;
 mod core;
+mod fast;
 mod journal;
 mod manager;
 mod pools;
@@ -26,6 +27,7 @@ use tokio::time::sleep;
 
 pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
+pub(crate) use fast::FastView;
 pub(crate) use pools::add as add_pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;

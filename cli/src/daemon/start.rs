@@ -1,6 +1,7 @@
 //! What a daemon opens before it serves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,13 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::crypto::real::RealCrypto;
-use rmesh_gossip::{Config, Mesh};
+use rmesh_gossip::plaintext::vxlan_network;
+use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
+use rmesh_router::fast::{Fast, FastOptions, accept_bridged, heartbeat_mac};
 use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
 use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
-use rmesh_wire::Boot;
+use rmesh_wire::{Boot, PeerId};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
@@ -21,6 +24,7 @@ use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
 use super::core::{Core, Parts};
+use super::fast::FastLane;
 use super::pools;
 use super::ports::KernelPorts;
 use super::present::present;
@@ -64,6 +68,8 @@ pub(crate) struct Options {
     /// Renew sessions earlier than usual.
     pub(crate) without: Without,
     pub(crate) rekey_after: Option<Duration>,
+    /// Whose frames need not be encrypted.
+    pub(crate) plaintext: PlaintextPolicy,
     /// IPv4 addresses to found a ring with.
     pub(crate) cidr: Ipv4Net,
     /// IPv6 addresses to found a ring with; by default made from the mesh secret.
@@ -84,6 +90,8 @@ pub(super) struct Daemon {
     /// Where looks at the addresses of this host arrive.
     pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
     pub(super) watch: AsyncFd<AddressWatch>,
+    /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
+    pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
     pub(super) handle: Handle,
     pub(super) containers: Arc<Containers>,
     pub(super) run_dir: PathBuf,
@@ -133,6 +141,12 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let moved_aside = std::mem::take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
+    let (fast, trouble) = open_fast(&options, &bridge, &plane, (mesh.id(), &secret));
+    let mesh = match &fast {
+        Some(_) => mesh.with_plaintext(options.plaintext.clone()),
+        None => mesh,
+    };
+    let fast = FastLane::new(fast, trouble, mesh.id(), clock.now());
     let name = &options.name;
     let (id, port) = (mesh.id().short(), plane.port());
     tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
@@ -149,6 +163,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         mesh,
         plane,
         ring,
+        fast,
         clock,
         saver,
         targets,
@@ -161,6 +176,9 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     };
     let mut core = Core::new(parts, hints);
     core.handle_addresses(addresses);
+    let heartbeats = core.heartbeats().map_err(|e| cannot(&e))?;
+    let heartbeats = heartbeats.map(super::watch::register_owned).transpose();
+    let heartbeats = heartbeats.map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
     let containers = Containers::new(handle.clone(), Arc::new(ports), options.subnets);
     let containers = Arc::new(containers);
@@ -172,6 +190,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         calls,
         addresses: mpsc::channel(1),
         watch,
+        heartbeats,
         handle,
         containers,
         run_dir: options.run_dir,
@@ -306,7 +325,43 @@ fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inboun
     }
     let added = bridge.add_port(plane.tap_name(), options.mtu_bytes);
     added.map_err(|e| cannot(&e))?;
+    match accept_bridged(bridge.name()) {
+        Ok(words) => words.iter().for_each(|words| tracing::warn!("{words}")),
+        Err(error) => tracing::warn!("{error}; a firewall may drop what containers send"),
+    }
     Ok((bridge, plane, inbound))
+}
+
+/// The kernel's VXLAN, if the policy has a use for it; and why there is none although it has. Everything is
+/// encrypted then.
+fn open_fast(
+    options: &Options,
+    bridge: &Bridge,
+    plane: &Plane,
+    (me, secret): (PeerId, &Key),
+) -> (Option<Fast>, Option<String>) {
+    if options.plaintext.is_never() {
+        // An earlier launch may have had another policy.
+        if let Err(error) = Fast::remove(bridge.name()) {
+            tracing::warn!("{error}");
+        }
+        return (None, None);
+    }
+    let wanted = FastOptions {
+        bridge: bridge.clone(),
+        tap: plane.tap_name().to_owned(),
+        port: plane.port().wrapping_add(1),
+        vni: vxlan_network(secret),
+        mtu_bytes: options.mtu_bytes,
+    };
+    match Fast::ensure(wanted, heartbeat_mac(&me)) {
+        Ok(fast) => (Some(fast), None),
+        Err(error) => {
+            let words = format!("all is encrypted, for the kernel's VXLAN cannot be used: {error}");
+            tracing::warn!("{words}");
+            (None, Some(words))
+        }
+    }
 }
 
 fn plane_options(options: &Options) -> PlaneOptions {

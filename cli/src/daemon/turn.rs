@@ -1,10 +1,13 @@
 //! The daemon's loop: one thing after another, and what follows from each.
 
+use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rmesh_router::kernel::{Bridge, local_addresses};
+use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::call::Call;
@@ -68,6 +71,7 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
                 }
             }
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
+            () = heartbeats(daemon.heartbeats.as_ref()) => daemon.core.handle_heartbeats(),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
             changed = daemon.watch.readable() => {
                 if let Ok(mut ready) = changed {
@@ -86,6 +90,17 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
+    }
+}
+
+/// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.
+async fn heartbeats(arrivals: Option<&AsyncFd<OwnedFd>>) {
+    let Some(arrivals) = arrivals else {
+        return pending().await;
+    };
+    if let Ok(mut ready) = arrivals.readable().await {
+        // All that has come is read before the next wait.
+        ready.clear_ready();
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
     .sample(&[("state", "reachable")], reachable)
     .sample(&[("state", "unreachable")], peers.len() - reachable);
     paths(text, &peers);
+    vxlan(text, snapshot, &peers);
     traffic(text, snapshot, &peers);
 }
 
@@ -76,6 +77,46 @@ fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
     for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
         family.sample(&peer.labels(), u8::from(peer.report.path_mtu_found));
     }
+}
+
+/// The kernel's VXLAN, where the policy allows it.
+fn vxlan(text: &mut Text, snapshot: &Snapshot, peers: &[Labelled<'_>]) {
+    let fast = || {
+        let of = |peer: &&Labelled<'_>| peer.report.fast.is_some();
+        peers.iter().filter(of)
+    };
+    let help = "How many of the last 64 probes of the path in use were not answered.";
+    let mut family = text.gauge("rmesh_peer_path_loss_ratio", help);
+    for peer in peers {
+        if let Some(percent) = peer.report.loss_percent {
+            family.sample(&peer.labels(), f64::from(percent) / 100.0);
+        }
+    }
+    let help = "1 if unicast frames to the peer go by the kernel's VXLAN, not encrypted.";
+    let mut family = text.gauge("rmesh_peer_vxlan_in_use", help);
+    for peer in fast() {
+        let in_use = peer.report.fast.as_ref().is_some_and(|fast| fast.in_use);
+        family.sample(&peer.labels(), u8::from(in_use));
+    }
+    let counted = |peer: &Labelled<'_>| {
+        let to = peer.report.fast.as_ref()?.address?;
+        snapshot.fast.counters.peers.get(&to).copied()
+    };
+    let help = "Bytes sent to the peer's address by VXLAN, heartbeats and headers included.";
+    let mut family = text.counter("rmesh_peer_vxlan_sent_bytes_total", help);
+    for (peer, bytes) in fast().filter_map(|peer| Some((peer, counted(peer)?))) {
+        family.sample(&peer.labels(), bytes.sent);
+    }
+    let help = "The same, received.";
+    let mut family = text.counter("rmesh_peer_vxlan_received_bytes_total", help);
+    for (peer, bytes) in fast().filter_map(|peer| Some((peer, counted(peer)?))) {
+        family.sample(&peer.labels(), bytes.received);
+    }
+    let counters = &snapshot.fast.counters;
+    let help = "VXLAN datagrams from and to addresses that are not a plaintext peer's.";
+    text.counter("rmesh_vxlan_dropped_datagrams_total", help)
+        .sample(&[("direction", "in")], counters.dropped_in)
+        .sample(&[("direction", "out")], counters.dropped_out);
 }
 
 fn traffic(text: &mut Text, snapshot: &Snapshot, peers: &[Labelled<'_>]) {

@@ -78,9 +78,12 @@ fn configured(connected: usize, total: usize) -> String {
 }
 
 fn by_path(view: &StatusView) -> String {
-    match (view.peers_direct, view.peers_relayed) {
-        (0, 0) => String::new(),
-        (direct, relayed) => format!(" ({direct} direct, {relayed} relayed)"),
+    match (view.peers_direct, view.peers_relayed, view.peers_plaintext) {
+        (0, 0, _) => String::new(),
+        (direct, relayed, 0) => format!(" ({direct} direct, {relayed} relayed)"),
+        (direct, relayed, plaintext) => {
+            format!(" ({direct} direct, {relayed} relayed; {plaintext} of them by VXLAN too)")
+        }
     }
 }
 
@@ -199,6 +202,7 @@ mod tests {
             },
             peers_total: 3,
             peers_reachable: 2,
+            peers_plaintext: 0,
             peers_direct: 1,
             peers_relayed: 1,
             targets: vec![

@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use ipnet::IpNet;
 
 use super::{bytes, short};
-use crate::api::{AttachmentView, EndpointsView, PathView, PeerView};
+use crate::api::{AttachmentView, CandidateView, EndpointsView, FastView, PathView, PeerView};
 use crate::duration;
 
 pub(super) fn table(head: &[&str]) -> Table {
@@ -49,6 +49,7 @@ pub(super) fn or_dash(text: &str) -> &str {
 
 fn path(path: Option<&PathView>) -> String {
     match path {
+        Some(PathView::Vxlan { address }) => format!("VXLAN {address}, not encrypted"),
         Some(PathView::Direct { address }) => format!("direct {address}"),
         Some(PathView::Relay { name, .. }) => format!("through {name}"),
         None => "none".into(),
@@ -79,8 +80,14 @@ pub(crate) fn peers(peers: &[PeerView]) -> String {
 
 /// Every address tried for each peer, and its way through others.
 pub(crate) fn paths(peers: &[PeerView]) -> String {
-    let mut table = table(&["PEER", "PATH", "IN USE", "STATE", "MTU", "RTT"]);
+    let head = [
+        "PEER", "PATH", "IN USE", "STATE", "MTU", "RTT", "LOSS", "REASON",
+    ];
+    let mut table = table(&head);
     for peer in peers {
+        if let Some(fast) = &peer.fast {
+            table.add_row(fast_row(peer, fast));
+        }
         for candidate in &peer.candidates {
             let direct = PathView::Direct {
                 address: candidate.address,
@@ -88,21 +95,25 @@ pub(crate) fn paths(peers: &[PeerView]) -> String {
             table.add_row([
                 peer.name.clone(),
                 path(Some(&direct)),
-                yes(peer.path.as_ref() == Some(&direct)),
-                candidate.state.clone(),
+                sealed(peer, &direct),
+                state(candidate),
                 mtu(candidate.mtu_bytes, candidate.mtu_found),
                 micros(candidate.round_trip_us),
+                percent(candidate.loss_percent),
+                or_dash(&candidate.reason).into(),
             ]);
         }
-        if let Some(relay @ PathView::Relay { .. }) = &peer.path {
+        if let Some(relay @ PathView::Relay { .. }) = &peer.sealed_path {
             let time = micros(peer.round_trip_us);
             table.add_row([
                 peer.name.clone(),
                 path(Some(relay)),
-                yes(true),
+                sealed(peer, relay),
                 "alive".into(),
                 mtu(Some(peer.path_mtu_bytes), peer.path_mtu_found),
                 time,
+                percent(peer.loss_percent),
+                or_dash(&peer.reason).into(),
             ]);
         }
     }
@@ -118,8 +129,51 @@ fn mtu(bytes: Option<u16>, is_found: bool) -> String {
     }
 }
 
-fn yes(yes: bool) -> String {
-    or_dash(if yes { "yes" } else { "" }).into()
+/// What an encrypted path is used for: all, or what the kernel's VXLAN does not carry.
+fn sealed(peer: &PeerView, path: &PathView) -> String {
+    let is_used = peer.sealed_path.as_ref() == Some(path);
+    match &peer.path {
+        _ if !is_used => "-",
+        Some(PathView::Vxlan { .. }) => "broadcasts",
+        Some(_) | None => "yes",
+    }
+    .into()
+}
+
+fn fast_row(peer: &PeerView, fast: &FastView) -> [String; 8] {
+    let to = fast
+        .address
+        .map_or("VXLAN".into(), |to| format!("VXLAN {to}"));
+    let age = duration::age(Duration::from_millis(fast.age_ms));
+    let state = match (fast.in_use, fast.address) {
+        (true, _) => format!("alive for {age}"),
+        (false, Some(_)) => format!("no answer for {age}"),
+        (false, None) => "not allowed".into(),
+    };
+    [
+        peer.name.clone(),
+        to,
+        if fast.in_use { "unicast" } else { "-" }.into(),
+        state,
+        "-".into(),
+        micros(fast.round_trip_us),
+        percent(fast.loss_percent),
+        or_dash(&fast.reason).into(),
+    ]
+}
+
+fn state(candidate: &CandidateView) -> String {
+    match candidate.state.as_str() {
+        "alive" => format!(
+            "alive for {}",
+            duration::age(Duration::from_millis(candidate.age_ms))
+        ),
+        other => other.into(),
+    }
+}
+
+fn percent(loss: Option<u8>) -> String {
+    loss.map_or("-".into(), |loss| format!("{loss} %"))
 }
 
 /// Shortest routes through the mesh.
@@ -191,7 +245,7 @@ pub(crate) fn attachments(attachments: &[AttachmentView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{CandidateView, EndpointView, LearnedView, LinkView, RouteView};
+    use crate::api::{EndpointView, LearnedView, LinkView, RouteView};
 
     /// Columns are told apart by two or more spaces.
     fn cells(text: &str) -> Vec<Vec<&str>> {
@@ -215,6 +269,12 @@ mod tests {
                 peer: "b".repeat(32),
                 name: "b".into(),
             }),
+            sealed_path: Some(PathView::Relay {
+                peer: "b".repeat(32),
+                name: "b".into(),
+            }),
+            fast: None,
+            loss_percent: Some(2),
             path_age_ms: 5_000,
             round_trip_us: Some(1_200),
             path_mtu_bytes: 1500,
@@ -229,6 +289,9 @@ mod tests {
                 round_trip_us: None,
                 mtu_bytes: None,
                 mtu_found: false,
+                loss_percent: Some(100),
+                age_ms: 9_000,
+                reason: String::new(),
             }],
             links: vec![LinkView {
                 peer: "b".repeat(32),
@@ -268,10 +331,61 @@ mod tests {
         let rows = cells(&text);
         assert_eq!(
             rows[1],
-            ["c", "direct 192.0.2.3:6783", "-", "no answer", "-", "-"]
+            [
+                "c",
+                "direct 192.0.2.3:6783",
+                "-",
+                "no answer",
+                "-",
+                "-",
+                "100 %",
+                "-"
+            ]
         );
-        assert_eq!(rows[2], ["c", "through b", "yes", "alive", "1500", "1.2ms"]);
+        let reason = "no direct address answers";
+        let relayed = [
+            "c",
+            "through b",
+            "yes",
+            "alive",
+            "1500",
+            "1.2ms",
+            "2 %",
+            reason,
+        ];
+        assert_eq!(rows[2], relayed);
         assert_eq!(mtu(Some(1_280), false), "1280 so far");
+    }
+
+    #[test]
+    fn one_on_the_kernels_vxlan_says_what_else_is_encrypted() {
+        let mut peer = peer();
+        let address = "192.0.2.3".parse().unwrap();
+        peer.path = Some(PathView::Vxlan { address });
+        peer.fast = Some(FastView {
+            address: Some(address),
+            in_use: true,
+            age_ms: 3_000,
+            reason: String::new(),
+            round_trip_us: Some(80),
+            loss_percent: Some(0),
+            bytes_sent: 1,
+            bytes_received: 2,
+        });
+        let text = paths(&[peer]);
+        let rows = cells(&text);
+        let vxlan = [
+            "c",
+            "VXLAN 192.0.2.3",
+            "unicast",
+            "alive for 3s",
+            "-",
+            "80us",
+            "0 %",
+            "-",
+        ];
+        assert_eq!(rows[1], vxlan);
+        assert_eq!(rows[3][2], "broadcasts");
     }
 
     #[test]

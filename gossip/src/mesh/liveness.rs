@@ -421,6 +421,9 @@ impl Mesh {
 
     /// What the data plane saw: traffic without an answer makes the path in use suspect.
     pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
+        // What was sent without an answer was sent after the last look.
+        let begun = core::mem::replace(&mut self.traffic_seen, now);
+        let begun = if now.since(begun) < SILENCE_MIN { begun } else { now };
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -443,7 +446,7 @@ impl Mesh {
             if came_back {
                 peer.silent_since = None;
             } else if sample.sent > 0 {
-                let since = *peer.silent_since.get_or_insert(now);
+                let since = *peer.silent_since.get_or_insert(begun);
                 let patience = peer.round_trip().unwrap_or_default() * 4;
                 if now.since(since) >= patience.max(SILENCE_MIN) {
                     peer.silent_since = None;

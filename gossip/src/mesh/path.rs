@@ -24,6 +24,12 @@ const OUTSTANDING_MAX: usize = 8;
 const PROBE_FAST: Duration = Duration::from_millis(100);
 /// An answer is missing after the larger of this and four smoothed round trips.
 const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// The same three where traffic flows and nothing comes back: a stop of it is felt at once. Half of a second
+/// stays for noticing the silence and for the way round. What loses many packets anyway is judged as if idle.
+const DOUBTED_MISSES_MAX: u32 = 5;
+const DOUBTED_PROBE_FAST: Duration = Duration::from_millis(50);
+const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 
@@ -156,6 +162,8 @@ pub(crate) struct PathState {
     outstanding: Vec<Outstanding>,
     misses: u32,
     suspected: bool,
+    /// Suspected, and not only because an answer is missing.
+    doubted: bool,
     next_probe: Instant,
     retry: Duration,
     mtu: PathMtu,
@@ -184,6 +192,7 @@ impl PathState {
             outstanding: Vec::new(),
             misses: 0,
             suspected: false,
+            doubted: false,
             next_probe: now,
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
@@ -275,10 +284,12 @@ impl PathState {
 
     /// Traffic flows and nothing comes back: ask quickly.
     pub(crate) fn suspect(&mut self, now: Instant) {
-        if self.alive && !self.suspected {
-            self.suspected = true;
+        if self.alive && !self.doubted {
+            self.doubted = true;
+            if !core::mem::replace(&mut self.suspected, true) {
+                self.mtu.doubt(now);
+            }
             self.next_probe = now;
-            self.mtu.doubt(now);
         }
     }
 
@@ -359,7 +370,7 @@ impl PathState {
 
     fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
         if self.suspected {
-            self.next_probe = now + PROBE_FAST;
+            self.next_probe = now + self.probe_fast();
         } else if self.alive {
             self.next_probe = now + pace.alive;
         } else {
@@ -387,7 +398,26 @@ impl PathState {
 
     fn answer_timeout(&self) -> Duration {
         let adaptive = self.smoothed.unwrap_or_default() * 2 + self.variation * 4;
-        adaptive.max(ANSWER_TIMEOUT_MIN)
+        adaptive.max(match self.doubted {
+            true => DOUBTED_ANSWER_TIMEOUT_MIN,
+            false => ANSWER_TIMEOUT_MIN,
+        })
+    }
+
+    fn probe_fast(&self) -> Duration {
+        match self.doubted {
+            // No more of them under way than are remembered.
+            true => DOUBTED_PROBE_FAST.max(self.smoothed.unwrap_or_default() / 4),
+            false => PROBE_FAST,
+        }
+    }
+
+    fn misses_max(&self) -> u32 {
+        let is_lossy = self.history.loss_percent() > Some(LOSSY_PERCENT);
+        match self.doubted && !is_lossy {
+            true => DOUBTED_MISSES_MAX,
+            false => MISSES_MAX,
+        }
     }
 
     fn judge(&mut self, now: Instant) -> Change {
@@ -406,7 +436,7 @@ impl PathState {
                 self.next_probe = self.next_probe.min(now);
             }
         }
-        if self.alive && self.misses >= MISSES_MAX {
+        if self.alive && self.misses >= self.misses_max() {
             return self.die(now);
         }
         Change::None
@@ -416,6 +446,7 @@ impl PathState {
         self.alive = false;
         self.since = now;
         self.suspected = false;
+        self.doubted = false;
         self.misses = 0;
         // It may come back another way.
         self.said = Said::default();
@@ -447,6 +478,7 @@ impl PathState {
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;
         self.suspected = false;
+        self.doubted = false;
         // Questions sent before this answer's no longer tell anything about the path.
         self.outstanding.retain(|other| other.sent >= sent);
         if !was_alive {

@@ -7,6 +7,7 @@ mod figure;
 mod flood;
 mod idle;
 mod lossy;
+mod outage;
 mod ring;
 mod speed;
 
@@ -60,6 +61,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "lossy",
         about: "TCP over a wire that loses 1 %, between containers beside their hosts",
         measure: lossy::measure,
+    },
+    Benchmark {
+        name: "outage",
+        about: "how long a silent cut under load stops traffic among three hosts, over 50 cuts",
+        measure: outage::measure,
     },
     Benchmark {
         name: "flood",

@@ -1,0 +1,236 @@
+//! The kernel's VXLAN between hosts that may talk in plaintext: taken, left and taken back.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rmesh_lab::probe::{Pinger, TcpStreamProbe, tcp_transfer};
+use rmesh_lab::{Container, Host, Link};
+use rmesh_tests::story;
+use rmesh_tests::story::{Router, Story};
+
+const VXLAN_PORT: u16 = 6784;
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+const LEFT_WITHIN: Duration = Duration::from_secs(2);
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+const FLAPS: u32 = 20;
+const PLAIN: [&str; 1] = ["--no-encryption"];
+
+/// Two hosts, each with a container.
+struct Pair {
+    story: Story,
+    hosts: [Host; 2],
+    link: Link,
+    containers: [Container; 2],
+    routers: [Router; 2],
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 32, 0, last])
+}
+
+impl Pair {
+    fn start(name: &str, flags: [&[&str]; 2]) -> Pair {
+        let mut story = story!(name);
+        let hosts = story.hosts(["a", "b"]);
+        let [a, b] = &hosts;
+        let link = story.link(a, b);
+        let routers = [
+            story.launch_with(a, &[], flags[0]),
+            story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),
+        ];
+        story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+        let containers = [
+            story.container(a, "one", "10.32.0.1/24"),
+            story.container(b, "two", "10.32.0.2/24"),
+        ];
+        Pair {
+            story,
+            hosts,
+            link,
+            containers,
+            routers,
+        }
+    }
+
+    fn kinds(&self) -> [String; 2] {
+        let [a, b] = &self.hosts;
+        [(a, b), (b, a)].map(|(from, to)| self.story.path_kind(from, to))
+    }
+
+    fn expect_both(&self, limit: Duration, kind: &str) {
+        let what = format!("both ends take the {kind} path");
+        self.story
+            .expect_within(limit, &what, || self.kinds().iter().all(|of| of == kind));
+    }
+
+    fn expect_ping(&self) {
+        let from = &self.containers[0];
+        self.story
+            .expect_ping(Duration::from_secs(2), from, address(2));
+    }
+
+    /// Forwarding entries of VXLAN on a host, as the kernel prints them, without those of heartbeats.
+    fn entries(&self, host: &Host) -> Vec<String> {
+        let arguments = ["fdb", "show", "dev", "rmesh-vx4"];
+        let output = host
+            .command("bridge".as_ref(), &arguments)
+            .expect("iproute2");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let ours = text.lines().filter(|line| line.contains("dst"));
+        let mut lines: Vec<String> = ours.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+}
+
+#[test]
+fn a_plaintext_pair_goes_by_vxlan_and_says_so() {
+    let pair = Pair::start("vxlan", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    pair.expect_ping();
+    let [a, b] = &pair.hosts;
+    let [one, two] = &pair.containers;
+    let before = pair.story.peer(a, b)["bytes_sent"].as_u64();
+    let tcp = tcp_transfer(one, two, address(2), 50_000_000, Duration::from_secs(30));
+    assert!(tcp.expect("a connection").intact);
+    let peer = pair.story.peer(a, b);
+    let counted = peer["fast"]["bytes_sent"].as_u64().unwrap_or(0);
+    assert!(counted > 50_000_000, "{peer}");
+    let sealed = peer["bytes_sent"].as_u64().zip(before);
+    let sealed = sealed.map_or(0, |(after, before)| after - before);
+    println!("{counted} bytes by VXLAN, {sealed} sealed");
+    assert!(sealed < 10_000, "{sealed} bytes were sealed");
+    let page = pair.story.succeed(a, &["status"]);
+    let line = page.lines().find(|line| line.starts_with("encryption"));
+    let at = pair.link.address(b, false);
+    assert!(line.is_some_and(|line| line.contains("not encrypted")), "{page}");
+    let paths = pair.story.succeed(a, &["status", "paths"]);
+    println!("{page}{paths}");
+    assert!(paths.contains("VXLAN") && paths.contains("unicast"), "{paths}");
+    assert!(page.contains("(10.77.") || page.contains(&at.to_string()), "{page}");
+    let metrics = pair.story.succeed(a, &["status", "--json"]);
+    assert!(metrics.contains("\"peers_plaintext\": 1") || metrics.contains("\"peers_plaintext\":1"));
+}
+
+#[test]
+fn a_blocked_port_costs_no_connection_and_is_not_for_ever() {
+    let pair = Pair::start("blocked", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    pair.expect_ping();
+    let [one, two] = &pair.containers;
+    let [a, b] = &pair.hosts;
+    let ways: [(&str, &dyn Fn()); 3] = [
+        ("both ways", &|| pair.link.block_udp(VXLAN_PORT).expect("a block")),
+        ("towards a", &|| {
+            pair.link.block_udp_towards(a, VXLAN_PORT).expect("a block");
+        }),
+        ("towards b", &|| {
+            pair.link.block_udp_towards(b, VXLAN_PORT).expect("a block");
+        }),
+    ];
+    for (what, block) in ways {
+        let stream = TcpStreamProbe::start(one, two, address(2)).expect("a connection");
+        let pinger = Pinger::start(one, address(2), Duration::from_millis(20)).expect("pings");
+        sleep(Duration::from_secs(1));
+        block();
+        println!("blocked {what}");
+        pair.expect_both(LEFT_WITHIN, "direct");
+        pair.expect_ping();
+        sleep(Duration::from_secs(2));
+        let reason = pair.story.peer(a, b)["fast"]["reason"].clone();
+        assert!(reason.to_string().contains("firewall"), "{reason}");
+        pair.link.restore().expect("no block");
+        pair.expect_both(BACK_WITHIN, "vxlan");
+        let pings = pinger.stop().expect("pings");
+        let gap = pings.longest_gap;
+        pair.story.expect_took(LEFT_WITHIN, "longest silence", gap);
+        let stream = stream.stop();
+        assert_eq!(stream.error, None, "the connection must survive");
+    }
+}
+
+#[test]
+fn flaps_leave_no_stale_entry() {
+    let pair = Pair::start("flaps", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    pair.expect_ping();
+    let entries = || pair.hosts.each_ref().map(|host| pair.entries(host));
+    let quiet = entries();
+    assert!(quiet.iter().all(|of| of.len() == 2), "a MAC and a heartbeat: {quiet:?}");
+    let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(50));
+    let pinger = pinger.expect("pings");
+    for flap in 0..FLAPS {
+        let towards = &pair.hosts[flap as usize % 2];
+        match flap % 3 {
+            0 => pair.link.block_udp(VXLAN_PORT),
+            1 => pair.link.block_udp_towards(towards, VXLAN_PORT),
+            _ => pair.link.cut(),
+        }
+        .expect("a block");
+        sleep(Duration::from_millis(300 + u64::from(flap) * 100));
+        pair.link.restore().expect("no block");
+        sleep(Duration::from_millis(700));
+    }
+    pair.expect_both(BACK_WITHIN, "vxlan");
+    pair.expect_ping();
+    let pings = pinger.stop().expect("pings");
+    println!("{} of {} pings while it flapped", pings.received, pings.sent);
+    assert_eq!(entries(), quiet);
+}
+
+#[test]
+fn a_router_that_restarts_leaves_the_kernels_traffic_alone() {
+    let mut pair = Pair::start("restart", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    pair.expect_ping();
+    let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(10));
+    let pinger = pinger.expect("pings");
+    sleep(Duration::from_secs(1));
+    pair.routers[1].kill();
+    sleep(Duration::from_secs(3));
+    let host = pair.hosts[1].clone();
+    pair.routers[1] = pair.story.launch_with(&host, &[], &PLAIN);
+    pair.expect_both(Duration::from_secs(5), "vxlan");
+    sleep(Duration::from_secs(1));
+    let pings = pinger.stop().expect("pings");
+    println!(
+        "{} of {} pings over a restart, longest silence {:?}",
+        pings.received, pings.sent, pings.longest_gap
+    );
+    let gap = pings.longest_gap;
+    pair.story
+        .expect_took(Duration::from_millis(200), "longest silence", gap);
+}
+
+#[test]
+fn one_that_goes_back_to_encryption_leaves_nothing_behind() {
+    let mut pair = Pair::start("back", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    let host = pair.hosts[1].clone();
+    pair.story.succeed(&host, &["stop"]);
+    pair.routers[1] = pair.story.launch_with(&host, &[], &[]);
+    pair.expect_both(Duration::from_secs(5), "direct");
+    pair.expect_ping();
+    let output = host.command("ip".as_ref(), &["link", "show", "rmesh-vx4"]);
+    assert!(!output.expect("iproute2").status.success(), "the device is gone");
+    let reason = pair.story.peer(&pair.hosts[0], &host)["fast"]["reason"].clone();
+    assert!(reason.to_string().contains("encrypts everything"), "{reason}");
+    let entries = pair.entries(&pair.hosts[0]);
+    assert!(entries.is_empty(), "{entries:?}");
+    assert!(pair.story.succeed(&host, &["status"]).contains("all encrypted"));
+}
+
+#[test]
+fn reset_removes_devices_and_tables() {
+    let pair = Pair::start("vxreset", [&PLAIN, &PLAIN]);
+    pair.expect_both(TAKEN_WITHIN, "vxlan");
+    let a = &pair.hosts[0];
+    pair.story.succeed(a, &["reset", "--force"]);
+    let links = a.command("ip".as_ref(), &["-o", "link"]).expect("iproute2");
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    assert!(!links.contains("rmesh"), "{links}");
+    let nft = Command::new("true").status();
+    drop(nft);
+}
