@@ -247,7 +247,7 @@ pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-pub(super) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelError {
+pub(crate) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelError {
     let doing = doing.to_owned();
     match cause.kind() {
         io::ErrorKind::PermissionDenied => KernelError::NotPermitted { doing },
