@@ -347,7 +347,12 @@ impl End {
                 Some(port) => nft::drop_port(interface, port),
                 None => nft::allow_port(interface),
             })
-            .attempt(|| format!("block or allow a port of {interface} of {}", self.host.name()))?;
+            .attempt(|| {
+                format!(
+                    "block or allow a port of {interface} of {}",
+                    self.host.name()
+                )
+            })?;
         *current = port.is_some();
         Ok(())
     }

@@ -59,7 +59,10 @@ const PORT_LEN: u32 = 2;
 /// Drops everything that comes in by `interface` of the calling thread's namespace.
 pub(crate) fn drop_ingress(interface: &str) -> io::Result<()> {
     let [table, chain] = base_chain(interface, interface, POLICY_DROP);
-    transaction(&[(NEW_TABLE, NLM_F_CREATE, table), (NEW_CHAIN, NLM_F_CREATE, chain)])
+    transaction(&[
+        (NEW_TABLE, NLM_F_CREATE, table),
+        (NEW_CHAIN, NLM_F_CREATE, chain),
+    ])
 }
 
 /// Undoes [`drop_ingress`].

@@ -86,7 +86,9 @@ impl Triangle {
     /// If a connection breaks, or a path is not left or not taken back.
     pub fn cut_once(&self, story: &Story, kind: &str) -> Outage {
         let [one, two] = &self.containers;
-        story.expect_within(BACK_WITHIN, "both ends use the wire", || self.is(story, kind));
+        story.expect_within(BACK_WITHIN, "both ends use the wire", || {
+            self.is(story, kind)
+        });
         let stream = TcpStreamProbe::start(one, two, far()).expect("a connection");
         let load = Stream::start(one, two, far(), STREAM_EVERY, STREAM_LEN).expect("sockets");
         sleep(SETTLED);
@@ -98,7 +100,7 @@ impl Triangle {
         });
         sleep(SETTLED);
         let pings = pinger.stop().expect("pings");
-        drop(load.stop());
+        load.stop();
         let load = Stream::start(one, two, far(), STREAM_EVERY, STREAM_LEN).expect("sockets");
         self.direct.restore().expect("the wire restored");
         story.expect_within(BACK_WITHIN, "both ends use the wire again", || {

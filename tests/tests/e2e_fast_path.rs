@@ -1,7 +1,6 @@
 //! The kernel's VXLAN between hosts that may talk in plaintext: taken, left and taken back.
 
 use std::net::IpAddr;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -105,13 +104,24 @@ fn a_plaintext_pair_goes_by_vxlan_and_says_so() {
     let page = pair.story.succeed(a, &["status"]);
     let line = page.lines().find(|line| line.starts_with("encryption"));
     let at = pair.link.address(b, false);
-    assert!(line.is_some_and(|line| line.contains("not encrypted")), "{page}");
+    assert!(
+        line.is_some_and(|line| line.contains("not encrypted")),
+        "{page}"
+    );
     let paths = pair.story.succeed(a, &["status", "paths"]);
     println!("{page}{paths}");
-    assert!(paths.contains("VXLAN") && paths.contains("unicast"), "{paths}");
-    assert!(page.contains("(10.77.") || page.contains(&at.to_string()), "{page}");
+    assert!(
+        paths.contains("VXLAN") && paths.contains("unicast"),
+        "{paths}"
+    );
+    assert!(
+        page.contains("(10.77.") || page.contains(&at.to_string()),
+        "{page}"
+    );
     let metrics = pair.story.succeed(a, &["status", "--json"]);
-    assert!(metrics.contains("\"peers_plaintext\": 1") || metrics.contains("\"peers_plaintext\":1"));
+    assert!(
+        metrics.contains("\"peers_plaintext\": 1") || metrics.contains("\"peers_plaintext\":1")
+    );
 }
 
 #[test]
@@ -122,7 +132,9 @@ fn a_blocked_port_costs_no_connection_and_is_not_for_ever() {
     let [one, two] = &pair.containers;
     let [a, b] = &pair.hosts;
     let ways: [(&str, &dyn Fn()); 3] = [
-        ("both ways", &|| pair.link.block_udp(VXLAN_PORT).expect("a block")),
+        ("both ways", &|| {
+            pair.link.block_udp(VXLAN_PORT).expect("a block")
+        }),
         ("towards a", &|| {
             pair.link.block_udp_towards(a, VXLAN_PORT).expect("a block");
         }),
@@ -158,7 +170,10 @@ fn flaps_leave_no_stale_entry() {
     pair.expect_ping();
     let entries = || pair.hosts.each_ref().map(|host| pair.entries(host));
     let quiet = entries();
-    assert!(quiet.iter().all(|of| of.len() == 2), "a MAC and a heartbeat: {quiet:?}");
+    assert!(
+        quiet.iter().all(|of| of.len() == 2),
+        "a MAC and a heartbeat: {quiet:?}"
+    );
     let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(50));
     let pinger = pinger.expect("pings");
     for flap in 0..FLAPS {
@@ -176,7 +191,10 @@ fn flaps_leave_no_stale_entry() {
     pair.expect_both(BACK_WITHIN, "vxlan");
     pair.expect_ping();
     let pings = pinger.stop().expect("pings");
-    println!("{} of {} pings while it flapped", pings.received, pings.sent);
+    println!(
+        "{} of {} pings while it flapped",
+        pings.received, pings.sent
+    );
     assert_eq!(entries(), quiet);
 }
 
@@ -214,12 +232,22 @@ fn one_that_goes_back_to_encryption_leaves_nothing_behind() {
     pair.expect_both(Duration::from_secs(5), "direct");
     pair.expect_ping();
     let output = host.command("ip".as_ref(), &["link", "show", "rmesh-vx4"]);
-    assert!(!output.expect("iproute2").status.success(), "the device is gone");
+    assert!(
+        !output.expect("iproute2").status.success(),
+        "the device is gone"
+    );
     let reason = pair.story.peer(&pair.hosts[0], &host)["fast"]["reason"].clone();
-    assert!(reason.to_string().contains("encrypts everything"), "{reason}");
+    assert!(
+        reason.to_string().contains("encrypts everything"),
+        "{reason}"
+    );
     let entries = pair.entries(&pair.hosts[0]);
     assert!(entries.is_empty(), "{entries:?}");
-    assert!(pair.story.succeed(&host, &["status"]).contains("all encrypted"));
+    assert!(
+        pair.story
+            .succeed(&host, &["status"])
+            .contains("all encrypted")
+    );
 }
 
 #[test]
@@ -231,6 +259,4 @@ fn reset_removes_devices_and_tables() {
     let links = a.command("ip".as_ref(), &["-o", "link"]).expect("iproute2");
     let links = String::from_utf8_lossy(&links.stdout).into_owned();
     assert!(!links.contains("rmesh"), "{links}");
-    let nft = Command::new("true").status();
-    drop(nft);
 }

@@ -389,7 +389,7 @@ pub(crate) mod samples {
             joining: false,
             second_ways: vec![],
             frames: PlaneCounters::default(),
-            fast: crate::daemon::FastView::default(),
+            fast: Default::default(),
             peer_frames: BTreeMap::from([(B, exchanged())]),
             log_lines_suppressed: 0,
             learned: vec![],

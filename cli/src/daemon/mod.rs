@@ -27,7 +27,6 @@ use tokio::time::sleep;
 
 pub(crate) use call::{Call, Handle, Snapshot, durable};
 pub(crate) use containers::Containers;
-pub(crate) use fast::FastView;
 pub(crate) use pools::add as add_pool;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ports::Ports;

@@ -423,7 +423,11 @@ impl Mesh {
     pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
         // What was sent without an answer was sent after the last look.
         let begun = core::mem::replace(&mut self.traffic_seen, now);
-        let begun = if now.since(begun) < SILENCE_MIN { begun } else { now };
+        let begun = if now.since(begun) < SILENCE_MIN {
+            begun
+        } else {
+            now
+        };
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
