@@ -169,11 +169,11 @@ fn flaps_leave_no_stale_entry() {
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
     let entries = || pair.hosts.each_ref().map(|host| pair.entries(host));
+    pair.story
+        .expect_within(TAKEN_WITHIN, "a MAC and a heartbeat each", || {
+            entries().iter().all(|of| of.len() == 2)
+        });
     let quiet = entries();
-    assert!(
-        quiet.iter().all(|of| of.len() == 2),
-        "a MAC and a heartbeat: {quiet:?}"
-    );
     let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(50));
     let pinger = pinger.expect("pings");
     for flap in 0..FLAPS {

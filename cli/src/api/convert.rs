@@ -46,6 +46,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         peers_total: report.peers.len(),
         peers_reachable: reachable().count(),
         peers_plaintext: reachable().filter(|peer| is_plaintext(peer)).count(),
+        vxlan_dropped_in: snapshot.fast.counters.dropped_in,
         peers_direct: by(|path| matches!(path, Path::Direct(_))),
         peers_relayed: by(|path| matches!(path, Path::Relay(_))),
         targets: report.targets.iter().map(target).collect(),

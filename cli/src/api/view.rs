@@ -46,6 +46,10 @@ pub(crate) struct StatusView {
     /// Reachable peers whose containers' unicast frames go by the kernel's VXLAN, not encrypted.
     #[serde(default)]
     pub(crate) peers_plaintext: usize,
+    /// Datagrams to VXLAN's port that were dropped, for they came from an address that is not a live
+    /// plaintext peer's.
+    #[serde(default)]
+    pub(crate) vxlan_dropped_in: u64,
     /// Reachable peers whose path is direct.
     pub(crate) peers_direct: usize,
     /// Reachable peers whose path leads through another.

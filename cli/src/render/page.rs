@@ -82,7 +82,7 @@ fn by_path(view: &StatusView) -> String {
         (0, 0, _) => String::new(),
         (direct, relayed, 0) => format!(" ({direct} direct, {relayed} relayed)"),
         (direct, relayed, plaintext) => {
-            format!(" ({direct} direct, {relayed} relayed; {plaintext} of them by VXLAN too)")
+            format!(" ({direct} direct, {relayed} relayed; {plaintext} of them by VXLAN)")
         }
     }
 }
@@ -203,6 +203,7 @@ mod tests {
             peers_total: 3,
             peers_reachable: 2,
             peers_plaintext: 0,
+            vxlan_dropped_in: 0,
             peers_direct: 1,
             peers_relayed: 1,
             targets: vec![

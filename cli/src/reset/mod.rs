@@ -12,6 +12,7 @@ use std::path::Path;
 use rmesh_gossip::crypto::real::RealCrypto;
 use rmesh_gossip::crypto::{Crypto as _, peer_id};
 use rmesh_router::attach;
+use rmesh_router::fast::{Fast, unaccept_bridged};
 use rmesh_router::kernel::{Bridge, OwnedLinks, owned_links, remove_port};
 use serde::Serialize;
 
@@ -185,6 +186,10 @@ fn remove_interfaces(global: &Global, owner: &str, done: &mut Done) {
         }
     }
     for bridge in links.bridges {
+        let kernels_way = Fast::remove(&bridge).and_then(|()| unaccept_bridged(&bridge));
+        if let Err(error) = kernels_way {
+            done.problem(error.to_string());
+        }
         match Bridge::remove(&bridge) {
             Ok(()) => done.bridges.push(bridge),
             Err(error) => done.problem(error.to_string()),
