@@ -8,7 +8,7 @@ use super::FastOptions;
 use super::entries::{Family, Port};
 use crate::kernel::KernelError;
 use crate::kernel::link::Link;
-use crate::kernel::netlink::{Netlink, failure};
+use crate::kernel::netlink::{Netlink, failure, nonsense};
 use crate::kernel::tunnel::{PortFlags, Tunnel};
 use crate::kernel::{owned, sysctl};
 
@@ -137,6 +137,9 @@ fn ensure_tunnel(
         Some(link) => {
             check_ours(&link)?;
             if link.tunnel == Some(wanted) {
+                if !link.is_up {
+                    words.push(format!("{name} was down"));
+                }
                 Some(link)
             } else {
                 words.push(format!("{name} was made for another mesh or port"));
@@ -197,7 +200,17 @@ fn create(
     netlink
         .create_link(name, attributes)
         .map_err(|error| taken(error, name, tunnel))?;
-    find(netlink, name)
+    let link = find(netlink, name)?;
+    if link.tunnel == Some(tunnel) {
+        return Ok(link);
+    }
+    // One that was adopted in vain would be made anew for ever.
+    netlink.delete_link(name)?;
+    let doing = format!("make VXLAN device {name}");
+    Err(nonsense(
+        &doing,
+        "it is not as it was asked for; a newer kernel does it",
+    ))
 }
 
 fn find(netlink: &mut Netlink, name: &str) -> Result<Link, KernelError> {

@@ -301,12 +301,10 @@ impl Fast {
         }
     }
 
-    /// Reads what entries the kernel has. Those that two addresses share, or that a frame may move,
-    /// are no entries of ours: they will be put again. Sees to the entry of `own` as well, by which
-    /// heartbeats end at this host.
+    /// Reads what entries the kernel has. Those that a frame may move are none of ours: they will
+    /// be put again. Sees to the entry of `own` as well, by which heartbeats end at this host.
     fn read_entries(&mut self, words: &mut Vec<String>) -> Result<(), KernelError> {
         let mut made = Entries::default();
-        let mut shared = BTreeSet::new();
         let mut is_local = false;
         let bridge = self.options.bridge.index();
         for entry in self.netlink.fdb()? {
@@ -316,17 +314,10 @@ impl Fast {
                     made.ports.insert(entry.mac, port);
                 }
                 (Fdb::Tunnel(address), Some(Port::Tunnel(family))) => {
-                    let key = (family, entry.mac);
-                    if made.tunnels.insert(key, address).is_some() {
-                        shared.insert(key);
-                    }
+                    made.tunnels.insert((family, entry.mac), address);
                 }
                 _ => {}
             }
-        }
-        for (family, mac) in shared {
-            self.make(Change::DropTunnel(family, mac))?;
-            made.tunnels.remove(&(family, mac));
         }
         self.made = made;
         if !is_local {
