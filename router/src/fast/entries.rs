@@ -107,6 +107,16 @@ impl Entries {
         changes
     }
 
+    /// Whether a change may be made where some before it have failed: the bridge never points to a
+    /// tunnel that has no entry, nor is one taken away while the bridge points to it.
+    pub(super) fn lets(&self, change: Change) -> bool {
+        match change {
+            Change::PutPort(mac, Port::Tunnel(family)) => self.tunnels.contains_key(&(family, mac)),
+            Change::DropTunnel(family, mac) => self.ports.get(&mac) != Some(&Port::Tunnel(family)),
+            Change::PutTunnel(..) | Change::PutPort(..) | Change::DropPort(..) => true,
+        }
+    }
+
     /// Takes note of a change that was made.
     pub(super) fn note(&mut self, change: Change) {
         match change {
@@ -188,6 +198,7 @@ mod tests {
             let (was, whole) = (now.clone(), to.clone());
             let changes = now.changes_to(&to);
             for change in &changes {
+                prop_assert!(now.lets(*change));
                 now.note(*change);
                 for (mac, port) in &now.ports {
                     if let Port::Tunnel(family) = port {
@@ -201,6 +212,30 @@ mod tests {
             prop_assert_eq!(&now, &to);
             prop_assert!(now.changes_to(&to).is_empty());
             prop_assert!(changes.len() <= 2 * (8 + 12 + 12));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_that_fail_leave_the_way_that_was(
+            from in wanted(), to in wanted(), fails in prop::collection::vec(any::<bool>(), 64),
+        ) {
+            let (mut now, to) = (Entries::of(&from, |_| true), Entries::of(&to, |_| true));
+            for (change, fails) in now.changes_to(&to).into_iter().zip(fails) {
+                if !fails && now.lets(change) {
+                    now.note(change);
+                }
+                for (mac, port) in &now.ports {
+                    if let Port::Tunnel(family) = port {
+                        prop_assert!(now.tunnels.contains_key(&(*family, *mac)), "{mac}");
+                    }
+                }
+            }
+            for change in now.changes_to(&to) {
+                prop_assert!(now.lets(change));
+                now.note(change);
+            }
+            prop_assert_eq!(now, to);
         }
     }
 

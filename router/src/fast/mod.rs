@@ -19,7 +19,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rmesh_wire::Mac;
 
@@ -193,7 +193,14 @@ impl Fast {
             }
             self.wanted = Some(wanted);
         }
-        all_of(errors).map(|()| words)
+        let result = all_of(errors);
+        if result.is_err() {
+            // The caller is given the error only.
+            for word in &words {
+                tracing::warn!("{word}; put right");
+            }
+        }
+        result.map(|()| words)
     }
 
     /// MACs that went by VXLAN when this was made, and to which addresses.
@@ -255,6 +262,9 @@ impl Fast {
         errors.extend(allowed.err());
         let changes = self.made.changes_to(&targets);
         for change in &changes {
+            if !self.made.lets(*change) {
+                continue;
+            }
             match self.make(*change) {
                 Ok(()) => self.made.note(*change),
                 Err(error) => errors.push(error),
@@ -354,6 +364,13 @@ fn remove_local(netlink: &mut Netlink, bridge: &str) -> Result<(), KernelError> 
         }
     }
     Ok(())
+}
+
+/// As [`AsFd`].
+impl AsRawFd for Fast {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_fd().as_raw_fd()
+    }
 }
 
 fn all_of(errors: Vec<KernelError>) -> Result<(), KernelError> {
