@@ -8,7 +8,7 @@ use super::FastOptions;
 use super::entries::{Family, Port};
 use crate::kernel::KernelError;
 use crate::kernel::link::Link;
-use crate::kernel::netlink::{Netlink, failure};
+use crate::kernel::netlink::{Netlink, failure, nonsense};
 use crate::kernel::tunnel::{PortFlags, Tunnel};
 use crate::kernel::{owned, sysctl};
 
@@ -133,19 +133,20 @@ fn ensure_tunnel(
         is_whole: true,
         lacks_checksum: false,
     };
+    let mut fault = None;
     let found = match netlink.link(&name)? {
         Some(link) => {
             check_ours(&link)?;
             if link.tunnel == Some(wanted) {
                 Some(link)
             } else {
-                words.push(format!("{name} was made for another mesh or port"));
+                fault = Some("was made for another mesh or port");
                 netlink.delete_link(&name)?;
                 None
             }
         }
         None => {
-            words.push(format!("{name} was not there"));
+            fault = Some("was not there");
             None
         }
     };
@@ -153,7 +154,34 @@ fn ensure_tunnel(
         Some(link) => link,
         None => create(netlink, &name, wanted, family, options.mtu_bytes)?,
     };
-    sysctl::keep_ipv6_off(&name)?;
+    let fault = fault.or_else(|| fault_of(&link, options));
+    join(netlink, options, &link, words).map_err(|error| taken(error, &name, wanted))?;
+    words.extend(fault.map(|fault| format!("{name} {fault}")));
+    Ok(link.index)
+}
+
+/// What somebody did to a device of ours.
+fn fault_of(link: &Link, options: &FastOptions) -> Option<&'static str> {
+    if !link.is_up {
+        Some("was down")
+    } else if link.controller != Some(options.bridge.index()) {
+        Some("was not a port of the bridge")
+    } else if link.mtu_bytes != options.mtu_bytes.into() {
+        Some("had another MTU")
+    } else {
+        None
+    }
+}
+
+/// Makes a device a port of the bridge, marks it, and sets it up. One of a family that this host
+/// lacks does not stay.
+fn join(
+    netlink: &mut Netlink,
+    options: &FastOptions,
+    link: &Link,
+    words: &mut Vec<String>,
+) -> Result<(), KernelError> {
+    sysctl::keep_ipv6_off(&link.name)?;
     let mut attributes = Vec::new();
     if link.mtu_bytes != options.mtu_bytes.into() {
         attributes.push(LinkAttribute::Mtu(options.mtu_bytes.into()));
@@ -163,24 +191,20 @@ fn ensure_tunnel(
     }
     if link.controller != Some(options.bridge.index()) {
         attributes.push(LinkAttribute::Controller(options.bridge.index()));
-        if link.is_up {
-            words.push(format!(
-                "{name} was not a port of {}",
-                options.bridge.name()
-            ));
-        }
     }
     if !attributes.is_empty() {
-        netlink.set_link(&link, attributes)?;
+        netlink.set_link(link, attributes)?;
     }
     // Before it is up: no frame gets through while it floods and learns.
-    set_flags(netlink, &name, PortFlags::KNOWN_ONLY, words)?;
-    if !link.is_up {
-        netlink
-            .set_link_up(&link, Vec::new())
-            .map_err(|error| taken(error, &name, wanted))?;
+    set_flags(netlink, &link.name, PortFlags::KNOWN_ONLY, words)?;
+    if link.is_up {
+        return Ok(());
     }
-    Ok(link.index)
+    let up = netlink.set_link_up(link, Vec::new());
+    if up.as_ref().is_err_and(lacks_family) {
+        netlink.delete_link(&link.name)?;
+    }
+    up
 }
 
 fn create(
@@ -197,7 +221,17 @@ fn create(
     netlink
         .create_link(name, attributes)
         .map_err(|error| taken(error, name, tunnel))?;
-    find(netlink, name)
+    let link = find(netlink, name)?;
+    if link.tunnel == Some(tunnel) {
+        return Ok(link);
+    }
+    // One that was adopted in vain would be made anew for ever.
+    netlink.delete_link(name)?;
+    let doing = format!("make VXLAN device {name}");
+    Err(nonsense(
+        &doing,
+        "it is not as it was asked for; a newer kernel does it",
+    ))
 }
 
 fn find(netlink: &mut Netlink, name: &str) -> Result<Link, KernelError> {

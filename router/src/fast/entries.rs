@@ -54,9 +54,10 @@ impl Entries {
     /// frames would be dropped. MACs that name no single interface have no entries.
     pub(super) fn of(wanted: &FastEntries, has: impl Fn(Family) -> bool) -> Entries {
         let mut entries = Entries::default();
+        let has = |address: IpAddr| is_place(address) && has(Family::of(address));
         for (mac, address) in &wanted.heartbeats {
             let family = Family::of(*address);
-            if is_single(*mac) && has(family) {
+            if is_single(*mac) && has(*address) {
                 entries.tunnels.insert((family, *mac), *address);
             }
         }
@@ -64,8 +65,8 @@ impl Entries {
             if !is_single(*mac) {
                 continue;
             }
-            let address = address
-                .filter(|address| wanted.allowed.contains(address) && has(Family::of(*address)));
+            let address =
+                address.filter(|address| wanted.allowed.contains(address) && has(*address));
             let port = match address {
                 None => Port::Tap,
                 Some(address) => {
@@ -106,6 +107,16 @@ impl Entries {
         changes
     }
 
+    /// Whether a change may be made where some before it have failed: the bridge never points to a
+    /// tunnel that has no entry, nor is one taken away while the bridge points to it.
+    pub(super) fn lets(&self, change: Change) -> bool {
+        match change {
+            Change::PutPort(mac, Port::Tunnel(family)) => self.tunnels.contains_key(&(family, mac)),
+            Change::DropTunnel(family, mac) => self.ports.get(&mac) != Some(&Port::Tunnel(family)),
+            Change::PutTunnel(..) | Change::PutPort(..) | Change::DropPort(..) => true,
+        }
+    }
+
     /// Takes note of a change that was made.
     pub(super) fn note(&mut self, change: Change) {
         match change {
@@ -132,6 +143,15 @@ impl Entries {
         });
         ports.collect()
     }
+}
+
+/// Whether it tells one host: not a group, and not an address that means another host on each link.
+fn is_place(address: IpAddr) -> bool {
+    let is_local = match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !is_local && !address.is_multicast() && !address.is_unspecified()
 }
 
 /// Whether it is the MAC of one interface.
@@ -178,6 +198,7 @@ mod tests {
             let (was, whole) = (now.clone(), to.clone());
             let changes = now.changes_to(&to);
             for change in &changes {
+                prop_assert!(now.lets(*change));
                 now.note(*change);
                 for (mac, port) in &now.ports {
                     if let Port::Tunnel(family) = port {
@@ -191,6 +212,30 @@ mod tests {
             prop_assert_eq!(&now, &to);
             prop_assert!(now.changes_to(&to).is_empty());
             prop_assert!(changes.len() <= 2 * (8 + 12 + 12));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_that_fail_leave_the_way_that_was(
+            from in wanted(), to in wanted(), fails in prop::collection::vec(any::<bool>(), 64),
+        ) {
+            let (mut now, to) = (Entries::of(&from, |_| true), Entries::of(&to, |_| true));
+            for (change, fails) in now.changes_to(&to).into_iter().zip(fails) {
+                if !fails && now.lets(change) {
+                    now.note(change);
+                }
+                for (mac, port) in &now.ports {
+                    if let Port::Tunnel(family) = port {
+                        prop_assert!(now.tunnels.contains_key(&(*family, *mac)), "{mac}");
+                    }
+                }
+            }
+            for change in now.changes_to(&to) {
+                prop_assert!(now.lets(change));
+                now.note(change);
+            }
+            prop_assert_eq!(now, to);
         }
     }
 
@@ -216,6 +261,21 @@ mod tests {
         assert_eq!(vxlan.changes_to(&tap), back);
         assert_eq!(vxlan.by_tunnel(), [(mac(1), ip(2))].into());
         assert!(tap.by_tunnel().is_empty());
+    }
+
+    #[test]
+    fn an_address_of_no_single_host_is_no_way() {
+        for address in ["0.0.0.0", "239.1.1.1", "::", "ff02::1", "fe80::1"] {
+            let address = address.parse().unwrap();
+            let wanted = FastEntries {
+                allowed: [address].into(),
+                heartbeats: [(mac(9), address)].into(),
+                macs: [(mac(1), Some(address))].into(),
+            };
+            let entries = Entries::of(&wanted, |_| true);
+            assert!(entries.tunnels.is_empty(), "{address}");
+            assert_eq!(entries.ports, [(mac(1), Port::Tap)].into());
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn accept_bridged(bridge: &str) -> Result<Vec<String>, KernelError> {
     if !sees_bridged() {
         return Ok(words);
     }
-    let Some(mut nftables) = open()? else {
+    let Some(mut nftables) = Nftables::available()? else {
         return Ok(old_tables(bridge));
     };
     let rules = ours(&mut nftables, bridge)?;
@@ -70,7 +70,7 @@ pub fn accept_bridged(bridge: &str) -> Result<Vec<String>, KernelError> {
 /// If the kernel refuses.
 pub fn unaccept_bridged(bridge: &str) -> Result<(), KernelError> {
     check_name(bridge)?;
-    let Some(mut nftables) = open()? else {
+    let Some(mut nftables) = Nftables::available()? else {
         return Ok(());
     };
     for rule in ours(&mut nftables, bridge)? {
@@ -88,15 +88,6 @@ struct Found {
     table: Table,
     chain: String,
     handle: u64,
-}
-
-/// A kernel without nftables has no such rules.
-fn open() -> Result<Option<Nftables>, KernelError> {
-    match Nftables::open() {
-        Ok(nftables) => Ok(Some(nftables)),
-        Err(error @ KernelError::NotPermitted { .. }) => Err(error),
-        Err(_) => Ok(None),
-    }
 }
 
 fn sees_bridged() -> bool {

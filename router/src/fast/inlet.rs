@@ -79,15 +79,14 @@ impl Inlet {
     }
 }
 
-/// Removes the table of a bridge; success too if there is none.
+/// Removes the table of a bridge; success too if there is none, or if the kernel has no tables.
 pub(super) fn remove(bridge: &str) -> Result<(), KernelError> {
-    let doing = "remove the nftables table for heartbeats";
-    match Nftables::open()?.remove_table(doing, &table(bridge)) {
-        // A kernel without the family.
-        Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {
-            Ok(())
+    match Nftables::available()? {
+        Some(mut nftables) => {
+            let doing = "remove the nftables table for heartbeats";
+            nftables.remove_table(doing, &table(bridge))
         }
-        other => other,
+        None => Ok(()),
     }
 }
 

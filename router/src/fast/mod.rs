@@ -19,7 +19,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rmesh_wire::Mac;
 
@@ -193,7 +193,14 @@ impl Fast {
             }
             self.wanted = Some(wanted);
         }
-        all_of(errors).map(|()| words)
+        let result = all_of(errors);
+        if result.is_err() {
+            // The caller is given the error only.
+            for word in &words {
+                tracing::warn!("{word}; put right");
+            }
+        }
+        result.map(|()| words)
     }
 
     /// MACs that went by VXLAN when this was made, and to which addresses.
@@ -255,6 +262,9 @@ impl Fast {
         errors.extend(allowed.err());
         let changes = self.made.changes_to(&targets);
         for change in &changes {
+            if !self.made.lets(*change) {
+                continue;
+            }
             match self.make(*change) {
                 Ok(()) => self.made.note(*change),
                 Err(error) => errors.push(error),
@@ -301,12 +311,10 @@ impl Fast {
         }
     }
 
-    /// Reads what entries the kernel has. Those that two addresses share, or that a frame may move,
-    /// are no entries of ours: they will be put again. Sees to the entry of `own` as well, by which
-    /// heartbeats end at this host.
+    /// Reads what entries the kernel has. Those that a frame may move are none of ours: they will
+    /// be put again. Sees to the entry of `own` as well, by which heartbeats end at this host.
     fn read_entries(&mut self, words: &mut Vec<String>) -> Result<(), KernelError> {
         let mut made = Entries::default();
-        let mut shared = BTreeSet::new();
         let mut is_local = false;
         let bridge = self.options.bridge.index();
         for entry in self.netlink.fdb()? {
@@ -316,17 +324,10 @@ impl Fast {
                     made.ports.insert(entry.mac, port);
                 }
                 (Fdb::Tunnel(address), Some(Port::Tunnel(family))) => {
-                    let key = (family, entry.mac);
-                    if made.tunnels.insert(key, address).is_some() {
-                        shared.insert(key);
-                    }
+                    made.tunnels.insert((family, entry.mac), address);
                 }
                 _ => {}
             }
-        }
-        for (family, mac) in shared {
-            self.make(Change::DropTunnel(family, mac))?;
-            made.tunnels.remove(&(family, mac));
         }
         self.made = made;
         if !is_local {
@@ -363,6 +364,13 @@ fn remove_local(netlink: &mut Netlink, bridge: &str) -> Result<(), KernelError> 
         }
     }
     Ok(())
+}
+
+/// As [`AsFd`].
+impl AsRawFd for Fast {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_fd().as_raw_fd()
+    }
 }
 
 fn all_of(errors: Vec<KernelError>) -> Result<(), KernelError> {

@@ -117,8 +117,8 @@ impl Table {
         let found = table.read_sets()?;
         // What is in one set only is what a crash or a stranger left.
         let both = |address: &&IpAddr| found.received.contains_key(*address);
-        table.allowed = found.sent.keys().filter(both).copied().collect();
-        table.replace(&found)?;
+        let allowed = found.sent.keys().filter(both).copied().collect();
+        table.replace(allowed, &found)?;
         Ok(table)
     }
 
@@ -130,25 +130,41 @@ impl Table {
     /// Lets more through.
     pub(super) fn allow(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
         let more: BTreeSet<IpAddr> = wanted.difference(&self.allowed).copied().collect();
-        if more.is_empty() {
-            return Ok(());
-        }
         let changes = self.put(&more, &Sets::default());
-        self.commit("let VXLAN from and to peers through", &changes)?;
-        self.allowed.extend(more);
-        Ok(())
+        let doing = "let VXLAN from and to peers through";
+        self.change(doing, &changes, &self.allowed | &more)
     }
 
     /// Lets nobody but these through.
     pub(super) fn forbid_others(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
         let others: BTreeSet<IpAddr> = self.allowed.difference(wanted).copied().collect();
-        if others.is_empty() {
+        let changes = self.take(&others);
+        let doing = "drop VXLAN from and to others";
+        self.change(doing, &changes, &self.allowed & wanted)
+    }
+
+    /// Makes changes after which these are let through. Where somebody has taken away what is to
+    /// be changed, the table is made anew with them.
+    fn change(
+        &mut self,
+        doing: &str,
+        changes: &[Change],
+        allowed: BTreeSet<IpAddr>,
+    ) -> Result<(), KernelError> {
+        if changes.is_empty() {
             return Ok(());
         }
-        let changes = self.take(&others);
-        self.commit("drop VXLAN from and to others", &changes)?;
-        self.allowed = self.allowed.intersection(wanted).copied().collect();
-        Ok(())
+        match self.nftables.commit(doing, changes) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                let counted = self.read_sets()?;
+                self.replace(allowed, &counted)
+            }
+            Ok(()) => {
+                self.allowed = allowed;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks whether it is as it was made, and puts right what is not.
@@ -161,7 +177,7 @@ impl Table {
         }
         let fault = shape.fault();
         words.push(format!("nftables table {} {fault}", self.name.name));
-        self.replace(&sets)
+        self.replace(self.allowed.clone(), &sets)
     }
 
     pub(super) fn counters(&mut self) -> Result<FastCounters, KernelError> {
@@ -187,9 +203,8 @@ impl Table {
         Ok(counters)
     }
 
-    /// Makes the table anew, with the addresses that are let through and what `counted` says of
-    /// them.
-    fn replace(&mut self, counted: &Sets) -> Result<(), KernelError> {
+    /// Makes the table anew with these let through, and with what `counted` says of them.
+    fn replace(&mut self, allowed: BTreeSet<IpAddr>, counted: &Sets) -> Result<(), KernelError> {
         let name = &self.name;
         // To delete it is an error unless it is there.
         let mut changes = vec![name.create(), name.delete(), name.create()];
@@ -199,8 +214,9 @@ impl Table {
             }
             changes.extend(self.chains(way));
         }
-        changes.extend(self.put(&self.allowed, counted));
-        self.commit("make the nftables table", &changes)?;
+        changes.extend(self.put(&allowed, counted));
+        self.nftables.commit("make the nftables table", &changes)?;
+        self.allowed = allowed;
         self.shape = self.nftables.shape(&self.name)?;
         Ok(())
     }
@@ -266,10 +282,6 @@ impl Table {
         changes
     }
 
-    fn commit(&mut self, doing: &str, changes: &[Change]) -> Result<(), KernelError> {
-        self.nftables.commit(doing, changes)
-    }
-
     fn read_sets(&mut self) -> Result<Sets, KernelError> {
         let mut sets = Sets::default();
         for (way, all) in [(Way::In, &mut sets.received), (Way::Out, &mut sets.sent)] {
@@ -297,9 +309,12 @@ impl Table {
     }
 }
 
-/// Removes the table of a bridge; success too if there is none.
+/// Removes the table of a bridge; success too if there is none, or if the kernel has no tables.
 pub(super) fn remove(bridge: &str) -> Result<(), KernelError> {
-    Nftables::open()?.remove_table("remove the nftables table", &name(bridge))
+    match Nftables::available()? {
+        Some(mut nftables) => nftables.remove_table("remove the nftables table", &name(bridge)),
+        None => Ok(()),
+    }
 }
 
 /// How the tables of a bridge are called, each in its family.

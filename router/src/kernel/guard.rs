@@ -49,12 +49,9 @@ pub(crate) fn remove(bridge: &str) -> Result<(), KernelError> {
 /// Names of the bridges, there or not, that have such a table; none if the kernel has no nftables.
 pub(crate) fn guarded() -> Result<Vec<String>, KernelError> {
     let doing = "list the nftables tables";
-    let tables = match Nftables::open() {
-        Ok(mut nftables) => nftables.tables(doing, Family::NETDEV)?,
-        Err(KernelError::NotPermitted { doing }) => {
-            return Err(KernelError::NotPermitted { doing });
-        }
-        Err(_) => Vec::new(),
+    let tables = match Nftables::available()? {
+        Some(mut nftables) => nftables.tables(doing, Family::NETDEV)?,
+        None => Vec::new(),
     };
     let bridges = tables
         .iter()

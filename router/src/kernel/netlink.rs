@@ -259,7 +259,7 @@ pub(crate) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelEr
     }
 }
 
-pub(super) fn nonsense(doing: &str, reason: &str) -> KernelError {
+pub(crate) fn nonsense(doing: &str, reason: &str) -> KernelError {
     KernelError::Nonsense {
         doing: doing.to_owned(),
         reason: reason.to_owned(),

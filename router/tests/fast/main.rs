@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod disturbed;
+mod firewall;
 mod frames;
 #[path = "../attach/namespace.rs"]
 mod namespace;
@@ -149,6 +151,44 @@ fn heartbeats_of_the_full_mtu_cross_and_end_at_the_host() {
         heard.iter().all(|frame| !frame.starts_with(&own)),
         "{heard:?}"
     );
+}
+
+#[test]
+fn no_datagram_of_ours_is_cut_and_containers_learn_what_fits() {
+    let wire = Wire::new();
+    let (mut hosts, containers) = pair(&wire);
+    let narrow = ["link", "set", "eth0", "mtu", "1350"];
+    run(&hosts[0].namespace, "/usr/sbin/ip", &narrow);
+    let ear = frames::listen_at(&hosts[0].namespace, "eth0");
+    let [from, to] = [&containers[0], &containers[1]].map(Container::udp);
+    let target = to.local_addr().unwrap();
+    to.set_read_timeout(Some(SILENT)).unwrap();
+    let (full, fits) = (vec![1; usize::from(MTU_BYTES)], vec![2; 1200]);
+    for v6 in [false, true] {
+        place(&mut hosts, &containers, v6);
+        // The kernel answers packets that may not be cut; of one that was cut already it says nothing.
+        run(
+            &containers[0].namespace,
+            "/usr/sbin/ip",
+            &["route", "flush", "cache"],
+        );
+        let [a, b] = &mut hosts;
+        let at = if v6 { b.v6() } else { b.v4() };
+        a.beat(b, at);
+        a.fast.send(heartbeat(2), at, &full).unwrap();
+        a.fast.send(heartbeat(2), at, &fits).unwrap();
+        assert_eq!(b.heartbeats(2, SILENT), [&fits[..]]);
+        // The container cuts its own packet once it was told, or sends less.
+        let mut buffer = [0; 2048];
+        let arrived = (0..10).any(|_| {
+            from.send_to(&[7; 1300], target).unwrap();
+            to.recv(&mut buffer).is_ok_and(|len| len == 1300)
+        });
+        assert!(arrived, "{v6}");
+        let sent = frames::heard(&ear, SILENT);
+        assert!(sent.iter().any(|frame| frame.len() > 1200), "{v6}");
+        assert!(!sent.iter().any(|frame| frames::is_fragment(frame)), "{v6}");
+    }
 }
 
 #[test]

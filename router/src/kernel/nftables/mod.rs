@@ -97,6 +97,22 @@ impl Nftables {
         })
     }
 
+    /// Opens one if the kernel has nftables: where it has not, there is nothing to list or remove.
+    pub(crate) fn available() -> Result<Option<Self>, KernelError> {
+        let mut nftables = match Self::open() {
+            Ok(nftables) => nftables,
+            Err(error @ KernelError::NotPermitted { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let doing = "ask for nftables";
+        let kind = (Family::ANY, encode::message::GET_GENERATION);
+        match nftables.get(doing, kind, &[], &mut |_, _| {}) {
+            Ok(_) => Ok(Some(nftables)),
+            Err(error @ KernelError::NotPermitted { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Hands the one object that the attributes name to `take`; false if there is none.
     pub(crate) fn get(
         &mut self,
@@ -187,7 +203,7 @@ impl Nftables {
         )
     }
 
-    /// What is said of a table; `None` if there is none.
+    /// What is said of a table; `None` if there is none, or if the kernel lacks its family.
     pub(crate) fn table(
         &mut self,
         doing: &str,
@@ -195,9 +211,13 @@ impl Nftables {
     ) -> Result<Option<TableState>, KernelError> {
         let kind = (table.family, encode::message::GET_TABLE);
         let mut found = None;
-        self.get(doing, kind, &table.attribute(), &mut |_, attributes| {
+        let got = self.get(doing, kind, &table.attribute(), &mut |_, attributes| {
             found = TableState::read(Attributes(attributes));
-        })?;
+        });
+        match got.as_ref().map_err(KernelError::errno) {
+            Ok(_) | Err(Some(libc::EAFNOSUPPORT)) => {}
+            Err(_) => drop(got?),
+        }
         Ok(found)
     }
 
