@@ -17,10 +17,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
+use super::alarm::Alarm;
 use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
 use super::core::{Core, Parts};
+use super::guard::Guard;
 use super::pools;
 use super::ports::KernelPorts;
 use super::present::present;
@@ -84,6 +86,8 @@ pub(super) struct Daemon {
     /// Where looks at the addresses of this host arrive.
     pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
     pub(super) watch: AsyncFd<AddressWatch>,
+    pub(super) alarm: Alarm,
+    pub(super) guard: Guard,
     pub(super) handle: Handle,
     pub(super) containers: Arc<Containers>,
     pub(super) run_dir: PathBuf,
@@ -114,8 +118,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     check_pools(&options, &pools)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
-    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
-    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let (clock, watch, alarm) = wake_ups()?;
     let (bridge, plane, inbound) = open_plane(&options)?;
     let ports = KernelPorts(bridge.clone());
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
@@ -126,15 +129,13 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     };
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
-    let clock = Clock::start();
     let secret = remembered.secret.clone();
     let hints = std::mem::take(&mut remembered.hints);
     let attachments = std::mem::take(&mut remembered.attachments);
     let moved_aside = std::mem::take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
-    let name = &options.name;
-    let (id, port) = (mesh.id().short(), plane.port());
+    let (name, id, port) = (&options.name, mesh.id().short(), plane.port());
     tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
     let ring = RingOptions {
         me: mesh.id(),
@@ -161,6 +162,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     };
     let mut core = Core::new(parts, hints);
     core.handle_addresses(addresses);
+    let guard = Guard::start(bridge.clone()).map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
     let containers = Containers::new(handle.clone(), Arc::new(ports), options.subnets);
     let containers = Arc::new(containers);
@@ -172,6 +174,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         calls,
         addresses: mpsc::channel(1),
         watch,
+        alarm,
+        guard,
         handle,
         containers,
         run_dir: options.run_dir,
@@ -179,6 +183,16 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         bind: options.bind,
         locks,
     })
+}
+
+/// The clock, and what wakes the control thread beside messages.
+fn wake_ups() -> Result<(Clock, AsyncFd<AddressWatch>, Alarm), Failure> {
+    let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
+    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
+    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let clock = Clock::start();
+    let alarm = Alarm::new(clock).map_err(|e| cannot(&e))?;
+    Ok((clock, watch, alarm))
 }
 
 /// The state folder, the locks that make it and the run folder this process's own, and what others
