@@ -111,7 +111,10 @@ fn without_the_consent_of_both_nothing_crosses_in_plaintext() {
         sleep(STRAGGLERS);
         let readable = capture.contains(MARKER);
         let (frames, lost) = capture.stop_counted();
-        println!("{name}: {} frames captured, {lost} lost, readable: {readable}", frames.len());
+        println!(
+            "{name}: {} frames captured, {lost} lost, readable: {readable}",
+            frames.len()
+        );
         assert_eq!((readable, lost), (agreed, 0), "{name}");
         assert_eq!(pair.are("vxlan"), agreed, "{name}");
         let vxlan = frames.iter().filter(|frame| is_vxlan(frame)).count();
@@ -204,7 +207,9 @@ fn broadcasts_arrive_once_where_paths_are_mixed() {
     let nets = |of: &[usize]| {
         let net = |at: &usize| {
             let address = links[*at].address(&hosts[*at], false);
-            let IpAddr::V4(v4) = address else { unreachable!("asked for IPv4") };
+            let IpAddr::V4(v4) = address else {
+                unreachable!("asked for IPv4")
+            };
             let [a, b, c, _] = v4.octets();
             format!("{}/24", Ipv4Addr::new(a, b, c, 0))
         };
@@ -259,9 +264,15 @@ fn broadcasts_arrive_once_where_paths_are_mixed() {
         sleep(STRAGGLERS);
         let counts: Vec<usize> = frames.iter().map(EtherListener::count).collect();
         let expected: Vec<usize> = (0..4).map(|at| if at == source { 0 } else { 2 }).collect();
-        assert_eq!(counts, expected, "copies of the frames of container {source}");
+        assert_eq!(
+            counts, expected,
+            "copies of the frames of container {source}"
+        );
         let copies: Vec<u64> = datagrams.iter().map(|l| l.count(&payload)).collect();
-        assert_eq!(copies, [1; 4], "copies of the datagram of container {source}");
+        assert_eq!(
+            copies, [1; 4],
+            "copies of the datagram of container {source}"
+        );
     }
 }
 
@@ -272,7 +283,9 @@ fn change_address(name: &str, flags: &[&str], kind: &str) {
     pair.story
         .expect_within(DECIDED, "the path is settled", || pair.are(kind));
     let old = pair.link.address(a, false);
-    let IpAddr::V4(v4) = old else { unreachable!("asked for IPv4") };
+    let IpAddr::V4(v4) = old else {
+        unreachable!("asked for IPv4")
+    };
     let [x, y, z, _] = v4.octets();
     let new = format!("{}", Ipv4Addr::new(x, y, z, 77));
     let run = |host: &Host, arguments: &[&str]| {
@@ -281,8 +294,25 @@ fn change_address(name: &str, flags: &[&str], kind: &str) {
     };
     let (of_a, of_b) = (pair.link.interface(a), pair.link.interface(b));
     // The wire has no neighbour discovery of its own: what it had for the old address is said of the new.
-    let mac = a.mac(&of_a).expect("a MAC").map(|byte| format!("{byte:02x}")).join(":");
-    run(b, &["neigh", "replace", &new, "lladdr", &mac, "dev", &of_b, "nud", "permanent"]);
+    let mac = a
+        .mac(&of_a)
+        .expect("a MAC")
+        .map(|byte| format!("{byte:02x}"))
+        .join(":");
+    run(
+        b,
+        &[
+            "neigh",
+            "replace",
+            &new,
+            "lladdr",
+            &mac,
+            "dev",
+            &of_b,
+            "nud",
+            "permanent",
+        ],
+    );
     // Only IPv4 is left, so that nothing else can take over.
     let v6 = format!("{}/64", pair.link.address(a, true));
     run(a, &["address", "del", &v6, "dev", &of_a]);
@@ -295,11 +325,16 @@ fn change_address(name: &str, flags: &[&str], kind: &str) {
     run(a, &["address", "del", &format!("{old}/24"), "dev", &of_a]);
     sleep(Duration::from_secs(4));
     pair.story
-        .expect_within(DECIDED, "the same kind of path is used again", || pair.are(kind));
+        .expect_within(DECIDED, "the same kind of path is used again", || {
+            pair.are(kind)
+        });
     let used = pair.story.peer(b, a)["path"]["address"].to_string();
     assert!(used.contains(&new), "{used}");
     let pings = pinger.stop().expect("pings");
-    println!("{} of {} pings over a change of address", pings.received, pings.sent);
+    println!(
+        "{} of {} pings over a change of address",
+        pings.received, pings.sent
+    );
     let gap = pings.longest_gap;
     pair.story.expect_took(STALL_MAX, "stall", gap);
 }

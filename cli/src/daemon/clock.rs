@@ -1,7 +1,7 @@
 //! The clock the mesh sees.
 
 use rmesh_wire::Instant;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Nanoseconds since the daemon started; time asleep counts, so that sessions age in it.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,15 @@ impl Clock {
     /// The present.
     pub(crate) fn now(&self) -> Instant {
         Instant::from_nanos(boot_time().saturating_sub(self.start))
+    }
+
+    /// An instant by the kernel's clock since boot.
+    pub(super) fn kernel_time(&self, at: Instant) -> Timespec {
+        let nanos = at.as_nanos().saturating_add(self.start);
+        Timespec {
+            tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ use crate::state::{File, Saver};
 
 /// How long after a start, or after new peers were named, their answer may still come.
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
+/// How often the data plane's counts are looked at while frames move.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Known addresses are saved at most this often.
 const HINTS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the mesh may wait for a raised boot counter to be durable; a peer is given up later.
@@ -65,6 +67,10 @@ pub(super) struct Core {
     second_ways: BTreeMap<PeerId, (bool, Instant)>,
     hints: Vec<SocketAddr>,
     hints_saved: Instant,
+    /// When the data plane's counts are looked at next; not until it says that frames move if this is `None`.
+    next_sample: Option<Instant>,
+    /// Whether the data plane says so.
+    traffic_awaited: bool,
     stopping: bool,
 }
 
@@ -84,6 +90,8 @@ impl Core {
             second_ways: BTreeMap::new(),
             hints,
             hints_saved: now,
+            next_sample: Some(now),
+            traffic_awaited: false,
             stopping: false,
         }
     }
@@ -93,18 +101,28 @@ impl Core {
         self.stopping
     }
 
-    /// Time until [`Core::handle_timeout`] is wanted.
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        let mesh = self.parts.mesh.poll_timeout().map(|(at, _)| at);
-        let due = [mesh, self.parts.ring.deadline(), self.parts.fast.deadline()];
-        let at = due.into_iter().flatten().min()?;
-        Some(at.since(self.parts.clock.now()))
+    /// The present.
+    pub(super) fn now(&self) -> Instant {
+        self.parts.clock.now()
     }
 
-    /// The time of [`Core::time_left`] is over.
-    pub(super) fn handle_timeout(&mut self) {
-        let now = self.parts.clock.now();
-        self.parts.mesh.handle_timeout(now);
+    /// When [`Core::handle_timeout`] is wanted.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let mesh = self.parts.mesh.poll_timeout().map(|(at, _)| at);
+        let (ring, fast) = (self.parts.ring.deadline(), self.parts.fast.deadline());
+        let due = [mesh, ring, fast, self.next_sample];
+        due.into_iter().flatten().min()
+    }
+
+    /// The time of [`Core::deadline`] has come.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.next_sample.is_some_and(|due| due <= now) {
+            self.sample(now);
+        }
+        let mesh = &mut self.parts.mesh;
+        if mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
+            mesh.handle_timeout(now);
+        }
         self.parts.ring.handle_timeout(now);
         if self.parts.fast.deadline().is_some_and(|due| due <= now) {
             let counted = self.parts.fast.handle_timeout(now);
@@ -155,6 +173,10 @@ impl Core {
             Inbound::Datagram { source, bytes } => mesh.handle_datagram(source, &bytes, now),
             Inbound::Relayed { neighbour, inner } => mesh.handle_relayed(neighbour, &inner, now),
             Inbound::Want(peer) => mesh.handle_want(peer, now),
+            Inbound::Traffic => {
+                self.traffic_awaited = false;
+                self.next_sample = Some(now);
+            }
             Inbound::SendFailed {
                 destination,
                 failure,
@@ -176,12 +198,18 @@ impl Core {
         self.journal.trouble(&words, now);
     }
 
-    /// The data plane's counts of the last 100 ms.
-    pub(super) fn handle_sample(&mut self) {
+    /// The data plane's counts since the last time.
+    fn sample(&mut self, now: Instant) {
         let samples = self.parts.plane.samples();
-        if !samples.is_empty() {
-            let now = self.parts.clock.now();
+        let is_quiet = samples.is_empty();
+        // Workers may count what nobody awaited yet: only what moved after that is sure to be told.
+        let is_over = is_quiet && self.traffic_awaited;
+        self.next_sample = (!is_over).then_some(now + SAMPLE_INTERVAL);
+        if !is_quiet {
             self.parts.mesh.handle_traffic(&samples, now);
+        } else if !self.traffic_awaited {
+            self.parts.plane.await_traffic();
+            self.traffic_awaited = true;
         }
     }
 

@@ -1,11 +1,13 @@
 //! The daemon: opens what it needs, then serves until it is asked to stop.
 
 mod addresses;
+mod alarm;
 mod call;
 mod clock;
 mod containers;
 mod core;
 mod fast;
+mod guard;
 mod journal;
 mod manager;
 mod pools;
@@ -80,7 +82,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
     manager.ready();
     tracing::info!("serving");
     tokio::select! {
-        () = turn::serve(&mut daemon, &mut manager) => tracing::info!("stopping: asked to"),
+        ended = turn::serve(&mut daemon, &mut manager) => {
+            ended.map_err(cannot)?;
+            tracing::info!("stopping: asked to");
+        }
         _ = terminate.recv() => tracing::info!("stopping: terminated"),
         _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
     }
@@ -89,7 +94,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
     sleep(Duration::from_millis(20)).await;
     server.abort();
     let _ = std::fs::remove_file(api::socket_path(&daemon.run_dir));
-    let Daemon { core, locks, .. } = daemon;
+    let Daemon {
+        core, locks, guard, ..
+    } = daemon;
+    drop(guard);
     core.shut_down();
     drop(locks);
     tracing::info!("stopped");

@@ -12,7 +12,7 @@ use rmesh_gossip::crypto::real::RealCrypto;
 use rmesh_gossip::plaintext::vxlan_network;
 use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
-use rmesh_router::fast::{Fast, FastOptions, accept_bridged, heartbeat_mac};
+use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
 use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
 use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::{Boot, PeerId};
@@ -20,11 +20,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
+use super::alarm::Alarm;
 use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
 use super::core::{Core, Parts};
 use super::fast::FastLane;
+use super::guard::Guard;
 use super::pools;
 use super::ports::KernelPorts;
 use super::present::present;
@@ -92,6 +94,8 @@ pub(super) struct Daemon {
     pub(super) watch: AsyncFd<AddressWatch>,
     /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
     pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
+    pub(super) alarm: Alarm,
+    pub(super) guard: Guard,
     pub(super) handle: Handle,
     pub(super) containers: Arc<Containers>,
     pub(super) run_dir: PathBuf,
@@ -122,8 +126,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     check_pools(&options, &pools)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
-    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
-    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let (clock, watch, alarm) = wake_ups()?;
     let (bridge, plane, inbound) = open_plane(&options)?;
     let ports = KernelPorts(bridge.clone());
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
@@ -134,7 +137,6 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     };
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
-    let clock = Clock::start();
     let secret = remembered.secret.clone();
     let hints = std::mem::take(&mut remembered.hints);
     let attachments = std::mem::take(&mut remembered.attachments);
@@ -147,8 +149,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         None => mesh,
     };
     let fast = FastLane::new(fast, trouble, mesh.id(), clock.now());
-    let name = &options.name;
-    let (id, port) = (mesh.id().short(), plane.port());
+    let (name, id, port) = (&options.name, mesh.id().short(), plane.port());
     tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
     let ring = RingOptions {
         me: mesh.id(),
@@ -179,6 +180,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let heartbeats = core.heartbeats().map_err(|e| cannot(&e))?;
     let heartbeats = heartbeats.map(super::watch::register_owned).transpose();
     let heartbeats = heartbeats.map_err(|e| cannot(&e))?;
+    let guard = Guard::start(bridge.clone()).map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
     let containers = Containers::new(handle.clone(), Arc::new(ports), options.subnets);
     let containers = Arc::new(containers);
@@ -191,6 +193,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         addresses: mpsc::channel(1),
         watch,
         heartbeats,
+        alarm,
+        guard,
         handle,
         containers,
         run_dir: options.run_dir,
@@ -198,6 +202,16 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         bind: options.bind,
         locks,
     })
+}
+
+/// The clock, and what wakes the control thread beside messages.
+fn wake_ups() -> Result<(Clock, AsyncFd<AddressWatch>, Alarm), Failure> {
+    let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
+    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
+    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let clock = Clock::start();
+    let alarm = Alarm::new(clock).map_err(|e| cannot(&e))?;
+    Ok((clock, watch, alarm))
 }
 
 /// The state folder, the locks that make it and the run folder this process's own, and what others
@@ -325,10 +339,6 @@ fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inboun
     }
     let added = bridge.add_port(plane.tap_name(), options.mtu_bytes);
     added.map_err(|e| cannot(&e))?;
-    match accept_bridged(bridge.name()) {
-        Ok(words) => words.iter().for_each(|words| tracing::warn!("{words}")),
-        Err(error) => tracing::warn!("{error}; a firewall may drop what containers send"),
-    }
     Ok((bridge, plane, inbound))
 }
 

@@ -1,51 +1,67 @@
 //! The daemon's loop: one thing after another, and what follows from each.
 
 use std::future::pending;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use rmesh_router::kernel::{Bridge, local_addresses};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::call::Call;
 use super::manager::Manager;
 use super::pools::overlaps_here;
 use super::start::Daemon;
+use ipnet::IpNet;
+use rmesh_router::kernel::local_addresses;
+use rmesh_wire::Instant;
 
-/// How often the data plane's counts are looked at.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Datagrams taken from the queue before anything else gets its turn.
 const INBOUND_BATCH: usize = 256;
-/// Longest sleep: a clock that jumps (suspend) is noticed after that.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Shortest sleep, so that no timer can keep the thread busy for ever.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
-
-/// How often it is looked whether containers are kept from the host's ports: who loads a ruleset of
-/// nftables usually removes all others first.
-const GUARD_INTERVAL: Duration = Duration::from_secs(2);
+/// What is done once a second …
+const SECOND: Duration = Duration::from_secs(1);
+/// … is done earlier by as much if the thread is awake anyway.
+const SECOND_SLACK: Duration = Duration::from_millis(250);
 
 /// Serves until a call asks to stop.
-pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
-    let mut sample = interval(SAMPLE_INTERVAL);
-    sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut guard = interval(GUARD_INTERVAL);
-    guard.set_missed_tick_behavior(MissedTickBehavior::Skip);
+pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
+    let mut second = daemon.core.now();
     let mut look_again: Option<Instant> = None;
     while !daemon.core.is_stopping() {
-        let wait = daemon.core.time_left().unwrap_or(SLEEP_MAX);
-        if wait.is_zero() {
-            daemon.core.handle_timeout();
-            daemon.core.settle();
+        let (now, mut due) = (daemon.core.now(), daemon.core.deadline());
+        let is_due = due.is_some_and(|due| due <= now);
+        if is_due {
+            daemon.core.handle_timeout(now);
         }
+        let is_second = now + SECOND_SLACK >= second;
+        if is_second {
+            second = now + SECOND;
+            daemon.core.handle_second();
+            manager.alive();
+            if let Some(pools) = daemon.core.pools_to_compare() {
+                compare(daemon, pools);
+            }
+        }
+        if is_due || is_second {
+            daemon.core.settle();
+            due = daemon.core.deadline();
+        }
+        if look_again.take_if(|due| *due <= now).is_some() {
+            look(daemon);
+            daemon.core.compare_pools_again();
+        }
+        if daemon.core.wants_running() {
+            tell_running(daemon);
+        }
+        let due = [due, look_again].into_iter().flatten();
+        let due = due.fold(second, Instant::min);
+        daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
+            () = daemon.alarm.rings() => continue,
             Some(inbound) = daemon.inbound.recv() => {
                 daemon.core.handle_inbound(inbound);
                 for _ in 0..INBOUND_BATCH {
@@ -53,16 +69,6 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
                     daemon.core.handle_inbound(inbound);
                 }
             }
-            () = sleep(wait.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
-            _ = sample.tick() => daemon.core.handle_sample(),
-            _ = second.tick() => {
-                daemon.core.handle_second();
-                manager.alive();
-                if let Some(pools) = daemon.core.pools_to_compare() {
-                    compare(daemon, pools);
-                }
-            }
-            _ = guard.tick() => see_to_guard(&daemon.bridge),
             Some(call) = daemon.calls.recv() => daemon.core.handle_call(call),
             Some(news) = daemon.ledger.recv() => {
                 daemon.core.handle_ledger(news);
@@ -78,19 +84,12 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) {
                     ready.get_inner().drain();
                     ready.clear_ready();
                 }
-                look_again.get_or_insert(Instant::now() + ADDRESSES_SETTLE);
-            }
-            () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {
-                look_again = None;
-                look(daemon);
-                daemon.core.compare_pools_again();
+                look_again.get_or_insert(daemon.core.now() + ADDRESSES_SETTLE);
             }
         }
         daemon.core.settle();
-        if daemon.core.wants_running() {
-            tell_running(daemon);
-        }
     }
+    Ok(())
 }
 
 /// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.
@@ -125,20 +124,6 @@ fn compare(daemon: &Daemon, pools: Vec<IpNet>) {
             Ok(Err(error)) => tracing::warn!("{error}"),
             Err(error) => tracing::error!("the look at the routes failed: {error}"),
         }
-    });
-}
-
-/// Keeps containers from the host's ports, outside this thread.
-fn see_to_guard(bridge: &Bridge) {
-    let bridge = bridge.clone();
-    tokio::task::spawn_blocking(move || match bridge.guard() {
-        Ok(false) => {}
-        Ok(true) => tracing::warn!(
-            "somebody removed the nftables table that keeps containers from this host's ports; it \
-             is there again"
-        ),
-        // It was said at the start.
-        Err(error) => tracing::debug!("{error}"),
     });
 }
 

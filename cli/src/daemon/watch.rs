@@ -1,4 +1,4 @@
-//! Waits for news of addresses and interfaces; the only `unsafe` of this crate.
+//! Waits for descriptors: news of addresses and interfaces, and a timer; the only `unsafe` of this crate.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,7 +16,7 @@ pub(super) fn register(watch: AddressWatch) -> io::Result<AsyncFd<AddressWatch>>
     registered.map_err(io::Error::from)
 }
 
-/// The same of a descriptor.
+/// Makes a descriptor something to wait for.
 pub(super) fn register_owned(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: it owns what it stands for, always returns that, and closes it when it is dropped.
     let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };

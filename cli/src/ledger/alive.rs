@@ -7,8 +7,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the kernel tells for how long it has been running, in seconds with two digits after the point.
-const UPTIME: &str = "/proc/uptime";
+use rustix::time::{ClockId, clock_gettime};
+
 /// How the line begins.
 const HEAD: &str = "rmesh-alive 1";
 
@@ -32,18 +32,14 @@ impl Alive {
     pub fn down_for(&self) -> Duration {
         let noted = fs::read_to_string(&self.path).ok();
         let noted = noted.as_deref().and_then(parse);
-        let down = noted
-            .zip(uptime())
-            .and_then(|(then, now)| now.checked_sub(then));
+        let down = noted.and_then(|then| uptime().checked_sub(then));
         down.unwrap_or(Duration::MAX)
     }
 
     /// Notes that the daemon is there. To be called at least every two seconds. If it fails the daemon
     /// will have been away for longer than it was, which is safe.
     pub fn note(&mut self) {
-        if let Some(now) = uptime()
-            && let Err(cause) = self.write(now)
-        {
+        if let Err(cause) = self.write(uptime()) {
             tracing::debug!("cannot write {}: {cause}", self.path.display());
         }
     }
@@ -66,10 +62,10 @@ fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn uptime() -> Option<Duration> {
-    let text = fs::read_to_string(UPTIME).ok()?;
-    let seconds: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn line(now: Duration) -> String {
@@ -103,14 +99,11 @@ mod tests {
         alive.note();
         alive.note();
         assert!(alive.down_for() < Duration::from_secs(5));
-        let ago = uptime().unwrap().saturating_sub(Duration::from_secs(30));
+        let ago = uptime().saturating_sub(Duration::from_secs(30));
         alive.write(ago).unwrap();
         let down = alive.down_for();
-        assert!(
-            down >= uptime().unwrap().min(Duration::from_secs(30))
-                && down < Duration::from_secs(40)
-        );
-        let later = uptime().unwrap() + Duration::from_secs(3_600);
+        assert!(down >= uptime().min(Duration::from_secs(30)) && down < Duration::from_secs(40));
+        let later = uptime() + Duration::from_secs(3_600);
         for text in ["", "rmesh-alive 1 12\n", &line(later)] {
             fs::write(&alive.path, text).unwrap();
             assert_eq!(alive.down_for(), Duration::MAX, "{text:?}");

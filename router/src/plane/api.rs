@@ -63,6 +63,8 @@ pub enum Inbound {
     },
     /// A frame for this peer waits for a session, for `Mesh::handle_want`.
     Want(PeerId),
+    /// Frames move again, as `Plane::await_traffic` asked to be told.
+    Traffic,
     /// The kernel refused to send; at most ten a second and destination.
     SendFailed {
         /// Where to.

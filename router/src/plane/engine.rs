@@ -42,6 +42,9 @@ pub(crate) struct Engine {
     /// For datagrams of lane 0 whose session no snapshot has.
     pub(crate) unknown: Bucket,
     next_aging: Instant,
+    /// When to look for a second way: the first worker does so for all, and another only if it has found
+    /// a sign of one.
+    next_probe: Option<Instant>,
     /// Where the copy of a control datagram is verified.
     pub(crate) copy: Buffer,
     /// Where a frame whose checksum is completed here is put together.
@@ -64,6 +67,7 @@ impl Engine {
         (stats, shared): (Arc<WorkerStats>, Arc<Shared>),
         now: Instant,
     ) -> Self {
+        let next_probe = (transmitter.worker.number == 0).then_some(now);
         Engine {
             port,
             transmitter,
@@ -75,6 +79,7 @@ impl Engine {
             pending: Pending::default(),
             unknown: screen::allowance(now),
             next_aging: now + AGING_EVERY,
+            next_probe,
             copy: Buffer::default(),
             whole: Buffer::default(),
             deliveries: Deliveries::default(),
@@ -102,15 +107,19 @@ impl Engine {
         self.reassembly.expire(now);
         let abandoned = self.reassembly.take_abandoned();
         self.stats.drop_many(Reason::ReassemblyAbandoned, abandoned);
-        if self.is_first() {
+        if self.next_probe.is_some_and(|due| due <= now) {
             self.probe_second_way(tables, now);
         }
         if now >= self.next_aging {
             self.next_aging = now + AGING_EVERY;
             self.fdb.expire(now);
+            self.count_learned();
         }
+    }
+
+    /// Each worker knows them all.
+    fn count_learned(&self) {
         if self.is_first() {
-            // Each knows them all.
             self.stats.learned_macs.set(self.fdb.len() as u64);
         }
     }
@@ -125,6 +134,7 @@ impl Engine {
         let news = self.shared.news(self.transmitter.worker.number);
         for (mac, place) in news.into_iter().flatten() {
             self.fdb.hear(mac, place, now);
+            self.count_learned();
         }
     }
 
@@ -135,20 +145,41 @@ impl Engine {
     }
 
     fn probe_second_way(&mut self, tables: &Tables, now: Instant) {
-        let due = self.shared.broadcasts().second_way.poll_probe(tables, now);
+        let mut broadcasts = self.shared.broadcasts();
+        let due = broadcasts.second_way.poll_probe(tables, now);
+        let next = broadcasts.second_way.next_probe();
+        drop(broadcasts);
+        self.next_probe = (self.is_first() || due.is_none()).then_some(next);
         if let Some(probe) = due {
             // A bridge that is down loses the probe and nothing else.
             let _ = self.port.write(&probe);
         }
     }
 
-    /// Whether something may become too old soon.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+    /// How long nothing has to be looked after, [`TICK`] at least.
+    pub(crate) fn rest(&self, now: Instant) -> Duration {
+        if !self.pending.is_empty() || !self.reassembly.is_empty() {
+            return TICK;
+        }
+        let next = self
+            .next_probe
+            .into_iter()
+            .fold(self.next_aging, Instant::min);
+        next.saturating_duration_since(now).max(TICK)
+    }
+
+    /// Tells the control side that frames moved since `before`, if it wants to be told.
+    pub(crate) fn tell_traffic(&self, before: u64) {
+        let moved = self.stats.moved() != before;
+        if moved && self.shared.takes_traffic() && !self.inbox.traffic() {
+            // There was no room; it is told by whatever moves next.
+            self.shared.await_traffic();
+        }
     }
 
     pub(crate) fn learned(&mut self, now: Instant) -> Vec<LearnedMac> {
         self.fdb.expire(now);
+        self.count_learned();
         self.fdb.list(now)
     }
 
@@ -212,6 +243,7 @@ impl Engine {
         if tables.announced(source).is_none() && self.fdb.learn(source, place, now) {
             self.shared
                 .tell(self.transmitter.worker.number, source, place);
+            self.count_learned();
         }
     }
 
@@ -219,6 +251,7 @@ impl Engine {
         self.stats.drop_one(Reason::SecondWayProbe);
         let mut broadcasts = self.shared.broadcasts();
         let news = broadcasts.second_way.handle_probe(tables.me, peer, now);
+        self.next_probe = Some(broadcasts.second_way.next_probe());
         drop(broadcasts);
         if let Some(suppressed) = news {
             self.inbox.second_way(peer, suppressed);

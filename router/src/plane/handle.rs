@@ -52,6 +52,7 @@ pub struct Plane {
     note: Option<String>,
     sockets: Arc<Sockets>,
     tables: Arc<ArcSwap<Tables>>,
+    shared: Arc<Shared>,
     workers: Vec<Running>,
     stop: Arc<AtomicBool>,
     /// Held while a snapshot is built, so that each is built on the one before.
@@ -113,6 +114,7 @@ impl Plane {
             note: note_of(options.workers, count, first.name()),
             sockets,
             tables: Arc::default(),
+            shared: Arc::clone(&shared),
             has_aes: has_aes_instructions() && !options.without.aes,
             workers: Vec::with_capacity(count),
             stop: Arc::default(),
@@ -239,6 +241,12 @@ impl Plane {
     /// Every reason that [`PlaneCounters::drops`] may name.
     pub fn drop_reasons() -> impl Iterator<Item = &'static str> {
         Reason::NAMES.iter().copied().chain(OUTSIDE)
+    }
+
+    /// Once nothing moves: the next frame is told by [`Inbound::Traffic`], so that until then nobody has to
+    /// look. One that moves at the same moment may be missed by that; [`Plane::samples`] after this has it.
+    pub fn await_traffic(&self) {
+        self.shared.await_traffic();
     }
 
     /// What moved since the last call, one entry a peer with which something moved.

@@ -111,6 +111,12 @@ impl Inbox {
         self.put(|| Inbound::Want(peer));
     }
 
+    /// Frames move again; false if there is no room to say so.
+    pub(crate) fn traffic(&self) -> bool {
+        let permit = self.sender.try_reserve();
+        permit.map(|permit| permit.send(Inbound::Traffic)).is_ok()
+    }
+
     pub(crate) fn second_way(&self, peer: PeerId, suppressed: bool) {
         self.put(|| Inbound::SecondWay { peer, suppressed });
     }

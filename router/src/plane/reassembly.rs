@@ -160,6 +160,11 @@ impl Reassembly {
         });
     }
 
+    /// Whether nothing waits for its other pieces.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.assemblies.is_empty()
+    }
+
     /// Payloads given up since the last call.
     pub(crate) fn take_abandoned(&mut self) -> u64 {
         std::mem::take(&mut self.abandoned)

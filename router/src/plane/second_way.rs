@@ -51,6 +51,11 @@ impl SecondWay {
         Some(second_way_probe(PROBE_SOURCE, mark, &tables.me))
     }
 
+    /// When [`SecondWay::poll_probe`] has something to say.
+    pub(crate) fn next_probe(&self) -> Instant {
+        self.next_probe
+    }
+
     /// Frames look as if there were a second way: the next probe is due soon.
     pub(crate) fn suspect(&mut self, now: Instant) {
         let soonest = self

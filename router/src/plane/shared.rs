@@ -24,6 +24,8 @@ const NEWS_MAX: usize = 4_096;
 pub(crate) struct Shared {
     broadcasts: Mutex<Broadcasts>,
     news: Box<[News]>,
+    /// Whether the control side is to be told when frames move.
+    traffic_awaited: AtomicBool,
 }
 
 /// What floods need.
@@ -51,7 +53,20 @@ impl Shared {
                 sequence: 0,
             }),
             news: (0..workers).map(|_| News::default()).collect(),
+            traffic_awaited: AtomicBool::new(false),
         }
+    }
+
+    /// The next frame that moves is to be told.
+    pub(crate) fn await_traffic(&self) {
+        self.traffic_awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether frames that moved are to be told by whoever calls this: true for one worker only.
+    pub(crate) fn takes_traffic(&self) -> bool {
+        // Nearly always it is not awaited, and then nothing is written that others read.
+        self.traffic_awaited.load(Ordering::Relaxed)
+            && self.traffic_awaited.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn broadcasts(&self) -> MutexGuard<'_, Broadcasts> {

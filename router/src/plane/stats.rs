@@ -157,6 +157,18 @@ impl WorkerStats {
         }
     }
 
+    /// Frames carried so far, which move whenever a record does that is not the control side's.
+    pub(crate) fn moved(&self) -> u64 {
+        let moved = [
+            &self.frames_from_bridge,
+            &self.frames_to_bridge,
+            &self.relayed,
+        ];
+        moved
+            .iter()
+            .fold(0, |sum, count| sum.wrapping_add(count.get()))
+    }
+
     /// Adds what this worker counted to `sum`.
     pub(crate) fn add_to(&self, sum: &mut PlaneCounters) {
         sum.frames_from_bridge += self.frames_from_bridge.get();

@@ -32,8 +32,6 @@ const PORT_BATCHES: usize = 2;
 const STRANGERS_PER_S: u32 = 8_000;
 /// After a quiet time as many are taken at once as come in this time.
 const STRANGERS_DEPTH: Duration = Duration::from_millis(64);
-/// Longest sleep while nothing waits.
-const IDLE: Duration = Duration::from_millis(500);
 /// A worker that slept shorter than this before it had something to do will soon have more: it looks for
 /// it for a while before it sleeps again, for to be woken takes longer, and costs who wakes it time as well.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
@@ -90,7 +88,7 @@ impl WorkerThread {
 
     fn turn(&mut self, round: &mut Round) {
         let ready = self.wait(round);
-        let now = Instant::now();
+        let (now, moved) = (Instant::now(), self.engine.stats.moved());
         self.renew_tables(round, now);
         if now >= round.next_tick {
             round.next_tick = now + TICK;
@@ -112,6 +110,7 @@ impl WorkerThread {
             self.read_port(round, now);
         }
         self.engine.flush(now);
+        self.engine.tell_traffic(moved);
     }
 
     /// Goes by the latest snapshot from now on.
@@ -146,15 +145,14 @@ impl WorkerThread {
             Some(retry) if now < retry => -1,
             _ => self.engine.port.fd(),
         };
-        let mut timeout = if self.engine.is_waiting() || round.port_retry.is_some() {
-            TICK
-        } else {
-            IDLE
+        let mut timeout = match round.port_retry {
+            Some(_) => TICK,
+            // poll(2) counts whole milliseconds, downwards.
+            None => self.engine.rest(now) + Duration::from_millis(1),
         };
         let strangers_wait = round.strangers.time_left(now);
         let strangers = match strangers_wait.is_zero() {
             true => self.strangers(),
-            // poll(2) counts whole milliseconds, downwards.
             false => {
                 timeout = timeout.min(strangers_wait + Duration::from_millis(1));
                 &[]

@@ -203,6 +203,26 @@ fn the_first_frames_wait_for_a_session() {
 }
 
 #[test]
+fn who_awaits_traffic_is_told_of_the_next_frame_once_at_both_ends() {
+    let (mut a, mut b) = pair();
+    let sent = frame(mac(2), mac(1), b"x");
+    a.inject(&sent);
+    assert_eq!(b.delivered(), Some(sent.clone()));
+    assert!(a.inbox.try_recv().is_err(), "nobody asked");
+    for peer in [&a, &b] {
+        peer.plane.await_traffic();
+    }
+    for _ in 0..2 {
+        a.inject(&sent);
+        assert_eq!(b.delivered(), Some(sent.clone()));
+    }
+    for peer in [&mut a, &mut b] {
+        assert_eq!(peer.told(), Some(Inbound::Traffic));
+        assert!(peer.inbox.try_recv().is_err());
+    }
+}
+
+#[test]
 fn frames_for_a_peer_that_never_answers_are_dropped_after_a_second() {
     let mut a = Peer::start(1);
     a.forwarding.macs.insert(mac(2), id(2));
