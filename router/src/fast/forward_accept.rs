@@ -10,7 +10,9 @@ use std::path::Path;
 use crate::kernel::KernelError;
 use crate::kernel::link::check_name;
 use crate::kernel::nftables::decode::{Attributes, ChainState, RuleState};
-use crate::kernel::nftables::encode::{Is, Meta, Rule, Table, Verdict, comment, hook, message};
+use crate::kernel::nftables::encode::{
+    Is, Meta, Rule, Table, Verdict, attribute, attributes, comment, hook, message, text,
+};
 use crate::kernel::nftables::{Family, Nftables};
 
 /// Chains and rules looked at: more than the largest hosts have.
@@ -40,10 +42,13 @@ pub fn accept_bridged(bridge: &str) -> Result<Vec<String>, KernelError> {
     let Some(mut nftables) = Nftables::available()? else {
         return Ok(old_tables(bridge));
     };
-    let rules = ours(&mut nftables, bridge)?;
     for (table, chain) in dropping(&mut nftables)? {
-        let here = |rule: &&Found| rule.table == table && rule.chain == chain;
-        if rules.iter().any(|rule| here(&rule)) {
+        // Only what is in this chain: a host of a cluster has tens of thousands of rules.
+        let within = attribute(attributes::RULE_CHAIN, &text(&chain));
+        let within = [table.attribute(), within].concat();
+        let rules = ours(&mut nftables, bridge, (table.family, &within))?;
+        let here = |rule: &Found| rule.table == table && rule.chain == chain;
+        if rules.iter().any(here) {
             continue;
         }
         let rule = Rule::default()
@@ -73,7 +78,7 @@ pub fn unaccept_bridged(bridge: &str) -> Result<(), KernelError> {
     let Some(mut nftables) = Nftables::available()? else {
         return Ok(());
     };
-    for rule in ours(&mut nftables, bridge)? {
+    for rule in ours(&mut nftables, bridge, (Family::ANY, &[]))? {
         let change = rule.table.delete_rule(&rule.chain, rule.handle);
         match nftables.commit("remove a rule that accepts bridged frames", &[change]) {
             Err(error) if error.errno() == Some(libc::ENOENT) => {}
@@ -104,32 +109,32 @@ fn is_routed(family: Family) -> bool {
     [Family::INET, Family::IPV4, Family::IPV6].contains(&family)
 }
 
-/// Our rules.
-fn ours(nftables: &mut Nftables, bridge: &str) -> Result<Vec<Found>, KernelError> {
+/// Our rules, in the chain that the attributes name or in all.
+fn ours(
+    nftables: &mut Nftables,
+    bridge: &str,
+    (family, within): (Family, &[u8]),
+) -> Result<Vec<Found>, KernelError> {
     let mark = comment(&mark(bridge));
-    let kind = (Family::ANY, message::GET_RULE);
-    nftables.dump(
-        "list the firewall's rules",
-        kind,
-        &[],
-        |all: &mut Vec<_>, family, one| {
-            let Some(rule) = RuleState::read(Attributes(one)) else {
-                return;
+    let doing = "list the firewall's rules";
+    let kind = (family, message::GET_RULE);
+    nftables.dump(doing, kind, within, |all: &mut Vec<_>, family, one| {
+        let Some(rule) = RuleState::read(Attributes(one)) else {
+            return;
+        };
+        if is_routed(family) && rule.user_data == mark && all.len() < OBJECTS_MAX {
+            let table = Table {
+                family,
+                name: rule.table,
             };
-            if is_routed(family) && rule.user_data == mark && all.len() < OBJECTS_MAX {
-                let table = Table {
-                    family,
-                    name: rule.table,
-                };
-                let (chain, handle) = (rule.chain, rule.handle);
-                all.push(Found {
-                    table,
-                    chain,
-                    handle,
-                });
-            }
-        },
-    )
+            let (chain, handle) = (rule.chain, rule.handle);
+            all.push(Found {
+                table,
+                chain,
+                handle,
+            });
+        }
+    })
 }
 
 /// Chains that drop what the host would route unless a rule accepts it.

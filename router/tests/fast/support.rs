@@ -19,6 +19,10 @@ pub(crate) const OWNER: &str = "/test";
 pub(crate) const TAP: &str = "rmesh-tap";
 pub(crate) const PORT: u16 = 6784;
 pub(crate) const MTU_BYTES: u16 = 1328;
+/// What is on its way is there after this time, however busy the machine.
+const ARRIVED_MAX: Duration = Duration::from_secs(2);
+/// What was not seen after this time will not come.
+pub(crate) const SILENT: Duration = Duration::from_millis(200);
 const WIRE_MTU_BYTES: u16 = 1500;
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -182,17 +186,21 @@ impl Host {
         }
     }
 
-    /// How many frames with "hello" have gone to the TAP since it was asked last.
-    pub(crate) fn greetings_at_tap(&mut self) -> usize {
-        let (mut batch, mut count) = (FrameBatch::default(), 0);
+    /// How many frames with "hello" have gone to the TAP since it was asked last; waits for so many.
+    pub(crate) fn greetings_at_tap(&mut self, awaited: usize) -> usize {
+        let (start, mut batch, mut count) = (Instant::now(), FrameBatch::default(), 0);
         loop {
             self.tap.read_batch(&mut batch).unwrap();
             let frames = batch.frames().map(|(frame, _)| frame);
             let all = batch.frames().count();
             count += frames.filter(|frame| frame.ends_with(b"hello")).count();
-            if all == 0 {
+            if all > 0 {
+                continue;
+            }
+            if count >= awaited || start.elapsed() > ARRIVED_MAX {
                 return count;
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -206,11 +214,28 @@ impl Host {
         })
     }
 
-    /// Heartbeats that come within this time, until there are `count`.
-    pub(crate) fn heartbeats(&mut self, count: usize, limit: Duration) -> Vec<Vec<u8>> {
-        let (start, mut all) = (Instant::now(), Vec::new());
-        while all.len() < count && start.elapsed() < limit {
+    /// Datagrams dropped on their way in, once there are so many.
+    pub(crate) fn dropped_in(&mut self, awaited: u64) -> u64 {
+        let start = Instant::now();
+        loop {
+            let dropped = self.fast.counters().unwrap().dropped_in;
+            if dropped >= awaited || start.elapsed() > ARRIVED_MAX {
+                return dropped;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Heartbeats that have come: at least so many, and what comes a moment later.
+    pub(crate) fn heartbeats(&mut self, awaited: usize) -> Vec<Vec<u8>> {
+        let (mut start, mut all) = (Instant::now(), Vec::new());
+        let mut limit = ARRIVED_MAX;
+        while start.elapsed() < limit {
+            let before = all.len();
             self.fast.receive(&mut |payload| all.push(payload.to_vec()));
+            if before < awaited && all.len() >= awaited {
+                (start, limit) = (Instant::now(), SILENT);
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         all
@@ -258,13 +283,12 @@ pub(crate) fn acquaint(a: &Container, b: &Container) {
 
 /// Whether none of a few datagrams arrives.
 pub(crate) fn is_silent(from: &UdpSocket, to: &UdpSocket) -> bool {
-    to.set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    to.set_read_timeout(Some(SILENT)).unwrap();
     for _ in 0..3 {
         from.send_to(b"hello", to.local_addr().unwrap()).unwrap();
     }
     let silent = to.recv_from(&mut [0; 16]).is_err();
-    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    to.set_read_timeout(Some(ARRIVED_MAX)).unwrap();
     silent
 }
 
