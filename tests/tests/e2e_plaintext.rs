@@ -240,6 +240,8 @@ fn broadcasts_arrive_once_where_paths_are_mixed() {
         let kinds = [kind(0, 1), kind(1, 2), kind(2, 3), kind(3, 0), kind(0, 2)];
         kinds == ["vxlan", "direct", "vxlan", "direct", "relay"]
     });
+    // The trees follow the last measured costs.
+    sleep(DECIDED);
     for source in 0..4 {
         let frames: Vec<_> = containers
             .iter()
@@ -321,8 +323,8 @@ fn change_address(name: &str, flags: &[&str], kind: &str) {
         .expect_within(DECIDED, "the path is settled again", || pair.are(kind));
     let pinger = pair.pings();
     sleep(Duration::from_secs(1));
-    run(a, &["address", "add", &format!("{new}/24"), "dev", &of_a]);
     run(a, &["address", "del", &format!("{old}/24"), "dev", &of_a]);
+    run(a, &["address", "add", &format!("{new}/24"), "dev", &of_a]);
     sleep(Duration::from_secs(4));
     pair.story
         .expect_within(DECIDED, "the same kind of path is used again", || {

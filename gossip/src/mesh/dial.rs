@@ -72,7 +72,7 @@ impl Dial {
 pub(crate) struct TargetState {
     addresses: Vec<SocketAddr>,
     peer: Option<PeerId>,
-    answered: Instant,
+    rests_until: Instant,
     is_me: bool,
 }
 
@@ -126,7 +126,7 @@ impl Mesh {
                 .or_insert(TargetState {
                     addresses: Vec::new(),
                     peer: None,
-                    answered: Instant::ZERO,
+                    rests_until: Instant::ZERO,
                     is_me: false,
                 });
             if state.addresses != addresses {
@@ -173,14 +173,14 @@ impl Mesh {
             && let Some(target) = self.dialer.targets.get_mut(&name)
         {
             target.peer = Some(peer);
-            target.answered = now;
+            target.rests_until = now + ANSWERED_REST;
         }
         self.meet(peer, "", now);
         if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
             entry.add_candidate(address, now);
         }
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.answered = now;
+            entry.rests_until = now + ANSWERED_REST;
         }
     }
 
@@ -225,8 +225,7 @@ impl Mesh {
             if connected || target.is_me {
                 self.dialer.dials.remove(&Goal::Target(name.clone()));
             } else {
-                let rest = target.answered + ANSWERED_REST;
-                wanted.push((Goal::Target(name.clone()), rest));
+                wanted.push((Goal::Target(name.clone()), target.rests_until));
             }
         }
         for (goal, rest) in wanted {
@@ -254,7 +253,7 @@ impl Mesh {
                 } else {
                     Duration::ZERO
                 };
-                let dial = || Dial::new(now, (now + yielding).max(peer.answered + ANSWERED_REST));
+                let dial = || Dial::new(now, (now + yielding).max(peer.rests_until));
                 self.dialer.dials.entry(goal).or_insert_with(dial);
             } else {
                 self.dialer.dials.remove(&goal);

@@ -8,7 +8,7 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Question, Said};
+use super::path::{Change, Pace, Question, Said};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
@@ -29,6 +29,14 @@ pub(crate) const RECORD_OVERHEAD: usize = 32;
 impl Mesh {
     /// Judges and probes every way of every peer that is due.
     pub(crate) fn watch_paths(&mut self, now: Instant) {
+        if self.paths_deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
+            for path in peer.direct.values_mut() {
+                path.bring_forward(now);
+            }
+        }
         let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
         let due: Vec<PeerId> = self
             .peers
@@ -56,6 +64,8 @@ impl Mesh {
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
+            let is_spare = pace == Pace::CLOSE && peer.is_spare(way);
+            let pace = if is_spare { Pace::SPARE } else { pace };
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -172,6 +182,8 @@ impl Mesh {
             peer.add_candidate(address, now);
             if let Some(path) = peer.direct.get_mut(&address) {
                 path.hurry(now);
+                // The other end is awake, and hears the question with the answer.
+                path.bring_forward(now);
             }
         }
         self.note_said(id, origin, &probe, now);
@@ -524,6 +536,10 @@ fn session_end(session: &Session) -> Instant {
 }
 
 fn suspect(peer: &mut Peer, now: Instant) {
+    // The next best way should be one that works.
+    for path in peer.direct.values_mut() {
+        path.ask_now(now);
+    }
     if let Some(path) = peer.used_mut() {
         path.suspect(now);
     }

@@ -33,6 +33,10 @@ const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 
+/// A probe may be sent so much before its time, together with others. Less than half of any interval: two
+/// hosts that answer each other's must not keep each other going.
+const EARLY: Duration = Duration::from_millis(400);
+
 /// The least round trip is that of this time, and of up to as long before.
 const LEAST_OF: Duration = Duration::from_secs(300);
 
@@ -110,6 +114,12 @@ impl Pace {
     /// Control neighbours, peers with traffic, and the path in use.
     pub(crate) const CLOSE: Pace = Pace {
         alive: Duration::from_secs(1),
+        dead: Duration::from_secs(3),
+    };
+    /// The same peers' ways that work and are not used: they are asked at once when the one in use is
+    /// suspected.
+    pub(crate) const SPARE: Pace = Pace {
+        alive: Duration::from_secs(3),
         dead: Duration::from_secs(3),
     };
     /// Everything else.
@@ -289,6 +299,13 @@ impl PathState {
             if !core::mem::replace(&mut self.suspected, true) {
                 self.mtu.doubt(now);
             }
+            self.next_probe = now;
+        }
+    }
+
+    /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
+    pub(crate) fn bring_forward(&mut self, now: Instant) {
+        if self.alive && !self.suspected && self.next_probe <= now + EARLY {
             self.next_probe = now;
         }
     }

@@ -58,12 +58,14 @@ pub(crate) struct Peer {
     pub(crate) silent_since: Option<Instant>,
     /// Digests in a row that differed from ours.
     pub(crate) mismatches: u32,
+    /// When the next is counted: several probes may come at once.
+    pub(crate) next_mismatch: Instant,
     /// When buckets may be sent to it again.
     pub(crate) next_buckets: Instant,
     /// Cost of the link as last published, in microseconds, and when.
     pub(crate) published_cost: Option<(u32, Instant)>,
-    /// When it last answered a dial.
-    pub(crate) answered: Instant,
+    /// It answered a dial, and is not dialled again before this time.
+    pub(crate) rests_until: Instant,
     /// A peer is reported up once it is, and down once.
     pub(crate) reported_up: bool,
     /// New addresses it may still publish.
@@ -89,9 +91,10 @@ impl Peer {
             silent_since: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
+            next_mismatch: Instant::ZERO,
             next_buckets: Instant::ZERO,
             published_cost: None,
-            answered: Instant::ZERO,
+            rests_until: Instant::ZERO,
             reported_up: false,
             published: Allowance::default(),
         }
@@ -158,6 +161,17 @@ impl Peer {
     pub(crate) fn pace(&self, now: Instant) -> Pace {
         let close = self.desired || self.desires_us || now < self.wanted_until;
         if close { Pace::CLOSE } else { Pace::IDLE }
+    }
+
+    /// Whether a way works as far as is known, and another is used.
+    pub(crate) fn is_spare(&self, way: Way) -> bool {
+        match way {
+            Way::Direct(address) => {
+                let path = self.direct.get(&address);
+                self.direct_address() != Some(address) && path.is_some_and(PathState::is_alive)
+            }
+            Way::Relay => false,
+        }
     }
 
     /// The path in use.

@@ -45,6 +45,9 @@ impl Outbox {
     }
 }
 
+/// Probes that come together tell of one moment only: digests that differ are counted this often.
+const MISMATCH_INTERVAL: Duration = Duration::from_millis(300);
+
 impl Mesh {
     pub(crate) fn flush_deadline(&self) -> Option<Instant> {
         self.outbox.due
@@ -263,11 +266,12 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour()) else {
             return;
         };
-        peer.mismatches = if same {
-            0
-        } else {
-            peer.mismatches.saturating_add(1)
-        };
+        if same {
+            peer.mismatches = 0;
+        } else if now >= peer.next_mismatch {
+            peer.mismatches = peer.mismatches.saturating_add(1);
+            peer.next_mismatch = now + MISMATCH_INTERVAL;
+        }
         if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
             peer.next_buckets = now + REPAIR_INTERVAL;
             self.counters.repairs_started += 1;

@@ -23,17 +23,41 @@ use crate::setup::{Ballot, Pool, Setup, Stamp};
 
 /// A change that takes longer begins anew, with a higher ballot.
 const CHANGE_MAX: Duration = Duration::from_secs(6);
-/// How often it is looked whether a change is due.
+/// How often it is looked whether a change is due, while one may be.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long after the first news it is looked: so the look after [`GROWTH_PATIENCE`] comes late enough to
+/// find all peers that came together.
+const FIRST_LOOK: Duration = Duration::from_millis(200);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) change: Option<Change>,
     /// Since when the setup should be another one.
     since: Option<Instant>,
     next: Instant,
+    /// When anything was last heard that a look may depend on.
+    stirred: Instant,
     highest: u32,
     pools: BTreeSet<Range>,
+}
+
+impl State {
+    pub(super) fn new(now: Instant) -> Self {
+        State {
+            change: None,
+            since: None,
+            next: Instant::ZERO,
+            stirred: now,
+            highest: 0,
+            pools: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the next look may find something. Once [`GROWTH_PATIENCE`] is over since the last news time
+    /// alone changes nothing.
+    fn is_awake(&self) -> bool {
+        self.since.is_some() || self.next <= self.stirred + GROWTH_PATIENCE + LOOK_EVERY
+    }
 }
 
 /// A change this peer leads.
@@ -278,6 +302,14 @@ impl Node {
         }
     }
 
+    /// Something was heard or done on which it may depend whether a change is due.
+    pub(super) fn stir(&mut self) {
+        if !self.change.is_awake() {
+            self.change.next = self.now + FIRST_LOOK;
+        }
+        self.change.stirred = self.now;
+    }
+
     /// Leads a change if one is due and it is this peer's turn.
     fn consider_change(&mut self) {
         let Some(setup) = self.ledger.setup.clone() else {
@@ -360,12 +392,14 @@ impl Node {
     }
 
     pub(super) fn abort_change(&mut self) {
+        self.stir();
         self.change.change = None;
         self.change.next = self.now + YIELD_MIN + self.random.jittered(YIELD_MIN * 4);
     }
 
     /// Another setup is in force.
     pub(super) fn setup_changed(&mut self) {
+        self.stir();
         self.change.change = None;
         self.change.since = None;
         self.change.next = self.now;
@@ -487,7 +521,7 @@ impl Node {
     pub(super) fn change_due(&self) -> Option<Instant> {
         match &self.change.change {
             Some(change) => Some(change.retry.next),
-            None => (self.acts() || self.is_dormant())
+            None => (self.change.is_awake() && (self.acts() || self.is_dormant()))
                 .then_some(self.change.next.max(self.now + Duration::from_millis(1))),
         }
     }

@@ -65,10 +65,14 @@ impl Node {
 
     pub(super) fn on_digest(&mut self, from: OwnerId, digest: &Digest) {
         if let Some(known) = self.peers.get_mut(&from.peer) {
+            let is_news = (known.acts, known.stamp) != (digest.acts, digest.stamp);
             known.has_free = digest.has_free;
             known.acts = digest.acts;
             known.stamp = digest.stamp;
             known.live = digest.live;
+            if is_news {
+                self.stir();
+            }
         }
         if digest.seen_as == self.ledger.incarnation && digest.seen > self.gate.queued() {
             self.seen_ahead(from.peer);

@@ -97,6 +97,8 @@ pub struct Node {
     /// Until when it is waited for word of peers that are not there, once it was asked for.
     heard_of_gone: Option<Instant>,
     change: change::State,
+    /// The other peers, as last told.
+    members: Vec<Member>,
     reform: Option<reform::Reform>,
     ask_reformer_at: Instant,
     adoption: adopt::State,
@@ -147,7 +149,8 @@ impl Node {
             succession: succession::State::default(),
             hearsay: BTreeMap::new(),
             heard_of_gone: None,
-            change: change::State::default(),
+            change: change::State::new(now),
+            members: Vec::new(),
             reform: None,
             ask_reformer_at: now,
             adoption: adopt::State::default(),
@@ -188,6 +191,10 @@ impl Node {
     /// The complete list of other peers, after any change.
     pub fn handle_members(&mut self, members: Vec<Member>, now: Instant) {
         self.now = now;
+        if self.members != members {
+            self.stir();
+            self.members.clone_from(&members);
+        }
         self.follow_members(members);
         self.settle();
     }
@@ -218,6 +225,7 @@ impl Node {
         now: Instant,
     ) {
         self.now = now;
+        self.stir();
         self.take_request(id, request, deadline);
         self.settle();
     }
@@ -235,6 +243,14 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         if self.gate.halted().is_none() && !self.gate.is_full() {
+            // What waited for its time may be over, or under way.
+            if self
+                .other_dues()
+                .iter()
+                .any(|(at, _)| at.is_some_and(|at| at <= now))
+            {
+                self.stir();
+            }
             self.tick();
         }
         self.settle();
@@ -288,8 +304,18 @@ impl Node {
         if self.gate.halted().is_some() {
             return None;
         }
-        let due = [
+        let routine = [
             (Some(self.next_digest), "digest"),
+            (self.change_due(), "setup change"),
+        ];
+        let due = routine.into_iter().chain(self.other_dues());
+        let due = due.filter_map(|(at, why)| Some((at?, why)));
+        due.min_by_key(|(at, _)| *at)
+    }
+
+    /// When what is under way has something to do.
+    fn other_dues(&self) -> [(Option<Instant>, &'static str); 11] {
+        [
             (self.probes_due(), "probe"),
             (self.proposals_due(), "proposal"),
             (self.asks_due(), "ask"),
@@ -298,13 +324,10 @@ impl Node {
             (self.fence_due(), "fence"),
             (self.succession_due(), "succession"),
             (self.hearsay_due(), "hearsay"),
-            (self.change_due(), "setup change"),
             (self.reform_due(), "reform"),
             (self.founding_due(), "founding"),
             (self.adoption_due(), "adoption"),
-        ];
-        let due = due.into_iter().filter_map(|(at, why)| Some((at?, why)));
-        due.min_by_key(|(at, _)| *at)
+        ]
     }
 
     /// The state as log entries, to begin a new log with. It includes every write polled so far
@@ -364,6 +387,7 @@ impl Node {
         if self.gate.halted().is_some() {
             return;
         }
+        self.stir();
         self.ledger.apply(entry, self.now);
         self.gate.write(entry);
     }
@@ -400,9 +424,11 @@ impl Node {
 
     fn on_message(&mut self, from: PeerId, message: Message) {
         let now = self.now;
+        let is_digest = matches!(message.body, Body::Digest(_));
         let Some(known) = self.peer_mut(from) else {
             return;
         };
+        let before = (known.incarnation, known.life, known.ring);
         if known.incarnation != Some(message.incarnation) {
             known.incarnation = Some(message.incarnation);
             known.written = 0;
@@ -412,8 +438,12 @@ impl Node {
         let moved = known.ring != Some(message.ring);
         known.ring = Some(message.ring);
         known.heard = Some(now);
+        let after = (known.incarnation, known.life, known.ring);
         if moved {
             self.is_stale = true;
+        }
+        if !is_digest || before != after {
+            self.stir();
         }
         let owner = OwnerId {
             peer: from,

@@ -74,6 +74,19 @@ impl Mesh {
         };
         let sure = || peer.direct.iter().filter(|(_, path)| path.is_sure());
         let given = || sure().filter(|(there, path)| both(there, path).is_ok());
+        let leads_to = |to: IpAddr| {
+            let paths = peer.direct.iter();
+            paths.filter(move |(there, _)| there.ip().to_canonical() == to)
+        };
+        // Whether the tunnel in use works its own heartbeats tell, as long as nobody objects to it, and the
+        // other side has not lost that address. Another one whose path still answers may be next to fall silent.
+        if let Some(to) = peer.fast.in_use() {
+            let is_heard = leads_to(to).any(|(_, path)| path.is_sure());
+            let is_there = leads_to(to).any(|(_, path)| !path.is_withdrawn());
+            if is_there && !is_heard {
+                return Consent::Unheard;
+            }
+        }
         let kept = given().find(|(there, _)| Some(there.ip().to_canonical()) == peer.fast.to());
         let used = given().find(|(there, _)| Some(**there) == peer.direct_address());
         let nearest = given().min_by_key(|(_, path)| path.distance());
@@ -86,11 +99,6 @@ impl Mesh {
             path.said.plaintext?;
             both(there, path).err()
         };
-        let speaks = |to: IpAddr| sure().any(|(there, _)| there.ip().to_canonical() == to);
-        // Its own heartbeats tell whether the tunnel in use works, as long as nobody objects to it.
-        if peer.fast.in_use().is_some_and(|to| !speaks(to)) {
-            return Consent::Unheard;
-        }
         sure()
             .find_map(heard)
             .map_or(Consent::Unheard, Consent::Refused)
@@ -259,6 +267,8 @@ impl Mesh {
             Step::Down(reason) => (false, reason),
         };
         self.dirty.forwarding = true;
+        // It may be tried at another address now.
+        self.dirty.fast.insert(id);
         // One whose router was silent may only have been kept for this.
         self.dirty.routes |= !is_up;
         if let Some(peer) = self.peers.get(&id) {
