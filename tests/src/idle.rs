@@ -83,13 +83,13 @@ pub fn measure(story: &mut Story, time: Duration) -> IdleFigures {
 }
 
 /// What a process has used so far.
-struct Cost {
-    cpu_s: f64,
+pub(crate) struct Cost {
+    pub(crate) cpu_s: f64,
     wakeups: f64,
 }
 
 impl Cost {
-    fn of(pid: u32) -> Cost {
+    pub(crate) fn of(pid: u32) -> Cost {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"))
             .expect("a running daemon")
             .flatten();

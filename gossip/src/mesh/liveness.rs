@@ -536,9 +536,9 @@ fn session_end(session: &Session) -> Instant {
 }
 
 fn suspect(peer: &mut Peer, now: Instant) {
-    // The next best way should be one that works.
+    // What ends one way often ends others as well, and the next best should be one that works.
     for path in peer.direct.values_mut() {
-        path.ask_now(now);
+        path.suspect(now);
     }
     if let Some(path) = peer.used_mut() {
         path.suspect(now);

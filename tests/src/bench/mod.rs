@@ -53,6 +53,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         measure: speed::veth,
     },
     Benchmark {
+        name: "plaintext",
+        about: "TCP and UDP by the kernel's VXLAN as rmesh sets it up, beside one made by hand",
+        measure: speed::plaintext,
+    },
+    Benchmark {
         name: "datagrams",
         about: "UDP beside the kernel's VXLAN: rates of large and small datagrams, round trips",
         measure: speed::datagrams,

@@ -17,13 +17,13 @@ use super::super::path::{History, Pace};
 /// Interval of heartbeats while the tunnel carries traffic.
 const BEAT: Duration = Duration::from_millis(400);
 /// Once one is missing, and while it is being proven.
-const BEAT_FAST: Duration = Duration::from_millis(200);
+const BEAT_FAST: Duration = Duration::from_millis(100);
 /// It counts as carrying traffic for this long after it did.
 const USED: Duration = Duration::from_secs(30);
 /// Interval while it carries none.
 const BEAT_IDLE: Duration = Duration::from_secs(5);
 /// An answer is missing after the larger of this and two smoothed round trips and four variations.
-const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
 /// Answers missing in a row that end it.
 const LOST_MAX: u32 = 3;
 /// Answers in a row that take it into use.

@@ -21,3 +21,8 @@ pub(super) fn rss_mb(pid: u32) -> f64 {
     let vitals = crate::hostile::Vitals::of(pid);
     vitals.map_or(f64::NAN, |vitals| vitals.rss_bytes as f64 / 1e6)
 }
+
+/// Seconds of a core that all threads of a process have used so far.
+pub(super) fn used_s(pid: u32) -> f64 {
+    crate::idle::Cost::of(pid).cpu_s
+}

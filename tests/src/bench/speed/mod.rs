@@ -5,6 +5,7 @@
 mod ground;
 mod machine;
 mod others;
+mod plaintext;
 mod scene;
 mod tcp;
 mod tunnels;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use super::{Bound, Figure};
 use crate::story::Story;
+pub(super) use plaintext::measure as plaintext;
 use scene::{Scene, Underlay, Way};
 use tcp::Carried;
 

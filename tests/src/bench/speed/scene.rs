@@ -64,6 +64,11 @@ fn done<T>(result: Result<T, LabError>) -> T {
 impl Scene {
     /// Two hosts on one wire, with the kernel's VXLAN beside rmesh.
     pub(super) fn pair(story: &mut Story, underlay: Underlay) -> Scene {
+        Scene::pair_with(story, underlay, &[])
+    }
+
+    /// The same with further flags for both routers.
+    pub(super) fn pair_with(story: &mut Story, underlay: Underlay, flags: &[&str]) -> Scene {
         let hosts = story.hosts(["a", "b"]);
         let [a, b] = &hosts;
         let link = story.link(a, b);
@@ -72,7 +77,8 @@ impl Scene {
         }
         let bridged = [bridged(&link, [a, b], 11), bridged(&link, [b, a], 12)];
         let peers = [Vec::new(), vec![link.address(a, false)]];
-        Scene::of(story, hosts.to_vec(), (vec![link], &peers), Some(bridged))
+        let wires = (vec![link], &peers[..]);
+        Scene::of(story, hosts.to_vec(), wires, Some(bridged), flags)
     }
 
     /// Two hosts that only a third one joins.
@@ -87,7 +93,7 @@ impl Scene {
         let near = links.each_ref().map(|link| vec![link.address(r, false)]);
         let [of_a, of_b] = near;
         let peers = [of_a, of_b, Vec::new()];
-        Scene::of(story, hosts.to_vec(), (links.into(), &peers), None)
+        Scene::of(story, hosts.to_vec(), (links.into(), &peers), None, &[])
     }
 
     fn of(
@@ -95,11 +101,14 @@ impl Scene {
         hosts: Vec<Host>,
         (links, peers): (Vec<Link>, &[Vec<IpAddr>]),
         bridged: Option<[Container; 2]>,
+        flags: &[&str],
     ) -> Scene {
-        let started = hosts.iter().zip(peers);
-        let routers: Vec<Router> = started
-            .map(|(host, peers)| story.launch(host, peers))
-            .collect();
+        let mut start = |(host, peers): (&Host, &Vec<IpAddr>)| {
+            let peers: Vec<String> = peers.iter().map(IpAddr::to_string).collect();
+            let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+            story.launch_with(host, &peers, flags)
+        };
+        let routers: Vec<Router> = hosts.iter().zip(peers).map(&mut start).collect();
         story.expect_mesh(MESH_WITHIN, &routers.iter().collect::<Vec<_>>());
         let meshed = [
             story.container(&hosts[0], "one", "10.32.0.1/24"),
@@ -135,6 +144,16 @@ impl Scene {
         self.routers = routers;
         story.expect_mesh(MESH_WITHIN, &self.routers.iter().collect::<Vec<_>>());
         self.expect_path(story);
+    }
+
+    /// Waits until both ends carry frames by the kernel's VXLAN.
+    pub(super) fn expect_plaintext(&self, story: &Story) {
+        let [a, b, ..] = &self.hosts[..] else {
+            panic!("two hosts");
+        };
+        story.expect_within(MESH_WITHIN, "both ends are on VXLAN", || {
+            story.path_kind(a, b) == "vxlan" && story.path_kind(b, a) == "vxlan"
+        });
     }
 
     /// The bare wire.
