@@ -196,7 +196,14 @@ fn remove_interfaces(global: &Global, owner: &str, done: &mut Done) {
         }
     }
     for bridge in links.lost_bridges {
-        if let Err(error) = Bridge::unguard(&bridge) {
+        let kernels_way = Fast::remove(&bridge).and_then(|()| unaccept_bridged(&bridge));
+        if let Err(error) = kernels_way.and_then(|()| Bridge::unguard(&bridge)) {
+            done.problem(error.to_string());
+        }
+    }
+    // Those whose bridge somebody has deleted by hand.
+    for tunnel in links.tunnels {
+        if let Err(error) = remove_port(&tunnel) {
             done.problem(error.to_string());
         }
     }

@@ -166,7 +166,7 @@ fn fault_of(link: &Link, options: &FastOptions) -> Option<&'static str> {
         Some("was down")
     } else if link.controller != Some(options.bridge.index()) {
         Some("was not a port of the bridge")
-    } else if link.mtu_bytes != options.mtu_bytes.into() {
+    } else if link.mtu_bytes != u32::from(options.mtu_bytes) {
         Some("had another MTU")
     } else {
         None
@@ -183,7 +183,7 @@ fn join(
 ) -> Result<(), KernelError> {
     sysctl::keep_ipv6_off(&link.name)?;
     let mut attributes = Vec::new();
-    if link.mtu_bytes != options.mtu_bytes.into() {
+    if link.mtu_bytes != u32::from(options.mtu_bytes) {
         attributes.push(LinkAttribute::Mtu(options.mtu_bytes.into()));
     }
     if link.alias != owned::alias(options.bridge.owner()) {
