@@ -58,6 +58,36 @@ pub enum KernelError {
         /// The name.
         name: String,
     },
+    /// The name of a VXLAN device belongs to something that rmesh did not make.
+    #[error(
+        "{name} exists and was not made by rmesh; remove it (`ip link delete {name}`), or choose \
+         another name for the bridge with --bridge"
+    )]
+    NotOurTunnel {
+        /// The name.
+        name: String,
+    },
+    /// Somebody else has VXLAN's identifier or port.
+    #[error(
+        "cannot make VXLAN device {name}: UDP port {port}, or network {vni} at it, is in use on \
+         this host (`ip -d link show type vxlan`, `ss -lun`); end that, or choose another port"
+    )]
+    TunnelTaken {
+        /// Name of the device.
+        name: String,
+        /// The network identifier.
+        vni: u32,
+        /// The UDP port.
+        port: u16,
+    },
+    /// Several things failed, of which the first is told.
+    #[error("{first} (and {others} more)")]
+    Several {
+        /// The first.
+        first: Box<KernelError>,
+        /// How many came after it.
+        others: usize,
+    },
     /// No kernel takes such an interface name.
     #[error(
         "{name:?} cannot name an interface: it takes 1 to 15 bytes without '/', ':', '%' or blanks"
@@ -73,6 +103,7 @@ impl KernelError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             KernelError::Refused { cause, .. } => cause.raw_os_error(),
+            KernelError::Several { first, .. } => first.errno(),
             _ => None,
         }
     }

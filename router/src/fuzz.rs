@@ -19,6 +19,7 @@ pub const TARGETS: &[Entry] = &[
     ("port_joined", port::fuzz::joined),
     ("port_opening", port::fuzz::opening),
     ("netlink_answer", kernel::netlink::fuzz),
+    ("nftables_answer", kernel::nftables::fuzz),
     ("attach_target", attach_target),
 ];
 

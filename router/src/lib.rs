@@ -2,10 +2,12 @@
 //!
 //! [`plane`] carries frames between the host's bridge and other peers; [`port`] is how it reads
 //! and writes them. [`kernel`] keeps the host's side in order (bridge, addresses), [`attach`]
-//! joins containers to the bridge; both speak netlink, no other program is called.
+//! joins containers to the bridge, [`fast`] lets the kernel carry plaintext; all speak netlink, no
+//! other program is called.
 
 pub mod attach;
 pub mod error;
+pub mod fast;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub mod kernel;

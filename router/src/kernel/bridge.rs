@@ -92,6 +92,11 @@ impl Bridge {
         self.index
     }
 
+    /// Whose it is.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
     /// Its MAC.
     pub fn mac(&self) -> Mac {
         self.mac

@@ -9,30 +9,12 @@
 
 use super::KernelError;
 use super::link::check_name;
-use super::nftables::{Nftables, attribute, nested, text};
+use super::nftables::encode::{Base, Table, Verdict, attribute, attributes, hook, message, text};
+use super::nftables::{Family, Nftables};
 
-/// NF_NETDEV_INGRESS and NF_DROP of linux/netfilter.h.
-const HOOK_INGRESS: u32 = 0;
-const POLICY_DROP: u32 = 0;
 /// A table belongs to one bridge; this and the bridge's name are its name.
 const TABLE_PREFIX: &str = "rmesh_";
 const CHAIN: &str = "host";
-
-/// Messages and attributes of linux/netfilter/nf_tables.h.
-const NEW_TABLE: u16 = 0;
-const GET_TABLE: u16 = 1;
-const DELETE_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
-const GET_CHAIN: u16 = 4;
-const TABLE_NAME: u16 = 1;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-const HOOK_DEVICE: u16 = 3;
 
 /// Drops everything that comes in by the bridge itself, in the caller's network namespace; true if
 /// that was not so before.
@@ -41,51 +23,35 @@ pub(crate) fn ensure(bridge: &str) -> Result<bool, KernelError> {
     let mut nftables = Nftables::open()?;
     let table = table(bridge);
     let doing = format!("keep containers of {bridge} from the host's ports by nftables");
-    let wanted = [
-        attribute(CHAIN_TABLE, &text(&table)),
-        attribute(CHAIN_NAME, &text(CHAIN)),
-    ];
-    if nftables.exists(&doing, GET_CHAIN, &wanted.concat())? {
+    let chain = attribute(attributes::CHAIN_NAME, &text(CHAIN));
+    let wanted = [table.attribute(), chain].concat();
+    let kind = (Family::NETDEV, message::GET_CHAIN);
+    if nftables.get(&doing, kind, &wanted, &mut |_, _| {})? {
         return Ok(false);
     }
-    let hook = [
-        attribute(HOOK_NUMBER, &HOOK_INGRESS.to_be_bytes()),
-        attribute(HOOK_PRIORITY, &0_u32.to_be_bytes()),
-        attribute(HOOK_DEVICE, &text(bridge)),
-    ];
-    let chain = [
-        attribute(CHAIN_TABLE, &text(&table)),
-        attribute(CHAIN_NAME, &text(CHAIN)),
-        nested(CHAIN_HOOK, &hook.concat()),
-        attribute(CHAIN_POLICY, &POLICY_DROP.to_be_bytes()),
-        attribute(CHAIN_TYPE, &text("filter")),
-    ];
-    let table = attribute(TABLE_NAME, &text(&table));
-    nftables.create(&doing, &[(NEW_TABLE, table), (NEW_CHAIN, chain.concat())])?;
+    let base = Base {
+        hook: hook::INGRESS,
+        priority: 0,
+        device: Some(bridge),
+        policy: Verdict::Drop,
+    };
+    nftables.commit(&doing, &[table.create(), table.chain(CHAIN, Some(base))])?;
     Ok(true)
 }
 
 /// Undoes [`ensure`]; success too if there is nothing.
 pub(crate) fn remove(bridge: &str) -> Result<(), KernelError> {
     check_name(bridge)?;
-    let mut nftables = Nftables::open()?;
     let doing = format!("remove the nftables table of {bridge}");
-    let table = attribute(TABLE_NAME, &text(&table(bridge)));
-    if nftables.exists(&doing, GET_TABLE, &table)? {
-        nftables.delete(&doing, DELETE_TABLE, table)?;
-    }
-    Ok(())
+    Nftables::open()?.remove_table(&doing, &table(bridge))
 }
 
 /// Names of the bridges, there or not, that have such a table; none if the kernel has no nftables.
 pub(crate) fn guarded() -> Result<Vec<String>, KernelError> {
     let doing = "list the nftables tables";
-    let tables = match Nftables::open() {
-        Ok(mut nftables) => nftables.list(doing, GET_TABLE, TABLE_NAME)?,
-        Err(KernelError::NotPermitted { doing }) => {
-            return Err(KernelError::NotPermitted { doing });
-        }
-        Err(_) => Vec::new(),
+    let tables = match Nftables::available()? {
+        Some(mut nftables) => nftables.tables(doing, Family::NETDEV)?,
+        None => Vec::new(),
     };
     let bridges = tables
         .iter()
@@ -97,6 +63,9 @@ pub(crate) fn guarded() -> Result<Vec<String>, KernelError> {
         .collect())
 }
 
-fn table(bridge: &str) -> String {
-    format!("{TABLE_PREFIX}{bridge}")
+fn table(bridge: &str) -> Table {
+    Table {
+        family: Family::NETDEV,
+        name: format!("{TABLE_PREFIX}{bridge}"),
+    }
 }

@@ -12,6 +12,7 @@ use rmesh_wire::Mac;
 
 use super::KernelError;
 use super::netlink::{Netlink, nonsense};
+use super::tunnel::{PortFlags, Tunnel};
 
 /// Longest interface name in bytes (IFNAMSIZ without its zero byte).
 const NAME_LEN_MAX: usize = 15;
@@ -43,6 +44,10 @@ pub(crate) struct Link {
     pub(crate) is_operational: bool,
     /// Whether it is a port of a bridge that forwards.
     pub(crate) is_forwarding: bool,
+    /// What it was made with, for a VXLAN device.
+    pub(crate) tunnel: Option<Tunnel>,
+    /// What the bridge that it is a port of does with it.
+    pub(crate) port: Option<PortFlags>,
 }
 
 /// One end of a veth pair.
@@ -134,6 +139,19 @@ impl Netlink {
         self.create_link(here.name, attributes)
     }
 
+    /// Changes attributes of an interface, and leaves it up or down as it is.
+    pub(crate) fn set_link(
+        &mut self,
+        link: &Link,
+        attributes: Vec<LinkAttribute>,
+    ) -> Result<(), KernelError> {
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        message.attributes = attributes;
+        let request = RouteNetlinkMessage::NewLink(message);
+        self.change(&format!("change interface {}", link.name), request, 0)
+    }
+
     /// Changes attributes of an interface and sets it up.
     pub(crate) fn set_link_up(
         &mut self,
@@ -204,6 +222,10 @@ impl Link {
                 LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                     let forwarding = InfoBridgePort::State(BridgePortState::Forwarding);
                     self.is_forwarding = port.contains(&forwarding);
+                    self.port = Some(PortFlags::read(&port));
+                }
+                LinkInfo::Data(InfoData::Vxlan(options)) => {
+                    self.tunnel = Some(Tunnel::read(&options));
                 }
                 _ => {}
             }

@@ -3,13 +3,15 @@
 mod addresses;
 mod bridge;
 mod facts;
+pub(crate) mod fdb;
 mod guard;
 pub(crate) mod link;
 pub(crate) mod netlink;
-mod nftables;
+pub(crate) mod nftables;
 pub(crate) mod owned;
 mod route;
 pub(crate) mod sysctl;
+pub(crate) mod tunnel;
 mod watch;
 
 pub use crate::error::KernelError;

@@ -247,7 +247,7 @@ pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-pub(super) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelError {
+pub(crate) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelError {
     let doing = doing.to_owned();
     match cause.kind() {
         io::ErrorKind::PermissionDenied => KernelError::NotPermitted { doing },
@@ -259,7 +259,7 @@ pub(super) fn failure(doing: &str, cause: io::Error, detail: String) -> KernelEr
     }
 }
 
-pub(super) fn nonsense(doing: &str, reason: &str) -> KernelError {
+pub(crate) fn nonsense(doing: &str, reason: &str) -> KernelError {
     KernelError::Nonsense {
         doing: doing.to_owned(),
         reason: reason.to_owned(),

@@ -19,6 +19,8 @@ pub struct OwnedLinks {
     pub ports: Vec<String>,
     /// Names of the bridges that rmesh made.
     pub bridges: Vec<String>,
+    /// Names of the VXLAN devices that rmesh made, see [`crate::fast::Fast`].
+    pub tunnels: Vec<String>,
     /// Bridges that only nftables still knows, and that nobody has.
     pub lost_bridges: Vec<String>,
 }
@@ -40,7 +42,7 @@ pub(crate) fn mark(owner: &str) -> LinkAttribute {
 }
 
 /// Whether rmesh made it, whoever's it is.
-pub(super) fn is_marked(link: &Link) -> bool {
+pub(crate) fn is_marked(link: &Link) -> bool {
     link.alias.starts_with(MARK)
 }
 
@@ -61,6 +63,7 @@ pub fn owned_links(owner: &str) -> Result<OwnedLinks, KernelError> {
     Ok(OwnedLinks {
         ports: of_kind(InfoKind::Veth),
         bridges: of_kind(InfoKind::Bridge),
+        tunnels: of_kind(InfoKind::Vxlan),
         lost_bridges,
     })
 }

@@ -31,7 +31,7 @@ pub(crate) fn set(
 }
 
 /// Keeps the host from having any IPv6 address on an interface that carries containers' frames.
-pub(super) fn keep_ipv6_off(interface: &str) -> Result<(), KernelError> {
+pub(crate) fn keep_ipv6_off(interface: &str) -> Result<(), KernelError> {
     set("ipv6", interface, "accept_ra", "0")?;
     set("ipv6", interface, "addr_gen_mode", "1")?;
     set("ipv6", interface, "disable_ipv6", "1")

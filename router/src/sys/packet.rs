@@ -1,11 +1,15 @@
-//! Sending whole Ethernet frames out of one interface (packet(7)).
+//! Whole Ethernet frames out of one interface, and in by one (packet(7)).
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, Read as _};
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rmesh_wire::Mac;
+use rustix::net::sockopt;
 use socket2::{Domain, Socket, Type};
+
+use super::udp::set_option;
 
 /// A socket that only sends, in the network namespace it was opened in.
 pub(crate) struct PacketSocket {
@@ -46,4 +50,84 @@ impl PacketSocket {
             }
         }
     }
+}
+
+/// Bytes of frames that may wait: a thousand of them, with what the kernel counts beside.
+const WAITING_LEN_MAX: usize = 4 << 20;
+
+/// A socket that hears frames of one EtherType to one MAC which the host itself is given by one
+/// interface, before any packet filter. It does not block.
+pub(crate) struct FrameListener {
+    socket: Socket,
+}
+
+impl FrameListener {
+    /// Listens at the interface with this index.
+    pub(crate) fn open(index: u32, mac: Mac, ethertype: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.set_nonblocking(true)?;
+        attach_filter(&socket, mac, ethertype)?;
+        // A kernel that lacks it (before 4.20) shows what is sent too, which the filter drops.
+        let one: libc::c_int = 1;
+        let _ = set_option(
+            &socket,
+            (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, one),
+        );
+        let forced = sockopt::set_socket_recv_buffer_size_force(&socket, WAITING_LEN_MAX);
+        if forced.is_err() {
+            let _ = socket.set_recv_buffer_size(WAITING_LEN_MAX);
+        }
+        // SAFETY: sockaddr_ll is plain integers and byte arrays, for which all zeros is a value.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as libc::c_ushort;
+        // All protocols: only then frames are shown before packet filters see them.
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
+        let len = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: `address` is live for the call, and the length is its own.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+        match bound {
+            0 => Ok(FrameListener { socket }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Takes the next frame, its Ethernet header included, as far as it fits; gives its length.
+    pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+        (&self.socket).read(frame)
+    }
+}
+
+impl AsFd for FrameListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Lets through frames of one EtherType to one MAC (classic BPF, socket(7)).
+fn attach_filter(socket: &Socket, mac: Mac, ethertype: u16) -> io::Result<()> {
+    let [a, b, c, d, e, f] = mac.0;
+    let step = |code: u32, jump_false: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: jump_false,
+        k,
+    };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let load = |size: u32| libc::BPF_LD | libc::BPF_ABS | size;
+    let mut program = [
+        step(load(libc::BPF_H), 0, 12),
+        step(equal, 5, ethertype.into()),
+        step(load(libc::BPF_W), 0, 0),
+        step(equal, 3, u32::from_be_bytes([a, b, c, d])),
+        step(load(libc::BPF_H), 0, 4),
+        step(equal, 1, u16::from_be_bytes([e, f]).into()),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program))
 }

@@ -190,7 +190,10 @@ pub(crate) fn dropped(socket: &UdpSocket) -> u64 {
     }
 }
 
-fn set_option<T>(socket: &impl AsRawFd, (level, name, value): (i32, i32, T)) -> io::Result<()> {
+pub(super) fn set_option<T>(
+    socket: &impl AsRawFd,
+    (level, name, value): (i32, i32, T),
+) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     let pointer = (&raw const value).cast();
     // SAFETY: pointer and length describe `value`, which outlives the call.

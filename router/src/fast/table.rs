@@ -1,0 +1,346 @@
+//! What keeps plaintext from and to anybody but live plaintext peers: one nftables table, replaced
+//! as a whole in one step, whose sets of addresses change one by one.
+//!
+//! It looks at datagrams to VXLAN's port that end or begin on this host, not at those that a
+//! container or a guest sends to somebody else's. At the input hook fragments have been put together,
+//! so that none hides its port.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::entries::Family as Underlay;
+use super::{FastBytes, FastCounters, FastOptions};
+use crate::kernel::KernelError;
+use crate::kernel::nftables::decode::{Attributes, elements};
+use crate::kernel::nftables::encode::{
+    Base, Header, Is, Meta, Rule, Table as Name, Verdict, attribute, attributes, hook, message,
+    text,
+};
+use crate::kernel::nftables::shape::Shape;
+use crate::kernel::nftables::{Change, Family, Nftables};
+
+/// Name of the table, and what the names of those of other bridges begin with.
+const NAME: &str = "rmesh";
+/// Before connections are tracked (NF_IP_PRI_RAW): what is dropped costs no more.
+const PRIORITY: i32 = -300;
+/// NFPROTO_IPV4 and NFPROTO_IPV6, and the protocol UDP.
+const NFPROTO: [u8; 2] = [2, 10];
+const UDP: u8 = 17;
+/// Where UDP's destination port is in its header.
+const DESTINATION_PORT: u32 = 2;
+/// Elements of a set that are read: peers are thousands.
+const ELEMENTS_MAX: usize = 1 << 17;
+
+/// A direction, as seen from this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
+}
+
+impl Way {
+    const BOTH: [Way; 2] = [Way::In, Way::Out];
+
+    /// The chain that packets enter.
+    fn chain(self) -> &'static str {
+        match self {
+            Way::In => "vxlan_in",
+            Way::Out => "vxlan_out",
+        }
+    }
+
+    /// The chain for those to VXLAN's port.
+    fn peers(self) -> &'static str {
+        match self {
+            Way::In => "from_peers",
+            Way::Out => "to_peers",
+        }
+    }
+
+    fn set(self, underlay: Underlay) -> &'static str {
+        match (self, underlay) {
+            (Way::In, Underlay::V4) => "allowed_in4",
+            (Way::In, Underlay::V6) => "allowed_in6",
+            (Way::Out, Underlay::V4) => "allowed_out4",
+            (Way::Out, Underlay::V6) => "allowed_out6",
+        }
+    }
+
+    /// Where the other end's address is in the header of IP, and its length.
+    fn address(self, underlay: Underlay) -> (u32, u32) {
+        match (self, underlay) {
+            (Way::In, Underlay::V4) => (12, 4),
+            (Way::In, Underlay::V6) => (8, 16),
+            (Way::Out, Underlay::V4) => (16, 4),
+            (Way::Out, Underlay::V6) => (24, 16),
+        }
+    }
+
+    fn hook(self) -> u32 {
+        match self {
+            Way::In => hook::INPUT,
+            Way::Out => hook::OUTPUT,
+        }
+    }
+}
+
+/// Bytes and packets.
+type Counted = (u64, u64);
+
+/// The sets as the kernel has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Sets {
+    sent: BTreeMap<IpAddr, Counted>,
+    received: BTreeMap<IpAddr, Counted>,
+}
+
+/// The table of one bridge.
+pub(super) struct Table {
+    name: Name,
+    port: u16,
+    nftables: Nftables,
+    /// Who is in the sets.
+    allowed: BTreeSet<IpAddr>,
+    shape: Shape,
+}
+
+impl Table {
+    /// Makes the table anew, in one step with taking over what the sets of an older one say.
+    pub(super) fn ensure(options: &FastOptions) -> Result<Table, KernelError> {
+        let mut table = Table {
+            name: name(options.bridge.name()),
+            port: options.port,
+            nftables: Nftables::open()?,
+            allowed: BTreeSet::new(),
+            shape: Shape::default(),
+        };
+        let found = table.read_sets()?;
+        // What is in one set only is what a crash or a stranger left.
+        let both = |address: &&IpAddr| found.received.contains_key(*address);
+        let allowed = found.sent.keys().filter(both).copied().collect();
+        table.replace(allowed, &found)?;
+        Ok(table)
+    }
+
+    /// Whom it lets through.
+    pub(super) fn allowed(&self) -> &BTreeSet<IpAddr> {
+        &self.allowed
+    }
+
+    /// Lets more through.
+    pub(super) fn allow(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
+        let more: BTreeSet<IpAddr> = wanted.difference(&self.allowed).copied().collect();
+        let changes = self.put(&more, &Sets::default());
+        let doing = "let VXLAN from and to peers through";
+        self.change(doing, &changes, &self.allowed | &more)
+    }
+
+    /// Lets nobody but these through.
+    pub(super) fn forbid_others(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
+        let others: BTreeSet<IpAddr> = self.allowed.difference(wanted).copied().collect();
+        let changes = self.take(&others);
+        let doing = "drop VXLAN from and to others";
+        self.change(doing, &changes, &self.allowed & wanted)
+    }
+
+    /// Makes changes after which these are let through. Where somebody has taken away what is to
+    /// be changed, the table is made anew with them.
+    fn change(
+        &mut self,
+        doing: &str,
+        changes: &[Change],
+        allowed: BTreeSet<IpAddr>,
+    ) -> Result<(), KernelError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match self.nftables.commit(doing, changes) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                let counted = self.read_sets()?;
+                self.replace(allowed, &counted)
+            }
+            Ok(()) => {
+                self.allowed = allowed;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks whether it is as it was made, and puts right what is not.
+    pub(super) fn verify(&mut self, words: &mut Vec<String>) -> Result<(), KernelError> {
+        let (shape, sets) = (self.nftables.shape(&self.name)?, self.read_sets()?);
+        let full = self.allowed.iter();
+        let is_full = full.clone().eq(sets.sent.keys()) && full.eq(sets.received.keys());
+        if shape == self.shape && is_full {
+            return Ok(());
+        }
+        let fault = shape.fault();
+        words.push(format!("nftables table {} {fault}", self.name.name));
+        self.replace(self.allowed.clone(), &sets)
+    }
+
+    pub(super) fn counters(&mut self) -> Result<FastCounters, KernelError> {
+        let sets = self.read_sets()?;
+        let mut counters = FastCounters::default();
+        for (address, (bytes, _)) in sets.sent {
+            let peer = FastBytes {
+                sent: bytes,
+                received: 0,
+            };
+            counters.peers.insert(address, peer);
+        }
+        for (address, (bytes, _)) in sets.received {
+            counters.peers.entry(address).or_default().received = bytes;
+        }
+        for rule in self.nftables.rules(&self.name)? {
+            match rule.chain.as_str() {
+                chain if chain == Way::In.peers() => counters.dropped_in += rule.packets,
+                chain if chain == Way::Out.peers() => counters.dropped_out += rule.packets,
+                _ => {}
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Makes the table anew with these let through, and with what `counted` says of them.
+    fn replace(&mut self, allowed: BTreeSet<IpAddr>, counted: &Sets) -> Result<(), KernelError> {
+        let name = &self.name;
+        // To delete it is an error unless it is there.
+        let mut changes = vec![name.create(), name.delete(), name.create()];
+        for (at, way) in (1..).zip(Way::BOTH) {
+            for (underlay, len, id) in [(Underlay::V4, 4, 0), (Underlay::V6, 16, 2)] {
+                changes.push(name.set(way.set(underlay), len, at + id));
+            }
+            changes.extend(self.chains(way));
+        }
+        changes.extend(self.put(&allowed, counted));
+        self.nftables.commit("make the nftables table", &changes)?;
+        self.allowed = allowed;
+        self.shape = self.nftables.shape(&self.name)?;
+        Ok(())
+    }
+
+    fn chains(&self, way: Way) -> Vec<Change> {
+        let name = &self.name;
+        let base = Base {
+            hook: way.hook(),
+            priority: PRIORITY,
+            device: None,
+            policy: Verdict::Accept,
+        };
+        let port = Rule::default()
+            .meta(Meta::TransportProtocol, Is::Equal, &[UDP])
+            .bytes(
+                Header::Transport,
+                DESTINATION_PORT,
+                Is::Equal,
+                &self.port.to_be_bytes(),
+            )
+            .end(Verdict::GoTo(way.peers()));
+        let mut changes = vec![name.chain(way.peers(), None)];
+        for (underlay, protocol) in [Underlay::V4, Underlay::V6].into_iter().zip(NFPROTO) {
+            let peer = Rule::default()
+                .meta(Meta::NetworkProtocol, Is::Equal, &[protocol])
+                .among(Header::Network, way.address(underlay), way.set(underlay))
+                .end(Verdict::Accept);
+            changes.push(name.rule(way.peers(), &peer));
+        }
+        let other = Rule::default().count().end(Verdict::Drop);
+        changes.push(name.rule(way.peers(), &other));
+        changes.push(name.chain(way.chain(), Some(base)));
+        changes.push(name.rule(way.chain(), &port));
+        changes
+    }
+
+    fn put(&self, addresses: &BTreeSet<IpAddr>, counted: &Sets) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (way, counted) in Way::BOTH
+            .into_iter()
+            .zip([&counted.received, &counted.sent])
+        {
+            for underlay in [Underlay::V4, Underlay::V6] {
+                let own = addresses.iter().filter(|ip| Underlay::of(**ip) == underlay);
+                let elements: Vec<_> = own
+                    .map(|ip| (octets(*ip), counted.get(ip).copied().unwrap_or_default()))
+                    .collect();
+                changes.extend(self.name.put(way.set(underlay), &elements));
+            }
+        }
+        changes
+    }
+
+    fn take(&self, addresses: &BTreeSet<IpAddr>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for way in Way::BOTH {
+            for underlay in [Underlay::V4, Underlay::V6] {
+                let own = addresses.iter().filter(|ip| Underlay::of(**ip) == underlay);
+                let keys: Vec<_> = own.map(|ip| octets(*ip)).collect();
+                changes.extend(self.name.take(way.set(underlay), &keys));
+            }
+        }
+        changes
+    }
+
+    fn read_sets(&mut self) -> Result<Sets, KernelError> {
+        let mut sets = Sets::default();
+        for (way, all) in [(Way::In, &mut sets.received), (Way::Out, &mut sets.sent)] {
+            for underlay in [Underlay::V4, Underlay::V6] {
+                let set = attribute(attributes::ELEMENTS_SET, &text(way.set(underlay)));
+                let named = [self.name.attribute(), set].concat();
+                let kind = (self.name.family, message::GET_ELEMENTS);
+                let doing = "list the addresses in nftables";
+                let found = self
+                    .nftables
+                    .dump(doing, kind, &named, |all: &mut Vec<_>, _, some| {
+                        if all.len() < ELEMENTS_MAX {
+                            all.extend(elements(Attributes(some)));
+                        }
+                    });
+                let found = match found {
+                    Err(error) if error.errno() == Some(libc::ENOENT) => continue,
+                    other => other?,
+                };
+                let found = found.into_iter();
+                all.extend(found.filter_map(|(key, counted)| Some((address(&key)?, counted))));
+            }
+        }
+        Ok(sets)
+    }
+}
+
+/// Removes the table of a bridge; success too if there is none, or if the kernel has no tables.
+pub(super) fn remove(bridge: &str) -> Result<(), KernelError> {
+    match Nftables::available()? {
+        Some(mut nftables) => nftables.remove_table("remove the nftables table", &name(bridge)),
+        None => Ok(()),
+    }
+}
+
+/// How the tables of a bridge are called, each in its family.
+pub(super) fn table_name(bridge: &str) -> String {
+    match bridge {
+        NAME => NAME.to_owned(),
+        other => format!("{NAME}_{other}"),
+    }
+}
+
+fn name(bridge: &str) -> Name {
+    Name {
+        family: Family::INET,
+        name: table_name(bridge),
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
