@@ -240,7 +240,14 @@ impl Engine {
 
     /// Learns where `source` is, unless somebody announced it.
     pub(crate) fn learn(&mut self, source: Mac, place: Place, tables: &Tables, now: Instant) {
-        if tables.announced(source).is_none() && self.fdb.learn(source, place, now) {
+        if tables.announced(source).is_none() {
+            self.learn_unannounced(source, place, now);
+        }
+    }
+
+    /// The same for one that is known to be nobody's.
+    pub(crate) fn learn_unannounced(&mut self, source: Mac, place: Place, now: Instant) {
+        if self.fdb.learn(source, place, now) {
             self.shared
                 .tell(self.transmitter.worker.number, source, place);
             self.count_learned();

@@ -249,7 +249,7 @@ pub(crate) fn member(mut bytes: &[u8]) {
 
 fn sealed(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {
     buffer.assign(&[&[0; HEADER_LEN], payload, &[0; TAG_LEN]])
-        && member.seal_record(1, buffer.data_mut()).is_ok()
+        && member.seal_record(1, buffer.data_mut(), |_| Ok(())).is_ok()
 }
 
 fn wrapped(member: &Session, payload: &[u8], buffer: &mut Buffer) -> bool {

@@ -198,14 +198,17 @@ impl Engine {
         let source = admit(frame)?;
         let len = frame.len();
         let checksum = PartialChecksum::of_frame(&head, len).ok_or(Reason::BadPayload)?;
-        if tables.announced(source) == Some(tables.me) {
+        let owner = tables.announced(source);
+        if owner == Some(tables.me) {
             // A container of ours: written to the bridge, the frame would make it look for that
             // container here, and who sent it would have cut it off.
             self.look_for_second_way(tables, now);
             return Err(Reason::SecondWay);
         }
         self.count_frame(session, path, frame);
-        self.learn(source, fdb::Place::Remote(session.peer), tables, now);
+        if owner.is_none() {
+            self.learn_unannounced(source, fdb::Place::Remote(session.peer), now);
+        }
         if let Some(opening) = mss::opening(frame)
             && let Some(route) = tables
                 .route(session.peer)

@@ -58,18 +58,23 @@ impl Session {
             && self.open_key == keys.open_key
     }
 
-    /// Seals a record of `lane` where it is: `datagram` has the payload between room for header
-    /// and tag.
-    pub(crate) fn seal_record(&self, lane: u8, datagram: &mut [u8]) -> Result<(), Reason> {
+    /// Seals a record of `lane` where it is: `fill` puts the payload into `datagram`, between header and tag.
+    ///
+    /// The header is written first. Behind a whole payload it would still be on its way to the cache when
+    /// the cipher loads it, which would have to wait for all of the payload.
+    pub(crate) fn seal_record(
+        &self,
+        lane: u8,
+        datagram: &mut [u8],
+        fill: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
         let header = Header::record(self.remote_index, lane, self.take_number(lane)?);
         let (head, rest) = split(datagram, HEADER_LEN).ok_or(Reason::TooBig)?;
         head.copy_from_slice(&header.encode());
         let (text, tag) = split_tag(rest).ok_or(Reason::TooBig)?;
-        *tag = self
-            .seal
-            .seal(header.nonce(), head, text)
-            .ok_or(Reason::TooBig)?;
-        Ok(())
+        fill(text)?;
+        let sealed = self.seal.seal(header.nonce(), head, text, tag);
+        sealed.ok_or(Reason::TooBig)
     }
 
     /// Wraps a datagram for one hop to this session's peer: `datagram` has it between room for
@@ -94,11 +99,8 @@ impl Session {
             .first_chunk_mut::<HEADER_LEN>()
             .ok_or(Reason::Malformed)?;
         *place = header.encode();
-        *tag = self
-            .seal
-            .seal(header.nonce(), associated, &mut [])
-            .ok_or(Reason::TooBig)?;
-        Ok(())
+        let sealed = self.seal.seal(header.nonce(), associated, &mut [], tag);
+        sealed.ok_or(Reason::TooBig)
     }
 
     /// Opens a record in place and gives its payload.
@@ -188,7 +190,9 @@ pub(crate) mod tests {
 
     fn sealed(session: &Session, lane: u8, payload: &[u8]) -> Vec<u8> {
         let mut datagram = [&[0; HEADER_LEN], payload, &[0; TAG_LEN]].concat();
-        session.seal_record(lane, &mut datagram).unwrap();
+        session
+            .seal_record(lane, &mut datagram, |_| Ok(()))
+            .unwrap();
         datagram
     }
 

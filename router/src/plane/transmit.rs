@@ -153,13 +153,13 @@ fn send_record(
     debug_assert_ne!(lane, payload::CONTROL_LANE);
     let body_len = body.iter().map(|part| part.len()).sum::<usize>();
     let record_len = HEADER_LEN + HEAD_LEN + body_len + TAG_LEN;
-    let seal = |record: &mut [u8]| {
-        let text = record.get_mut(HEADER_LEN..).ok_or(Reason::TooBig)?;
+    let fill = |text: &mut [u8]| {
         let (place, rest) = text.split_at_mut_checked(HEAD_LEN).ok_or(Reason::TooBig)?;
         place.copy_from_slice(&head.encode());
         concatenate(rest, body);
-        route.session.seal_record(lane, record)
+        Ok(())
     };
+    let seal = |record: &mut [u8]| route.session.seal_record(lane, record, fill);
     let Some((neighbour, epoch)) = route.relay else {
         outbox.push(to, record_len, seal)?;
         route.session.stats.of(worker.number).records_sent.add(1);

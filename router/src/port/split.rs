@@ -37,7 +37,9 @@ pub(crate) fn network(frame: &[u8]) -> Option<(usize, u16)> {
 
 /// A super-frame being cut.
 pub(crate) struct Splitter<'a> {
-    headers: [u8; HEADERS_MAX],
+    /// Those of the next piece and of the one behind it, which take turns: what was written a moment ago, in
+    /// small parts, can only be read as a whole when everything written before has reached the cache.
+    headers: [[u8; HEADERS_MAX]; 2],
     header_len: usize,
     network: usize,
     is_v4: bool,
@@ -45,6 +47,8 @@ pub(crate) struct Splitter<'a> {
     kind: CutKind,
     /// The partial checksum without the length that is part of the pseudo header.
     base_sum: u16,
+    /// The sum of IPv4's header without the fields that differ from piece to piece.
+    network_sum: u16,
     identification: u16,
     sequence: u32,
     flags: u8,
@@ -87,15 +91,21 @@ impl<'a> Splitter<'a> {
         headers
             .get_mut(..header_len)?
             .copy_from_slice(frame.get(..header_len)?);
+        if is_v4 {
+            for at in [2, 4, 10] {
+                put(&mut headers, network + at, 0);
+            }
+        }
         let transport_len = u16::try_from(end - transport).ok()?;
-        Some(Splitter {
-            headers,
+        let mut splitter = Splitter {
+            headers: [headers; 2],
             header_len,
             network,
             is_v4,
             partial,
             kind: cut.kind,
             base_sum: subtract(field(partial.field())?, transport_len),
+            network_sum: sum(headers.get(network..transport)?),
             identification: field(network + 4)?,
             sequence: u32::from_be_bytes(*frame.get(transport + 4..)?.first_chunk()?),
             flags: frame.get(transport + 13).copied().unwrap_or_default(),
@@ -103,7 +113,9 @@ impl<'a> Splitter<'a> {
             piece_len,
             at: 0,
             index: 0,
-        })
+        };
+        splitter.write_headers(0, 0);
+        Some(splitter)
     }
 
     /// The next piece: its headers, and its part of the payload.
@@ -113,50 +125,57 @@ impl<'a> Splitter<'a> {
             .get(self.at..)
             .filter(|rest| !rest.is_empty())?;
         let piece = rest.get(..self.piece_len).unwrap_or(rest);
-        let is_last = piece.len() == rest.len();
-        self.patch_network(piece.len());
-        self.patch_transport(piece.len(), is_last);
         self.at += piece.len();
+        let turn = usize::from(self.index % 2);
         self.index = self.index.wrapping_add(1);
-        Some((self.headers.get(..self.header_len)?, piece))
+        self.write_headers(self.index, self.at);
+        Some((self.headers[turn].get(..self.header_len)?, piece))
+    }
+
+    /// Makes the headers of piece `index`, whose payload is at `at`.
+    fn write_headers(&mut self, index: u16, at: usize) {
+        let left = self.payload.len() - at;
+        let piece_len = left.min(self.piece_len);
+        self.patch_network(index, piece_len);
+        self.patch_transport(index, (at, piece_len), piece_len == left);
     }
 
     /// Lengths fit 16 bits: those of the whole did.
-    fn patch_network(&mut self, piece_len: usize) {
-        let (network, transport) = (self.network, usize::from(self.partial.start));
-        let len = self.header_len - network + piece_len;
+    fn patch_network(&mut self, index: u16, piece_len: usize) {
+        let headers = &mut self.headers[usize::from(index % 2)];
+        let network = self.network;
+        let len = (self.header_len - network + piece_len) as u16;
         if !self.is_v4 {
-            put(&mut self.headers, network + 4, (len - 40) as u16);
+            put(headers, network + 4, len - 40);
             return;
         }
-        put(&mut self.headers, network + 2, len as u16);
-        let identification = self.identification.wrapping_add(self.index);
-        put(&mut self.headers, network + 4, identification);
-        put(&mut self.headers, network + 10, 0);
-        let checksum = !sum(self.headers.get(network..transport).unwrap_or_default());
-        put(&mut self.headers, network + 10, checksum);
+        let identification = self.identification.wrapping_add(index);
+        put(headers, network + 2, len);
+        put(headers, network + 4, identification);
+        let checksum = !add(add(self.network_sum, len), identification);
+        put(headers, network + 10, checksum);
     }
 
-    fn patch_transport(&mut self, piece_len: usize, is_last: bool) {
+    fn patch_transport(&mut self, index: u16, (at, piece_len): (usize, usize), is_last: bool) {
+        let headers = &mut self.headers[usize::from(index % 2)];
         let transport = usize::from(self.partial.start);
         let len = (self.header_len - transport + piece_len) as u16;
-        let checksum = add(self.base_sum, len);
-        put(&mut self.headers, self.partial.field(), checksum);
+        put(headers, self.partial.field(), add(self.base_sum, len));
         if self.kind == CutKind::Udp {
-            put(&mut self.headers, transport + 4, len);
+            put(headers, transport + 4, len);
             return;
         }
-        let sequence = self.sequence.wrapping_add(self.at as u32);
-        if let Some(field) = self.headers.get_mut(transport + 4..transport + 8) {
+        let sequence = self.sequence.wrapping_add(at as u32);
+        if let Some(field) = headers.get_mut(transport + 4..transport + 8) {
             field.copy_from_slice(&sequence.to_be_bytes());
         }
-        let not_here = match (self.index, is_last) {
+        let not_here = match (index, is_last) {
             (0, true) => 0,
             (0, false) => FIN | PSH,
             (_, true) => CWR,
             (_, false) => FIN | PSH | CWR,
         };
-        if let Some(flags) = self.headers.get_mut(transport + 13) {
+        if let Some(flags) = headers.get_mut(transport + 13) {
             *flags = self.flags & !not_here;
         }
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -96,11 +98,48 @@ fn all_frames_of_a_flow_come_by_one_queue_and_flows_by_all() {
     assert_eq!(queues_of(&mut taps, &link, &fragments).len(), 1);
 }
 
+/// Datagrams of each flow.
+const DATAGRAMS: u32 = 4_000;
+
+/// Sends them no faster than they are carried, however busy the machine is; but what is lost is not waited for.
+fn send_numbered(from: &UdpSocket, to: SocketAddr, heard: &AtomicU32) {
+    const AHEAD_MAX: u32 = 256;
+    const PATIENCE_MS: u32 = 100;
+    for number in 0..DATAGRAMS {
+        let mut patience = 0..PATIENCE_MS;
+        while number > heard.load(Relaxed) + AHEAD_MAX && patience.next().is_some() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Lengths of all kinds, so that some are sent in runs and others not.
+        let len = [4, 900, 900, 1_200][number as usize % 4];
+        let mut bytes = vec![0; len];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        from.send_to(&bytes, to).unwrap();
+        if number % 32 == 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Gives how many came, and how many of them behind one with a higher number.
+fn receive_numbered(at: &UdpSocket, seen: &AtomicU32) -> (u32, u32) {
+    let (mut last, mut came, mut late) = (None, 0, 0);
+    let mut bytes = [0; 2_000];
+    while let Ok(len) = at.recv(&mut bytes) {
+        assert!(len >= 4);
+        let number = u32::from_be_bytes(*bytes.first_chunk().unwrap());
+        late += u32::from(last.is_some_and(|last| number <= last));
+        last = Some(number);
+        seen.store(number, Relaxed);
+        came += 1;
+    }
+    (came, late)
+}
+
 /// Numbered datagrams of several flows both ways through planes of two workers each.
 #[test]
 fn no_datagram_overtakes_another_of_its_flow() {
     const SOCKETS: usize = 8;
-    const DATAGRAMS: u32 = 4_000;
     enter_new_namespace();
     let ends = pair([true, true], 1_452);
     let [a, b] = &ends;
@@ -123,30 +162,10 @@ fn no_datagram_overtakes_another_of_its_flow() {
         .map(|(from, to, at)| {
             at.set_read_timeout(Some(Duration::from_millis(500)))
                 .unwrap();
-            let sending = thread::spawn(move || {
-                for number in 0..DATAGRAMS {
-                    // Lengths of all kinds, so that some are sent in runs and others not.
-                    let len = [4, 900, 900, 1_200][number as usize % 4];
-                    let mut bytes = vec![0; len];
-                    bytes[..4].copy_from_slice(&number.to_be_bytes());
-                    from.send_to(&bytes, to).unwrap();
-                    if number % 32 == 0 {
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                }
-            });
-            let receiving = thread::spawn(move || {
-                let (mut last, mut came, mut late) = (None, 0, 0);
-                let mut bytes = [0; 2_000];
-                while let Ok(len) = at.recv(&mut bytes) {
-                    assert!(len >= 4);
-                    let number = u32::from_be_bytes(*bytes.first_chunk().unwrap());
-                    late += u32::from(last.is_some_and(|last| number <= last));
-                    last = Some(number);
-                    came += 1;
-                }
-                (came, late)
-            });
+            let seen = Arc::new(AtomicU32::new(0));
+            let heard = Arc::clone(&seen);
+            let sending = thread::spawn(move || send_numbered(&from, to, &heard));
+            let receiving = thread::spawn(move || receive_numbered(&at, &seen));
             (sending, receiving)
         })
         .collect();
