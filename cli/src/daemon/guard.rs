@@ -1,33 +1,37 @@
-//! Keeps containers from the host's ports, on a thread of its own: who loads a ruleset of nftables
-//! usually removes all others first.
+//! Keeps containers from the host's ports, and a firewall from their frames, on a thread of its own: who
+//! loads a ruleset of nftables usually removes all others first. It sleeps until rules change.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{Builder, JoinHandle};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
 use rmesh_router::fast::accept_bridged;
-use rmesh_router::kernel::Bridge;
+use rmesh_router::kernel::{Bridge, KernelError, RulesetWatch, Woken};
 
-/// How often it is looked whether the table is there.
-const INTERVAL: Duration = Duration::from_secs(2);
-
-/// In how many of those the kernel's forward chains are looked at too.
-const TURNS_PER_FORWARD: u64 = 5;
+/// It is looked at least this often: not all that matters is told of.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Where the kernel does not tell of changes.
+const INTERVAL_DEAF: Duration = Duration::from_secs(2);
+/// Rules come in many messages; they are looked at together after this time.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// The thread that looks. It ends when this is dropped.
 pub(super) struct Guard {
     /// Closed to end it.
-    stop: Option<Sender<()>>,
+    stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Guard {
     /// Begins to look after the ports behind `bridge`.
     pub(super) fn start(bridge: Bridge) -> io::Result<Self> {
-        let (stop, stopped) = channel();
+        let (stop, stopped) = UnixStream::pair()?;
+        // In the network namespace of the caller, as is the thread.
+        let watch = RulesetWatch::open();
         let builder = Builder::new().name("rmesh-guard".into());
-        let thread = builder.spawn(move || watch(&bridge, &stopped))?;
+        let thread = builder.spawn(move || look_after(&bridge, watch, &stopped))?;
         Ok(Guard {
             stop: Some(stop),
             thread: Some(thread),
@@ -48,24 +52,44 @@ impl Drop for Guard {
     }
 }
 
-fn watch(bridge: &Bridge, stopped: &Receiver<()>) {
+fn look_after(bridge: &Bridge, watch: Result<RulesetWatch, KernelError>, stopped: &UnixStream) {
+    if let Err(error) = &watch {
+        tracing::debug!("{error}");
+        // Then the end is looked for between the looks.
+        let _ = stopped.set_read_timeout(Some(INTERVAL_DEAF));
+    }
     let mut said = Vec::new();
-    for turn in 0_u64.. {
-        if turn.is_multiple_of(TURNS_PER_FORWARD) {
-            see_to_forwarding(bridge, &mut said);
+    loop {
+        see_to_ports(bridge);
+        see_to_forwarding(bridge, &mut said);
+        let woken = match &watch {
+            Ok(watch) => watch.wait(stopped.as_fd(), INTERVAL),
+            Err(_) => wait_deaf(stopped),
+        };
+        match woken {
+            Woken::Other => return,
+            Woken::Changed => sleep(SETTLE),
+            Woken::Quiet => {}
         }
-        match bridge.guard() {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!(
-                "somebody removed the nftables table that keeps containers from this host's ports; it \
-                 is there again"
-            ),
-            // It was said at the start.
-            Err(error) => tracing::debug!("{error}"),
-        }
-        if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
+    }
+}
+
+fn wait_deaf(mut stopped: &UnixStream) -> Woken {
+    match io::Read::read(&mut stopped, &mut [0]) {
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => Woken::Quiet,
+        _ => Woken::Other,
+    }
+}
+
+fn see_to_ports(bridge: &Bridge) {
+    match bridge.guard() {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!(
+            "somebody removed the nftables table that keeps containers from this host's ports; it is \
+             there again"
+        ),
+        // It was said at the start.
+        Err(error) => tracing::debug!("{error}"),
     }
 }
 

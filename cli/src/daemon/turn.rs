@@ -25,7 +25,7 @@ const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
 /// What is done once a second …
 const SECOND: Duration = Duration::from_secs(1);
 /// … is done earlier by as much if the thread is awake anyway.
-const SECOND_SLACK: Duration = Duration::from_millis(250);
+const SECOND_SLACK: Duration = Duration::from_millis(600);
 
 /// Serves until a call asks to stop.
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {

@@ -21,4 +21,4 @@ pub use facts::{
     HostAddress, HostLink, HostNextHop, HostRoute, host_addresses, host_links, host_routes,
 };
 pub use owned::{OwnedLinks, owned_links, remove_port};
-pub use watch::AddressWatch;
+pub use watch::{AddressWatch, RulesetWatch, Woken};
