@@ -243,39 +243,44 @@ fn broadcasts_arrive_once_where_paths_are_mixed() {
     // The trees follow the last measured costs.
     sleep(DECIDED);
     for source in 0..4 {
-        let frames: Vec<_> = containers
-            .iter()
-            .map(|c| EtherListener::start(c, INTERFACE, ETHERTYPE).expect("a listener"))
-            .collect();
-        let datagrams: Vec<_> = containers
-            .iter()
-            .map(|c| UdpListener::start(c, INTERFACE, Listen::Broadcast, PORT).expect("a listener"))
-            .collect();
-        let from = &containers[source];
-        let payload = format!("broadcast of {source}").into_bytes();
-        EtherListener::send(from, INTERFACE, BROADCAST, ETHERTYPE, &payload).expect("a frame");
-        // Nobody has this MAC.
-        let unknown = [2, 0, 0, 0, 0, 0x77];
-        EtherListener::send(from, INTERFACE, unknown, ETHERTYPE, &payload).expect("a frame");
-        let everybody: SocketAddr = "10.32.0.255:7000".parse().expect("an address");
-        UdpListener::send(from, INTERFACE, everybody, &payload).expect("a datagram");
-        for at in (0..4).filter(|at| *at != source) {
-            let came = datagrams[at].wait_for(&payload, Duration::from_secs(2));
-            assert!(came, "container {at} misses the broadcast of {source}");
-        }
-        sleep(STRAGGLERS);
-        let counts: Vec<usize> = frames.iter().map(EtherListener::count).collect();
-        let expected: Vec<usize> = (0..4).map(|at| if at == source { 0 } else { 2 }).collect();
-        assert_eq!(
-            counts, expected,
-            "copies of the frames of container {source}"
-        );
-        let copies: Vec<u64> = datagrams.iter().map(|l| l.count(&payload)).collect();
-        assert_eq!(
-            copies, [1; 4],
-            "copies of the datagram of container {source}"
-        );
+        expect_once(&containers, source);
     }
+}
+
+/// What a container sends to everybody, and to a MAC that nobody has, arrives at all others once.
+fn expect_once(containers: &[Container], source: usize) {
+    let frames: Vec<_> = containers
+        .iter()
+        .map(|c| EtherListener::start(c, INTERFACE, ETHERTYPE).expect("a listener"))
+        .collect();
+    let datagrams: Vec<_> = containers
+        .iter()
+        .map(|c| UdpListener::start(c, INTERFACE, Listen::Broadcast, PORT).expect("a listener"))
+        .collect();
+    let from = &containers[source];
+    let payload = format!("broadcast of {source}").into_bytes();
+    EtherListener::send(from, INTERFACE, BROADCAST, ETHERTYPE, &payload).expect("a frame");
+    // Nobody has this MAC.
+    let unknown = [2, 0, 0, 0, 0, 0x77];
+    EtherListener::send(from, INTERFACE, unknown, ETHERTYPE, &payload).expect("a frame");
+    let everybody: SocketAddr = "10.32.0.255:7000".parse().expect("an address");
+    UdpListener::send(from, INTERFACE, everybody, &payload).expect("a datagram");
+    for at in (0..4).filter(|at| *at != source) {
+        let came = datagrams[at].wait_for(&payload, Duration::from_secs(2));
+        assert!(came, "container {at} misses the broadcast of {source}");
+    }
+    sleep(STRAGGLERS);
+    let counts: Vec<usize> = frames.iter().map(EtherListener::count).collect();
+    let expected: Vec<usize> = (0..4).map(|at| if at == source { 0 } else { 2 }).collect();
+    assert_eq!(
+        counts, expected,
+        "copies of the frames of container {source}"
+    );
+    let copies: Vec<u64> = datagrams.iter().map(|l| l.count(&payload)).collect();
+    assert_eq!(
+        copies, [1; 4],
+        "copies of the datagram of container {source}"
+    );
 }
 
 /// The host a gets another address of the wire's network and loses the one it had.

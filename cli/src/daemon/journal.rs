@@ -1,6 +1,7 @@
 //! One log line for each event an operator cares about, and no floods of them.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rmesh_gossip::{Event, Path};
@@ -38,15 +39,7 @@ impl Journal {
                 name,
                 address,
                 reason,
-            } => {
-                let to = who(name, *peer);
-                match address {
-                    Some(address) => tracing::info!(
-                        "path to {to}: the kernel's VXLAN to {address}, not encrypted: {reason}"
-                    ),
-                    None => tracing::warn!("path to {to}: encrypted from now on: {reason}"),
-                }
-            }
+            } => tell_of_vxlan(&who(name, *peer), *address, reason),
             Event::PathShrank { peer, name } => {
                 let to = who(name, *peer);
                 self.trouble(
@@ -88,15 +81,7 @@ impl Journal {
                 name,
                 address,
                 gives_way,
-            } => {
-                let at = address.map_or("an unknown address".into(), |a| a.to_string());
-                let so = match gives_way {
-                    true => "it began earlier, this peer gives way",
-                    false => "it has a copy of this host's state folder",
-                };
-                let words = format!("{name} at {at} runs with this peer's identity: {so}");
-                self.trouble(&words, now);
-            }
+            } => self.trouble(&twin_in_words(name, *address, *gives_way), now),
             Event::BootRaised { counter } => {
                 tracing::warn!(
                     "another life of this peer has been seen, going on as boot {counter}: \
@@ -136,6 +121,24 @@ impl Journal {
 
 fn who(name: &str, peer: PeerId) -> String {
     format!("{name} ({})", peer.short())
+}
+
+fn tell_of_vxlan(to: &str, address: Option<IpAddr>, reason: &str) {
+    match address {
+        Some(address) => {
+            tracing::info!("path to {to}: the kernel's VXLAN to {address}, not encrypted: {reason}")
+        }
+        None => tracing::warn!("path to {to}: encrypted from now on: {reason}"),
+    }
+}
+
+fn twin_in_words(name: &str, address: Option<SocketAddr>, gives_way: bool) -> String {
+    let at = address.map_or("an unknown address".into(), |a| a.to_string());
+    let so = match gives_way {
+        true => "it began earlier, this peer gives way",
+        false => "it has a copy of this host's state folder",
+    };
+    format!("{name} at {at} runs with this peer's identity: {so}")
 }
 
 fn shown(path: Path) -> String {

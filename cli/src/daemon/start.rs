@@ -1,5 +1,6 @@
 //! What a daemon opens before it serves.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use rmesh_gossip::plaintext::vxlan_network;
 use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
 use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
-use rmesh_router::kernel::{AddressWatch, Bridge, local_addresses};
+use rmesh_router::kernel::{AddressWatch, Bridge, KernelError, local_addresses};
 use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
-use rmesh_wire::{Boot, PeerId};
+use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
@@ -128,13 +129,9 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
 
     let (clock, watch, alarm) = wake_ups()?;
     let (bridge, plane, inbound) = open_plane(&options)?;
-    let ports = KernelPorts(bridge.clone());
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
-    let addresses = match options.bind.as_slice() {
-        [] => local_addresses(&options.bridge).map_err(|e| cannot(&e))?,
-        bind => bind.to_vec(),
-    };
+    let addresses = own_addresses(&options).map_err(|e| cannot(&e))?;
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
     let secret = remembered.secret.clone();
@@ -143,12 +140,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let moved_aside = std::mem::take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
-    let (fast, trouble) = open_fast(&options, &bridge, &plane, (mesh.id(), &secret));
-    let mesh = match &fast {
-        Some(_) => mesh.with_plaintext(options.plaintext.clone()),
-        None => mesh,
-    };
-    let fast = FastLane::new(fast, trouble, mesh.id(), clock.now());
+    let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
     let (name, id, port) = (&options.name, mesh.id().short(), plane.port());
     tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
     let ring = RingOptions {
@@ -177,13 +169,11 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     };
     let mut core = Core::new(parts, hints);
     core.handle_addresses(addresses);
-    let heartbeats = core.heartbeats().map_err(|e| cannot(&e))?;
-    let heartbeats = heartbeats.map(super::watch::register_owned).transpose();
-    let heartbeats = heartbeats.map_err(|e| cannot(&e))?;
+    let heartbeats = heartbeats(&core).map_err(|e| cannot(&e))?;
     let guard = Guard::start(bridge.clone()).map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
-    let containers = Containers::new(handle.clone(), Arc::new(ports), options.subnets);
-    let containers = Arc::new(containers);
+    let ports = Arc::new(KernelPorts(bridge.clone()));
+    let containers = Arc::new(Containers::new(handle.clone(), ports, options.subnets));
     Ok(Daemon {
         core,
         inbound,
@@ -202,6 +192,14 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         bind: options.bind,
         locks,
     })
+}
+
+/// With --bind, those addresses are all there are.
+fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
+    match options.bind.as_slice() {
+        [] => local_addresses(&options.bridge),
+        bind => Ok(bind.to_vec()),
+    }
 }
 
 /// The clock, and what wakes the control thread beside messages.
@@ -342,20 +340,20 @@ fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inboun
     Ok((bridge, plane, inbound))
 }
 
-/// The kernel's VXLAN, if the policy has a use for it; and why there is none although it has. Everything is
-/// encrypted then.
+/// The kernel's VXLAN, if the policy has a use for it; where it cannot be used everything is encrypted.
 fn open_fast(
     options: &Options,
-    bridge: &Bridge,
-    plane: &Plane,
-    (me, secret): (PeerId, &Key),
-) -> (Option<Fast>, Option<String>) {
+    (bridge, plane): (&Bridge, &Plane),
+    secret: &Key,
+    (mesh, clock): (Mesh, Clock),
+) -> (Mesh, FastLane) {
+    let (me, now) = (mesh.id(), clock.now());
     if options.plaintext.is_never() {
         // An earlier launch may have had another policy.
         if let Err(error) = Fast::remove(bridge.name()) {
             tracing::warn!("{error}");
         }
-        return (None, None);
+        return (mesh, FastLane::new(None, None, me, now));
     }
     let wanted = FastOptions {
         bridge: bridge.clone(),
@@ -365,13 +363,22 @@ fn open_fast(
         mtu_bytes: options.mtu_bytes,
     };
     match Fast::ensure(wanted, heartbeat_mac(&me)) {
-        Ok(fast) => (Some(fast), None),
+        Ok(fast) => {
+            let lane = FastLane::new(Some(fast), None, me, now);
+            (mesh.with_plaintext(options.plaintext.clone()), lane)
+        }
         Err(error) => {
             let words = format!("all is encrypted, for the kernel's VXLAN cannot be used: {error}");
             tracing::warn!("{words}");
-            (None, Some(words))
+            (mesh, FastLane::new(None, Some(words), me, now))
         }
     }
+}
+
+/// Something to wait for heartbeats by.
+fn heartbeats(core: &Core) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+    let descriptor = core.heartbeats()?;
+    descriptor.map(super::watch::register_owned).transpose()
 }
 
 fn plane_options(options: &Options) -> PlaneOptions {

@@ -14,6 +14,9 @@ const ROUTER_MAX: f64 = 0.02;
 const TURNS: usize = 5;
 const FLAGS: [&str; 3] = ["--no-encryption", "--mtu", "1450"];
 
+/// Gives what a way carries, in Gbit/s.
+type Carry<'a> = &'a dyn Fn(&Way<'_>) -> f64;
+
 pub(in super::super) fn measure(program: &str) -> Vec<Figure> {
     let mut story = Story::new("bench-plain", program);
     let scene = Scene::pair_with(&mut story, Underlay::Wire, &FLAGS);
@@ -28,7 +31,7 @@ pub(in super::super) fn measure(program: &str) -> Vec<Figure> {
     };
     let mut figures = Vec::new();
     let mut busiest: f64 = 0.0;
-    let kinds: [(&str, usize, &dyn Fn(&Way<'_>) -> f64); 3] = [
+    let kinds: [(&str, usize, Carry<'_>); 3] = [
         ("TCP 1 stream", TURNS, &one),
         ("TCP 4 streams", TURNS, &four),
         ("UDP of the largest payload", 1, &datagrams),
