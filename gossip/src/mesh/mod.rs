@@ -248,7 +248,7 @@ impl Mesh {
     }
 
     /// What went through the kernel's VXLAN since the start by the kernel's count, in bytes, both ways
-    /// together, for each address that [`FastForwarding::allowed`] names.
+    /// together, for each address that [`crate::FastForwarding::allowed`] names.
     pub fn handle_fast_traffic(&mut self, bytes: &[(IpAddr, u64)], now: Instant) {
         self.on_fast_traffic(bytes, now);
         self.settle(now);
