@@ -92,6 +92,7 @@ impl Session {
     }
 
     /// Replaces header and tag of a relay datagram by those of the next hop, this session's peer.
+    #[inline]
     pub(crate) fn rewrap(&self, lane: u8, ttl: u8, datagram: &mut [u8]) -> Result<(), Reason> {
         let header = Header::relay(self.remote_index, lane, self.take_number(lane)?, ttl);
         let (associated, tag) = split_tag(datagram).ok_or(Reason::Malformed)?;
