@@ -100,6 +100,11 @@ fn a_plaintext_pair_goes_by_vxlan_and_says_so() {
     let pair = Pair::start("vxlan", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
+    // Until a container is announced its frames are sealed.
+    pair.story
+        .expect_within(TAKEN_WITHIN, "a MAC and a heartbeat each", || {
+            pair.has_one_way_each()
+        });
     let [a, b] = &pair.hosts;
     let [one, two] = &pair.containers;
     let before = pair.story.peer(a, b)["bytes_sent"].as_u64();
