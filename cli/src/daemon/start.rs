@@ -355,10 +355,15 @@ fn open_fast(
         }
         return (mesh, FastLane::new(None, None, me, now));
     }
+    let Some(port) = plane.port().checked_add(1) else {
+        let words = "all is encrypted, for VXLAN would need the UDP port after 65535: launch with another --port";
+        tracing::warn!("{words}");
+        return (mesh, FastLane::new(None, Some(words.into()), me, now));
+    };
     let wanted = FastOptions {
         bridge: bridge.clone(),
         tap: plane.tap_name().to_owned(),
-        port: plane.port().wrapping_add(1),
+        port,
         vni: vxlan_network(secret),
         mtu_bytes: options.mtu_bytes,
     };

@@ -328,7 +328,7 @@ impl Mesh {
             address: fast.to(),
             in_use: fast.in_use().is_some(),
             age: now.since(fast.since),
-            reason: reason(peer, now),
+            reason: reason(peer, self.port, now),
             round_trip: fast.round_trip(),
             loss_percent: fast.history().loss_percent(),
         })
@@ -336,7 +336,7 @@ impl Mesh {
 }
 
 /// Why the tunnel is not used, or what is the matter with it, for an operator.
-fn reason(peer: &Peer, now: Instant) -> String {
+fn reason(peer: &Peer, port: u16, now: Instant) -> String {
     let (fast, name) = (&peer.fast, &peer.name);
     if fast.is_held() {
         let silent = now.since(fast.silent_since()).as_secs();
@@ -363,7 +363,8 @@ fn reason(peer: &Peer, now: Instant) -> String {
         },
         (None, None) => format!("no direct way to {name} has agreed to plaintext yet"),
         (None, Some(to)) => format!(
-            "no heartbeat through it is answered; does a firewall drop UDP 6784 to or from {to}?"
+            "no heartbeat through it is answered; does a firewall drop UDP {} to or from {to}?",
+            port.saturating_add(1)
         ),
     }
 }
