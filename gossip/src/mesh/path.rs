@@ -72,6 +72,37 @@ impl Least {
     }
 }
 
+/// Round trips, smoothed as RFC 6298 section 2 does it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl RoundTrip {
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// After this time an answer is late: two round trips and four variations; nothing before the first.
+    pub(crate) fn patience(&self) -> Duration {
+        self.smoothed.unwrap_or_default() * 2 + self.variation * 4
+    }
+
+    pub(crate) fn note(&mut self, sample: Duration) {
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(sample);
+                self.variation = sample / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
+                self.smoothed = Some((smoothed * 7 + sample) / 8);
+            }
+        }
+    }
+}
+
 /// What became of the latest questions, at most 64 of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct History {
@@ -166,8 +197,7 @@ pub(crate) struct PathState {
     alive: bool,
     /// Since when it has been alive or dead.
     pub(crate) since: Instant,
-    smoothed: Option<Duration>,
-    variation: Duration,
+    trip: RoundTrip,
     least: Least,
     outstanding: Vec<Outstanding>,
     misses: u32,
@@ -196,8 +226,7 @@ impl PathState {
         PathState {
             alive: false,
             since: now,
-            smoothed: None,
-            variation: Duration::ZERO,
+            trip: RoundTrip::default(),
             least: Least::new(now),
             outstanding: Vec::new(),
             misses: 0,
@@ -223,7 +252,7 @@ impl PathState {
 
     /// Smoothed round trip (RFC 6298), if any answer came.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.smoothed
+        self.trip.smoothed()
     }
 
     /// The least round trip of the last minutes, by which paths are compared.
@@ -409,12 +438,12 @@ impl PathState {
     fn patience(&self) -> Patience {
         Patience {
             answer: self.answer_timeout(),
-            round_trip: self.smoothed.unwrap_or_default(),
+            round_trip: self.trip.smoothed().unwrap_or_default(),
         }
     }
 
     fn answer_timeout(&self) -> Duration {
-        let adaptive = self.smoothed.unwrap_or_default() * 2 + self.variation * 4;
+        let adaptive = self.trip.patience();
         adaptive.max(match self.doubted {
             true => DOUBTED_ANSWER_TIMEOUT_MIN,
             false => ANSWER_TIMEOUT_MIN,
@@ -424,7 +453,7 @@ impl PathState {
     fn probe_fast(&self) -> Duration {
         match self.doubted {
             // No more of them under way than are remembered.
-            true => DOUBTED_PROBE_FAST.max(self.smoothed.unwrap_or_default() / 4),
+            true => DOUBTED_PROBE_FAST.max(self.trip.smoothed().unwrap_or_default() / 4),
             false => PROBE_FAST,
         }
     }
@@ -491,7 +520,7 @@ impl PathState {
         };
         self.history.note(true);
         self.least.note(now.since(sent), now);
-        self.measure(now.since(sent));
+        self.trip.note(now.since(sent));
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;
         self.suspected = false;
@@ -506,19 +535,6 @@ impl PathState {
             return Change::Alive;
         }
         change
-    }
-
-    fn measure(&mut self, sample: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(sample);
-                self.variation = sample / 2;
-            }
-            Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
-                self.smoothed = Some((smoothed * 7 + sample) / 8);
-            }
-        }
     }
 }
 

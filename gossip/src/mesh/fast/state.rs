@@ -12,7 +12,7 @@ use core::time::Duration;
 use alloc::collections::VecDeque;
 use rmesh_wire::Instant;
 
-use super::super::path::{History, Pace};
+use super::super::path::{History, Pace, RoundTrip};
 
 /// Interval of heartbeats while the tunnel carries traffic.
 const BEAT: Duration = Duration::from_millis(400);
@@ -103,8 +103,7 @@ pub(crate) struct FastPath {
     next: Instant,
     retry: Duration,
     used_until: Instant,
-    smoothed: Option<Duration>,
-    variation: Duration,
+    trip: RoundTrip,
     history: History,
     /// Bytes of heartbeats and answers, both ways, as the kernel counts them; and the most it has counted
     /// beyond those.
@@ -127,8 +126,7 @@ impl FastPath {
             next: now,
             retry: RETRY_FIRST,
             used_until: Instant::ZERO,
-            smoothed: None,
-            variation: Duration::ZERO,
+            trip: RoundTrip::default(),
             history: History::default(),
             own: 0,
             beyond: None,
@@ -151,7 +149,7 @@ impl FastPath {
     }
 
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.smoothed
+        self.trip.smoothed()
     }
 
     pub(crate) fn history(&self) -> History {
@@ -233,7 +231,7 @@ impl FastPath {
                 // Another address has to prove itself first.
                 let step = self.end("its address changed", now);
                 self.to = Some(to);
-                self.smoothed = None;
+                self.trip = RoundTrip::default();
                 self.retry = RETRY_FIRST;
                 self.next = now;
                 step
@@ -265,7 +263,7 @@ impl FastPath {
     }
 
     fn answer_timeout(&self) -> Duration {
-        let adaptive = self.smoothed.unwrap_or_default() * 2 + self.variation * 4;
+        let adaptive = self.trip.patience();
         adaptive.max(ANSWER_TIMEOUT_MIN)
     }
 
@@ -355,7 +353,7 @@ impl FastPath {
         self.beats.retain(|other| other.sent >= beat.sent);
         self.lost = 0;
         self.history.note(true);
-        self.measure(now.since(beat.sent));
+        self.trip.note(now.since(beat.sent));
         if self.in_use {
             return Step::None;
         }
@@ -370,19 +368,6 @@ impl FastPath {
         // Traffic is about to come over from the sealed path.
         self.used_until = now + USED;
         Step::Up
-    }
-
-    fn measure(&mut self, sample: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(sample);
-                self.variation = sample / 2;
-            }
-            Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
-                self.smoothed = Some((smoothed * 7 + sample) / 8);
-            }
-        }
     }
 }
 
