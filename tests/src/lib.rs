@@ -13,6 +13,7 @@ pub mod model;
 pub mod outage;
 pub mod own_hosts;
 pub mod packets;
+pub mod pair;
 pub mod ring;
 pub mod ring_cost;
 pub mod scrape;

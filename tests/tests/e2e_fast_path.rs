@@ -1,13 +1,12 @@
 //! The kernel's VXLAN between hosts that may talk in plaintext: taken, left and taken back.
 
-use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rmesh_lab::Host;
 use rmesh_lab::probe::{Pinger, TcpStreamProbe, tcp_transfer};
-use rmesh_lab::{Container, Host, Link};
+use rmesh_tests::pair::{Pair, address};
 use rmesh_tests::story;
-use rmesh_tests::story::{Router, Story};
 
 const VXLAN_PORT: u16 = 6784;
 const TAKEN_WITHIN: Duration = Duration::from_secs(2);
@@ -16,94 +15,43 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 const FLAPS: u32 = 20;
 const PLAIN: [&str; 1] = ["--no-encryption"];
 
-/// Two hosts, each with a container.
-struct Pair {
-    story: Story,
-    hosts: [Host; 2],
-    link: Link,
-    containers: [Container; 2],
-    routers: [Router; 2],
+fn start(name: &str, flags: [&[&str]; 2]) -> Pair {
+    Pair::start(story!(name), flags)
 }
 
-fn address(last: u8) -> IpAddr {
-    IpAddr::from([10, 32, 0, last])
+/// Where VXLAN's forwarding entries on a host lead, those of heartbeats too.
+fn entries(host: &Host) -> Vec<String> {
+    let mut leads = Vec::new();
+    for device in ["rmesh-vx4", "rmesh-vx6"] {
+        let arguments = ["fdb", "show", "dev", device];
+        let output = host.command("bridge".as_ref(), &arguments);
+        let text = String::from_utf8_lossy(&output.expect("iproute2").stdout).into_owned();
+        let words = text.lines().filter_map(|line| line.split_once(" dst "));
+        let to = words.filter_map(|(_, rest)| rest.split(' ').next());
+        leads.extend(to.map(str::to_owned));
+    }
+    leads
 }
 
-impl Pair {
-    fn start(name: &str, flags: [&[&str]; 2]) -> Pair {
-        let mut story = story!(name);
-        let hosts = story.hosts(["a", "b"]);
-        let [a, b] = &hosts;
-        let link = story.link(a, b);
-        let routers = [
-            story.launch_with(a, &[], flags[0]),
-            story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),
-        ];
-        story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
-        let containers = [
-            story.container(a, "one", "10.32.0.1/24"),
-            story.container(b, "two", "10.32.0.2/24"),
-        ];
-        Pair {
-            story,
-            hosts,
-            link,
-            containers,
-            routers,
-        }
-    }
-
-    fn kinds(&self) -> [String; 2] {
-        let [a, b] = &self.hosts;
-        [(a, b), (b, a)].map(|(from, to)| self.story.path_kind(from, to))
-    }
-
-    fn expect_both(&self, limit: Duration, kind: &str) {
-        let what = format!("both ends take the {kind} path");
-        self.story
-            .expect_within(limit, &what, || self.kinds().iter().all(|of| of == kind));
-    }
-
-    fn expect_ping(&self) {
-        let from = &self.containers[0];
-        self.story
-            .expect_ping(Duration::from_secs(2), from, address(2));
-    }
-
-    /// Where VXLAN's forwarding entries on a host lead, those of heartbeats too.
-    fn entries(&self, host: &Host) -> Vec<String> {
-        let mut leads = Vec::new();
-        for device in ["rmesh-vx4", "rmesh-vx6"] {
-            let arguments = ["fdb", "show", "dev", device];
-            let output = host.command("bridge".as_ref(), &arguments);
-            let text = String::from_utf8_lossy(&output.expect("iproute2").stdout).into_owned();
-            let words = text.lines().filter_map(|line| line.split_once(" dst "));
-            let to = words.filter_map(|(_, rest)| rest.split(' ').next());
-            leads.extend(to.map(str::to_owned));
-        }
-        leads
-    }
-
-    /// A MAC and a heartbeat on each host, both at one address of the other.
-    fn has_one_way_each(&self) -> bool {
-        let [a, b] = &self.hosts;
-        [(a, b), (b, a)].iter().all(|(host, other)| {
-            let leads = self.entries(host);
-            let addresses = [false, true].map(|v6| self.link.address(other, v6).to_string());
-            leads.len() == 2 && leads[0] == leads[1] && addresses.contains(&leads[0])
-        })
-    }
+/// A MAC and a heartbeat on each host, both at one address of the other.
+fn has_one_way_each(pair: &Pair) -> bool {
+    let [a, b] = &pair.hosts;
+    [(a, b), (b, a)].iter().all(|(host, other)| {
+        let leads = entries(host);
+        let addresses = [false, true].map(|v6| pair.link.address(other, v6).to_string());
+        leads.len() == 2 && leads[0] == leads[1] && addresses.contains(&leads[0])
+    })
 }
 
 #[test]
 fn a_plaintext_pair_goes_by_vxlan_and_says_so() {
-    let pair = Pair::start("vxlan", [&PLAIN, &PLAIN]);
+    let pair = start("vxlan", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
     // Until a container is announced its frames are sealed.
     pair.story
         .expect_within(TAKEN_WITHIN, "a MAC and a heartbeat each", || {
-            pair.has_one_way_each()
+            has_one_way_each(&pair)
         });
     let [a, b] = &pair.hosts;
     let [one, two] = &pair.containers;
@@ -142,7 +90,7 @@ fn a_plaintext_pair_goes_by_vxlan_and_says_so() {
 
 #[test]
 fn a_blocked_port_costs_no_connection_and_is_not_for_ever() {
-    let pair = Pair::start("blocked", [&PLAIN, &PLAIN]);
+    let pair = start("blocked", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
     let [one, two] = &pair.containers;
@@ -181,12 +129,12 @@ fn a_blocked_port_costs_no_connection_and_is_not_for_ever() {
 
 #[test]
 fn flaps_leave_no_stale_entry() {
-    let pair = Pair::start("flaps", [&PLAIN, &PLAIN]);
+    let pair = start("flaps", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
     pair.story
         .expect_within(TAKEN_WITHIN, "a MAC and a heartbeat each", || {
-            pair.has_one_way_each()
+            has_one_way_each(&pair)
         });
     let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(50));
     let pinger = pinger.expect("pings");
@@ -211,12 +159,12 @@ fn flaps_leave_no_stale_entry() {
     );
     let what = "a MAC and a heartbeat each, and nothing else";
     pair.story
-        .expect_within(TAKEN_WITHIN, what, || pair.has_one_way_each());
+        .expect_within(TAKEN_WITHIN, what, || has_one_way_each(&pair));
 }
 
 #[test]
 fn a_router_that_restarts_leaves_the_kernels_traffic_alone() {
-    let mut pair = Pair::start("restart", [&PLAIN, &PLAIN]);
+    let mut pair = start("restart", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     pair.expect_ping();
     let pinger = Pinger::start(&pair.containers[0], address(2), Duration::from_millis(10));
@@ -240,7 +188,7 @@ fn a_router_that_restarts_leaves_the_kernels_traffic_alone() {
 
 #[test]
 fn one_that_goes_back_to_encryption_leaves_nothing_behind() {
-    let mut pair = Pair::start("back", [&PLAIN, &PLAIN]);
+    let mut pair = start("back", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     let host = pair.hosts[1].clone();
     pair.story.succeed(&host, &["stop"]);
@@ -257,8 +205,8 @@ fn one_that_goes_back_to_encryption_leaves_nothing_behind() {
         reason.to_string().contains("encrypts everything"),
         "{reason}"
     );
-    let entries = pair.entries(&pair.hosts[0]);
-    assert!(entries.is_empty(), "{entries:?}");
+    let left = entries(&pair.hosts[0]);
+    assert!(left.is_empty(), "{left:?}");
     assert!(
         pair.story
             .succeed(&host, &["status"])
@@ -268,7 +216,7 @@ fn one_that_goes_back_to_encryption_leaves_nothing_behind() {
 
 #[test]
 fn reset_removes_devices_and_tables() {
-    let pair = Pair::start("vxreset", [&PLAIN, &PLAIN]);
+    let pair = start("vxreset", [&PLAIN, &PLAIN]);
     pair.expect_both(TAKEN_WITHIN, "vxlan");
     let a = &pair.hosts[0];
     pair.story.succeed(a, &["reset", "--force"]);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rmesh_lab::probe::{Capture, EtherListener, Listen, Pinger, UdpListener};
 use rmesh_lab::{Container, Host, Link};
+use rmesh_tests::pair::{Pair, address};
 use rmesh_tests::story;
-use rmesh_tests::story::{INTERFACE, Router, Story};
+use rmesh_tests::story::INTERFACE;
 
 const MARKER: &[u8] = b"this sentence must not be readable on the wire";
 const VXLAN_PORT: u16 = 6784;
@@ -22,73 +23,36 @@ const STRAGGLERS: Duration = Duration::from_secs(1);
 const STALL_MAX: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_millis(10);
 
-struct Pair {
-    story: Story,
-    hosts: [Host; 2],
-    link: Link,
-    containers: [Container; 2],
-    routers: [Router; 2],
-}
-
-fn address(last: u8) -> IpAddr {
-    IpAddr::from([10, 32, 0, last])
-}
-
 fn pair(name: &str, flags: [&[&str]; 2]) -> Pair {
-    let mut story = story!(name);
-    let hosts = story.hosts(["a", "b"]);
-    let [a, b] = &hosts;
-    let link = story.link(a, b);
-    let routers = [
-        story.launch_with(a, &[], flags[0]),
-        story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),
-    ];
-    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
-    let containers = [
-        story.container(a, "one", "10.32.0.1/24"),
-        story.container(b, "two", "10.32.0.2/24"),
-    ];
-    story.expect_ping(Duration::from_secs(2), &containers[0], address(2));
-    Pair {
-        story,
-        hosts,
-        link,
-        containers,
-        routers,
+    let pair = Pair::start(story!(name), flags);
+    pair.expect_ping();
+    pair
+}
+
+/// Datagrams between the containers, both ways.
+fn exchange_markers(pair: &Pair) {
+    for (from, to, last) in [(0, 1, 2), (1, 0, 1)] {
+        let to_address = SocketAddr::new(address(last), PORT);
+        let listener = pair.containers[to]
+            .enter(|| UdpSocket::bind(to_address))
+            .expect("a socket");
+        listener
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a time limit");
+        let sender = pair.containers[from]
+            .enter(|| UdpSocket::bind("0.0.0.0:0"))
+            .expect("a socket");
+        for _ in 0..20 {
+            sender.send_to(MARKER, to_address).expect("a datagram");
+        }
+        let mut buffer = [0; 128];
+        let len = listener.recv(&mut buffer).expect("the marker");
+        assert_eq!(&buffer[..len], MARKER);
     }
 }
 
-impl Pair {
-    fn are(&self, kind: &str) -> bool {
-        let [a, b] = &self.hosts;
-        self.story.path_kind(a, b) == kind && self.story.path_kind(b, a) == kind
-    }
-
-    /// Datagrams between the containers, both ways.
-    fn exchange_markers(&self) {
-        for (from, to, last) in [(0, 1, 2), (1, 0, 1)] {
-            let to_address = SocketAddr::new(address(last), PORT);
-            let listener = self.containers[to]
-                .enter(|| UdpSocket::bind(to_address))
-                .expect("a socket");
-            listener
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .expect("a time limit");
-            let sender = self.containers[from]
-                .enter(|| UdpSocket::bind("0.0.0.0:0"))
-                .expect("a socket");
-            for _ in 0..20 {
-                sender.send_to(MARKER, to_address).expect("a datagram");
-            }
-            let mut buffer = [0; 128];
-            let len = listener.recv(&mut buffer).expect("the marker");
-            assert_eq!(&buffer[..len], MARKER);
-        }
-    }
-
-    fn pings(&self) -> Pinger {
-        Pinger::start(&self.containers[0], address(2), PING_EVERY).expect("pings")
-    }
+fn pings(pair: &Pair) -> Pinger {
+    Pinger::start(&pair.containers[0], address(2), PING_EVERY).expect("pings")
 }
 
 #[test]
@@ -107,7 +71,7 @@ fn without_the_consent_of_both_nothing_crosses_in_plaintext() {
         let [a, b] = &pair.hosts;
         let capture = Capture::start(b, &pair.link.interface(b)).expect("a capture");
         sleep(DECIDED);
-        pair.exchange_markers();
+        exchange_markers(&pair);
         sleep(STRAGGLERS);
         let readable = capture.contains(MARKER);
         let (frames, lost) = capture.stop_counted();
@@ -326,7 +290,7 @@ fn change_address(name: &str, flags: &[&str], kind: &str) {
     sleep(DECIDED);
     pair.story
         .expect_within(DECIDED, "the path is settled again", || pair.are(kind));
-    let pinger = pair.pings();
+    let pinger = pings(&pair);
     sleep(Duration::from_secs(1));
     run(a, &["address", "del", &format!("{old}/24"), "dev", &of_a]);
     run(a, &["address", "add", &format!("{new}/24"), "dev", &of_a]);
@@ -364,7 +328,7 @@ fn encrypted_traffic_resumes_within_a_second_of_a_restart() {
     sleep(Duration::from_secs(2));
     let host = pair.hosts[1].clone();
     let peer = pair.link.address(&pair.hosts[0], false).to_string();
-    let pinger = pair.pings();
+    let pinger = pings(&pair);
     let start = std::time::Instant::now();
     pair.routers[1] = pair.story.launch_with(&host, &[&peer], &[]);
     println!("serves again after {:?}", start.elapsed());

@@ -1,0 +1,71 @@
+//! Two hosts on one wire, with a container each.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rmesh_lab::{Container, Host, Link};
+
+use crate::story::{Router, Story};
+
+/// A mesh of two.
+pub struct Pair {
+    /// What it is part of.
+    pub story: Story,
+    /// a and b.
+    pub hosts: [Host; 2],
+    /// The wire between them.
+    pub link: Link,
+    /// Their containers, 10.32.0.1 and 10.32.0.2.
+    pub containers: [Container; 2],
+    /// Their daemons.
+    pub routers: [Router; 2],
+}
+
+/// Address of a container.
+pub fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 32, 0, last])
+}
+
+impl Pair {
+    /// Starts both daemons, with flags of their own.
+    pub fn start(mut story: Story, flags: [&[&str]; 2]) -> Pair {
+        let hosts = story.hosts(["a", "b"]);
+        let [a, b] = &hosts;
+        let link = story.link(a, b);
+        let routers = [
+            story.launch_with(a, &[], flags[0]),
+            story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),
+        ];
+        story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+        let containers = [
+            story.container(a, "one", "10.32.0.1/24"),
+            story.container(b, "two", "10.32.0.2/24"),
+        ];
+        Pair {
+            story,
+            hosts,
+            link,
+            containers,
+            routers,
+        }
+    }
+
+    /// Whether both use this kind of path to each other.
+    pub fn are(&self, kind: &str) -> bool {
+        let [a, b] = &self.hosts;
+        self.story.path_kind(a, b) == kind && self.story.path_kind(b, a) == kind
+    }
+
+    /// Waits until both do.
+    pub fn expect_both(&self, limit: Duration, kind: &str) {
+        let what = format!("both ends take the {kind} path");
+        self.story.expect_within(limit, &what, || self.are(kind));
+    }
+
+    /// Waits until the containers reach each other.
+    pub fn expect_ping(&self) {
+        let from = &self.containers[0];
+        self.story
+            .expect_ping(Duration::from_secs(2), from, address(2));
+    }
+}
