@@ -76,6 +76,11 @@ impl Nat {
         Ok(nat)
     }
 
+    /// The external port that the first of the inside sockets gets, if the translator has one for each.
+    pub fn first_port(&self) -> u16 {
+        self.next_port.load(Ordering::Relaxed) - PORT_STEP
+    }
+
     /// Forgets every mapping, as a translator does that was switched off and on: the next datagram of
     /// a socket gets another external port.
     ///
