@@ -57,11 +57,17 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
-        let due = [due, look_again].into_iter().flatten();
+        let rest = daemon.arrivals.rest().map(|rest| now + rest);
+        let due = [due, look_again, rest].into_iter().flatten();
         let due = due.fold(second, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
             () = daemon.alarm.rings() => continue,
+            () = daemon.arrivals.come() => {
+                for inbound in daemon.arrivals.take() {
+                    daemon.core.handle_inbound(inbound);
+                }
+            }
             Some(inbound) = daemon.inbound.recv() => {
                 daemon.core.handle_inbound(inbound);
                 for _ in 0..INBOUND_BATCH {

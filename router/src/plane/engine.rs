@@ -8,7 +8,6 @@ use rmesh_wire::payload::{Head, PartialChecksum, PayloadKind};
 use rmesh_wire::{Mac, PeerId, ethernet};
 
 use super::api::LearnedMac;
-use super::bucket::Bucket;
 use super::buffer::Buffer;
 use super::bundle::Bundle;
 use super::delivery::Deliveries;
@@ -18,7 +17,7 @@ use super::inbox::Inbox;
 use super::oversize::{fit, frame_len_max};
 use super::pending::Pending;
 use super::reassembly::Reassembly;
-use super::screen;
+use super::screen::Screen;
 use super::shared::Shared;
 use super::stats::{Reason, WorkerStats};
 use super::tables::{Route, Tables};
@@ -39,14 +38,11 @@ pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reassembly: Reassembly,
     pending: Pending,
-    /// For datagrams of lane 0 whose session no snapshot has.
-    pub(crate) unknown: Bucket,
+    pub(crate) screen: Screen,
     next_aging: Instant,
     /// When to look for a second way: the first worker does so for all, and another only if it has found
     /// a sign of one.
     next_probe: Option<Instant>,
-    /// Where the copy of a control datagram is verified.
-    pub(crate) copy: Buffer,
     /// Where a frame whose checksum is completed here is put together.
     whole: Buffer,
     /// Frames of the batch at hand for the bridge.
@@ -77,10 +73,9 @@ impl Engine {
             shared,
             reassembly: Reassembly::default(),
             pending: Pending::default(),
-            unknown: screen::allowance(now),
+            screen: Screen::new(now),
             next_aging: now + AGING_EVERY,
             next_probe,
-            copy: Buffer::default(),
             whole: Buffer::default(),
             deliveries: Deliveries::default(),
             too_big: TooBig::new(now),
