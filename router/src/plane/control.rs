@@ -77,7 +77,11 @@ impl Control {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let all = self.sockets.control().iter().chain(self.sockets.strangers());
+        let all = self
+            .sockets
+            .control()
+            .iter()
+            .chain(self.sockets.strangers());
         all.map(|socket| socket.try_clone().map(OwnedFd::from))
             .collect()
     }
@@ -221,7 +225,11 @@ mod tests {
         }
         let took = begun.unwrap().elapsed();
         let most = (took + STRANGERS_DEPTH).as_secs_f64() * f64::from(STRANGERS_PER_S);
-        assert!(inbound.len() as f64 <= most + 1.0, "{} of {most}", inbound.len());
+        assert!(
+            inbound.len() as f64 <= most + 1.0,
+            "{} of {most}",
+            inbound.len()
+        );
         inbound.clear();
         let early = Header::record(9, CONTROL_LANE, 0).encode();
         from.send_to(&early, to).unwrap();

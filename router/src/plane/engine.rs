@@ -52,6 +52,8 @@ pub(crate) struct Engine {
 
 /// Time between two rounds of looking after old state.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// A worker that has nothing to look after wakes after this time all the same.
+const LONG_REST: Duration = Duration::from_secs(3_600);
 /// Time between two looks at all learned MACs.
 const AGING_EVERY: Duration = Duration::from_secs(10);
 
@@ -156,11 +158,11 @@ impl Engine {
         if !self.pending.is_empty() || !self.reassembly.is_empty() {
             return TICK;
         }
-        let next = self
-            .next_probe
-            .into_iter()
-            .fold(self.next_aging, Instant::min);
-        next.saturating_duration_since(now).max(TICK)
+        // What is not there does not age.
+        let aging = (self.fdb.len() > 0).then_some(self.next_aging);
+        let next = self.next_probe.into_iter().chain(aging).min();
+        let rest = next.map(|next| next.saturating_duration_since(now));
+        rest.unwrap_or(LONG_REST).max(TICK)
     }
 
     /// Tells the control side that frames moved since `before`, if it wants to be told.

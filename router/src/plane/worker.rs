@@ -180,12 +180,7 @@ impl WorkerThread {
 
     /// Handles what waits at one socket, up to [`BATCH_LEN`] times one datagram or several in one;
     /// gives how many times.
-    fn receive_batch(
-        &mut self,
-        socket: &UdpSocket,
-        round: &mut Round,
-        now: Instant,
-    ) -> usize {
+    fn receive_batch(&mut self, socket: &UdpSocket, round: &mut Round, now: Instant) -> usize {
         // An error is that of an earlier datagram, told late, or "nothing waits".
         let (into, arrivals) = (&mut round.datagrams, &mut round.arrivals);
         let received = batch::receive(&mut round.messages, socket, into, arrivals);
