@@ -33,7 +33,7 @@ impl Arrivals {
                 waits: false,
             })
         };
-        let sockets = control.descriptors()?.into_iter().map(socket).collect();
+        let sockets: io::Result<_> = control.descriptors()?.into_iter().map(socket).collect();
         sockets.map(|sockets| Arrivals { control, sockets })
     }
 

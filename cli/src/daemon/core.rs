@@ -71,6 +71,8 @@ pub(super) struct Core {
     next_sample: Option<Instant>,
     /// Whether the data plane says so.
     traffic_awaited: bool,
+    /// Whether they are looked at once more all the same, when the thread is awake anyway.
+    looks_once_more: bool,
     stopping: bool,
 }
 
@@ -92,6 +94,7 @@ impl Core {
             hints_saved: now,
             next_sample: Some(now),
             traffic_awaited: false,
+            looks_once_more: false,
             stopping: false,
         }
     }
@@ -202,14 +205,14 @@ impl Core {
     fn sample(&mut self, now: Instant) {
         let samples = self.parts.plane.samples();
         let is_quiet = samples.is_empty();
-        // Workers may count what nobody awaited yet: only what moved after that is sure to be told.
-        let is_over = is_quiet && self.traffic_awaited;
-        self.next_sample = (!is_over).then_some(now + SAMPLE_INTERVAL);
+        self.next_sample = (!is_quiet).then_some(now + SAMPLE_INTERVAL);
         if !is_quiet {
             self.parts.mesh.handle_traffic(&samples, now);
         } else if !self.traffic_awaited {
             self.parts.plane.await_traffic();
             self.traffic_awaited = true;
+            // What a worker counts at this very moment it may not tell.
+            self.looks_once_more = true;
         }
     }
 
@@ -232,9 +235,12 @@ impl Core {
         }
     }
 
-    /// Once a second: lookups and hints.
+    /// About once a second: lookups and hints.
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
+        if std::mem::take(&mut self.looks_once_more) {
+            self.sample(now);
+        }
         self.parts.ring.handle_second(now);
         if self.parts.fast.is_on() {
             let learned = self.parts.plane.learned();

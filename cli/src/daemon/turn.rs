@@ -18,6 +18,8 @@ use rmesh_wire::Instant;
 
 /// Datagrams taken from the queue before anything else gets its turn.
 const INBOUND_BATCH: usize = 256;
+/// Times that what is due is done before the thread listens again, if more of it is due by then.
+const ROUNDS_MAX: u32 = 8;
 /// Shortest sleep, so that no timer can keep the thread busy for ever.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
@@ -31,24 +33,17 @@ const SECOND_MAX: Duration = Duration::from_secs(2);
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
     let mut second: Option<Instant> = None;
     let mut look_again: Option<Instant> = None;
+    let mut rounds = 0;
     while !daemon.core.is_stopping() {
-        let (now, mut due) = (daemon.core.now(), daemon.core.deadline());
-        let is_due = due.is_some_and(|due| due <= now);
-        let is_second = second.is_none_or(|last| now >= last + SECOND_MIN);
-        if is_due || is_second {
-            daemon.core.handle_timeout(now);
-        }
-        if is_second {
-            second = Some(now);
-            daemon.core.handle_second();
-            manager.alive();
-            if let Some(pools) = daemon.core.pools_to_compare() {
-                compare(daemon, pools);
-            }
-        }
-        if is_due || is_second {
-            daemon.core.settle();
-            due = daemon.core.deadline();
+        let now = daemon.core.now();
+        let due = do_due(daemon, manager, &mut second, now);
+        // What the kernel refused leads to the next question at once: some of that without a sleep between.
+        rounds = match due.is_some_and(|due| due <= daemon.core.now()) {
+            true => rounds + 1,
+            false => 0,
+        };
+        if (1..ROUNDS_MAX).contains(&rounds) {
+            continue;
         }
         if look_again.take_if(|due| *due <= now).is_some() {
             look(daemon);
@@ -97,6 +92,31 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
         daemon.core.settle();
     }
     Ok(())
+}
+
+/// Does what is due, and what is done about once a second, `second` the last time; gives when the next is due.
+fn do_due(
+    daemon: &mut Daemon,
+    manager: &mut Manager,
+    second: &mut Option<Instant>,
+    now: Instant,
+) -> Option<Instant> {
+    let due = daemon.core.deadline();
+    let is_second = second.is_none_or(|last| now >= last + SECOND_MIN);
+    if !is_second && due.is_none_or(|due| due > now) {
+        return due;
+    }
+    daemon.core.handle_timeout(now);
+    if is_second {
+        *second = Some(now);
+        daemon.core.handle_second();
+        manager.alive();
+        if let Some(pools) = daemon.core.pools_to_compare() {
+            compare(daemon, pools);
+        }
+    }
+    daemon.core.settle();
+    daemon.core.deadline()
 }
 
 /// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.

@@ -36,7 +36,7 @@ const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
 const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
-/// Retries this far apart can be a little early.
+/// Retries this far apart can be early.
 const RETRY_ROUTINE: Duration = Duration::from_secs(1);
 /// So often in a row the other end's questions may stand for own ones, before one is asked for the sake of
 /// the round trip.
@@ -45,6 +45,9 @@ const DEFERRED_MAX: u32 = 12;
 /// A probe may be sent so much before its time, together with others. Less than half of any interval: two
 /// hosts that answer each other's must not keep each other going.
 const EARLY: Duration = Duration::from_millis(400);
+/// One that is due less often may be more: by so many hundredths of the interval.
+const EARLY_LONG: Duration = Duration::from_secs(3);
+const EARLY_PERCENT: u32 = 45;
 
 /// The least round trip is that of this time, and of up to as long before.
 const LEAST_OF: Duration = Duration::from_secs(300);
@@ -188,6 +191,8 @@ pub(crate) struct PathState {
     /// Suspected, and not only because an answer is missing.
     doubted: bool,
     next_probe: Instant,
+    /// Time between the last question and that.
+    interval: Duration,
     /// How often in a row the other end's questions have stood for own ones.
     deferred: u32,
     retry: Duration,
@@ -218,6 +223,7 @@ impl PathState {
             suspected: false,
             doubted: false,
             next_probe: now,
+            interval: Duration::ZERO,
             deferred: 0,
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
@@ -325,11 +331,16 @@ impl PathState {
 
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
     pub(crate) fn bring_forward(&mut self, now: Instant) {
+        // What the other end asks need not be asked at all.
         let is_routine = match self.alive {
-            true => !self.suspected,
-            false => self.retry >= RETRY_ROUTINE,
+            true => !self.suspected && self.deferred == 0,
+            false => self.interval >= RETRY_ROUTINE,
         };
-        if is_routine && self.next_probe <= now + EARLY {
+        let early = match self.interval >= EARLY_LONG {
+            true => self.interval * EARLY_PERCENT / 100,
+            false => EARLY,
+        };
+        if is_routine && self.next_probe <= now + early {
             self.next_probe = now;
         }
     }
@@ -429,12 +440,15 @@ impl PathState {
     }
 
     fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
-        if self.suspected {
-            self.next_probe = now + self.probe_fast();
+        self.interval = if self.suspected {
+            self.probe_fast()
         } else if self.alive {
-            self.next_probe = now + pace.alive;
+            pace.alive
         } else {
-            self.next_probe = now + self.retry.min(pace.dead);
+            self.retry.min(pace.dead)
+        };
+        self.next_probe = now + self.interval;
+        if !self.alive {
             self.retry = (self.retry * 2).min(pace.dead);
         }
         if self.outstanding.len() >= OUTSTANDING_MAX {

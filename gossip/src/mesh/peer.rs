@@ -12,6 +12,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Pace, PathState};
+use super::traffic::Flow;
 use crate::api::Path;
 
 /// Direct addresses kept for one peer; the ones longest dead give way.
@@ -55,7 +56,8 @@ pub(crate) struct Peer {
     /// A frame waited for a session until lately.
     pub(crate) wanted_until: Instant,
     /// Until then there is traffic with it.
-    pub(crate) busy_until: Instant,
+    pub(super) busy_until: Instant,
+    pub(super) flow: Flow,
     /// Since when traffic has been sent without anything coming back.
     pub(crate) silent_since: Option<Instant>,
     /// Digests in a row that differed from ours.
@@ -91,6 +93,7 @@ impl Peer {
             desires_us: false,
             wanted_until: Instant::ZERO,
             busy_until: Instant::ZERO,
+            flow: Flow::default(),
             silent_since: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,

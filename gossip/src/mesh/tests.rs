@@ -14,7 +14,7 @@ use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::{Boot, Instant};
 
 use super::Mesh;
-use crate::api::{Config, Counters, Target};
+use crate::api::{Config, Counters, Target, TrafficSample};
 use crate::crypto::Key;
 use crate::crypto::model::ModelCrypto;
 use crate::crypto::real::RealCrypto;
@@ -518,4 +518,58 @@ fn an_idle_pair_says_little_and_notices_a_cut_within_three_seconds() {
         assert!(count <= 100, "{count} datagrams in a minute");
         assert!(after <= 3_000, "{after} ms, cut {to_b} {to_a}");
     }
+}
+
+/// Runs a pair for `milliseconds` from `now`, and counts what both send.
+fn run_pair(a: &mut Mesh, b: &mut Mesh, milliseconds: u64, now: &mut Instant) -> usize {
+    let mut count = 0;
+    for _ in 0..milliseconds {
+        *now = *now + Duration::from_millis(1);
+        for mesh in [&mut *a, &mut *b] {
+            if mesh.poll_timeout().is_some_and(|(due, _)| due <= *now) {
+                mesh.handle_timeout(*now);
+            }
+        }
+        let (from_a, from_b) = (sent(a), sent(b));
+        count += from_a.len() + from_b.len();
+        from_a
+            .iter()
+            .for_each(|(_, bytes)| b.handle_datagram(A, bytes, *now));
+        from_b
+            .iter()
+            .for_each(|(_, bytes)| a.handle_datagram(B, bytes, *now));
+    }
+    count
+}
+
+#[test]
+fn a_frame_now_and_then_is_no_traffic_and_traffic_is_watched_closely_from_its_start() {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let first = first_message(&mut a, B);
+    b.handle_datagram(A, &first, start());
+    talk(&mut a, &mut b, start());
+    let (mut now, peer) = (start(), b.id());
+    run_pair(&mut a, &mut b, 30_000, &mut now);
+    let sample = |sent| TrafficSample {
+        peer,
+        sent,
+        received_direct: 0,
+        received_relayed: 0,
+    };
+    let mut count = 0;
+    for _ in 0..6 {
+        a.handle_traffic(&[sample(1)], now);
+        count += run_pair(&mut a, &mut b, 5_000, &mut now);
+    }
+    // As without those frames.
+    assert!(count <= 50, "{count} in 30 s");
+    let mut asked = 0;
+    for _ in 0..10 {
+        a.handle_traffic(&[sample(1)], now);
+        asked += run_pair(&mut a, &mut b, 100, &mut now);
+    }
+    assert!(
+        asked >= 8,
+        "unanswered traffic of a second is looked into: {asked}"
+    );
 }

@@ -12,8 +12,34 @@ use crate::api::{Path, TrafficSample};
 const SILENCE_MIN: Duration = Duration::from_millis(300);
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
-/// A pair counts as having traffic for this long after it had.
-const LINGER: Duration = Duration::from_secs(3);
+/// Traffic flows if there was some so long ago …
+const FLOWS: Duration = Duration::from_millis(200);
+/// … and never a longer pause than this since; for as long a pair counts as having traffic afterwards. A
+/// frame now and then, as idle containers send them, is none, and what it leaves unanswered tells nothing of the next.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Traffic without a long pause.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flow {
+    since: Instant,
+    last: Option<Instant>,
+}
+
+impl Flow {
+    /// Some is seen now; whether it begins with that.
+    fn note(&mut self, now: Instant) -> bool {
+        let is_new = self.last.is_none_or(|last| now.since(last) > PAUSE_MAX);
+        if is_new {
+            self.since = now;
+        }
+        self.last = Some(now);
+        is_new
+    }
+
+    fn flows(&self, now: Instant) -> bool {
+        now.since(self.since) >= FLOWS
+    }
+}
 
 impl Mesh {
     /// What the data plane saw: traffic without an answer makes the path in use suspect.
@@ -36,11 +62,18 @@ impl Mesh {
                 None => false,
             };
             if sample.sent + sample.received_direct + sample.received_relayed > 0 {
-                peer.note_busy(LINGER, now);
+                if peer.flow.note(now) {
+                    peer.silent_since = None;
+                }
+                if peer.flow.flows(now) {
+                    peer.note_busy(PAUSE_MAX, now);
+                }
             }
             if sample.sent > 0 {
                 peer.wanted_until = now + WANTED;
-                if let Some(path) = peer.used_mut() {
+                if peer.flow.flows(now)
+                    && let Some(path) = peer.used_mut()
+                {
                     path.busy(now);
                 }
             }
