@@ -13,7 +13,7 @@ use super::manager::Manager;
 use super::pools::overlaps_here;
 use super::start::Daemon;
 use ipnet::IpNet;
-use rmesh_router::kernel::local_addresses;
+use rmesh_router::kernel::{AddressWatch, local_addresses};
 use rmesh_wire::Instant;
 
 /// Datagrams taken from the queue before anything else gets its turn.
@@ -22,6 +22,8 @@ const INBOUND_BATCH: usize = 256;
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
+/// Changes of routes come in bursts too; meanwhile little can have gone wrong.
+const ROUTES_SETTLE: Duration = Duration::from_millis(20);
 /// What is done once a second …
 const SECOND: Duration = Duration::from_secs(1);
 /// … is done earlier by as much if the thread is awake anyway.
@@ -31,6 +33,7 @@ const SECOND_SLACK: Duration = Duration::from_millis(600);
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
     let mut second = daemon.core.now();
     let mut look_again: Option<Instant> = None;
+    let mut follow_routes: Option<Instant> = None;
     while !daemon.core.is_stopping() {
         let (now, mut due) = (daemon.core.now(), daemon.core.deadline());
         let is_due = due.is_some_and(|due| due <= now);
@@ -54,10 +57,14 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             look(daemon);
             daemon.core.compare_pools_again();
         }
+        if follow_routes.take_if(|due| *due <= now).is_some() {
+            daemon.core.handle_routes();
+            daemon.core.settle();
+        }
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
-        let due = [due, look_again].into_iter().flatten();
+        let due = [due, look_again, follow_routes].into_iter().flatten();
         let due = due.fold(second, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
@@ -79,17 +86,26 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             () = heartbeats(daemon.heartbeats.as_ref()) => daemon.core.handle_heartbeats(),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
-            changed = daemon.watch.readable() => {
-                if let Ok(mut ready) = changed {
-                    ready.get_inner().drain();
-                    ready.clear_ready();
-                }
-                look_again.get_or_insert(daemon.core.now() + ADDRESSES_SETTLE);
+            () = drained(&daemon.watches[0]) => {
+                let now = daemon.core.now();
+                look_again.get_or_insert(now + ADDRESSES_SETTLE);
+                follow_routes.get_or_insert(now + ROUTES_SETTLE);
+            }
+            () = drained(&daemon.watches[1]) => {
+                follow_routes.get_or_insert(daemon.core.now() + ROUTES_SETTLE);
             }
         }
         daemon.core.settle();
     }
     Ok(())
+}
+
+/// Waits for news, and takes all of it.
+async fn drained(watch: &AsyncFd<AddressWatch>) {
+    if let Ok(mut ready) = watch.readable().await {
+        ready.get_inner().drain();
+        ready.clear_ready();
+    }
 }
 
 /// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.

@@ -1,6 +1,8 @@
 //! The VXLAN devices, one a family of underlay addresses, and how the bridge treats its ports that
 //! lead to other hosts.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_route::link::{InfoKind, LinkAttribute};
 use sha2::{Digest, Sha256};
 
@@ -11,6 +13,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netlink::{Netlink, failure, nonsense};
 use crate::kernel::tunnel::{PortFlags, Tunnel};
 use crate::kernel::{owned, sysctl};
+use crate::sys::ethtool;
 
 /// Longest interface name in bytes.
 const NAME_LEN_MAX: usize = 15;
@@ -105,6 +108,18 @@ pub(super) fn ensure(
     set_flags(netlink, &tap.name, PortFlags::FLOODED, words)?;
     devices.tap = tap.index;
     Ok(devices)
+}
+
+/// Families on whose devices the kernel completes checksums.
+pub(super) fn completing(options: &FastOptions, devices: &Devices) -> BTreeSet<Family> {
+    let made = FAMILIES
+        .into_iter()
+        .filter(|family| devices.tunnel(*family).is_some());
+    made.filter(|family| {
+        let leaves = ethtool::leaves_checksums(&name(options.bridge.name(), *family));
+        leaves.is_ok_and(|leaves| !leaves)
+    })
+    .collect()
 }
 
 /// Removes the devices of a bridge; success too if there are none.

@@ -232,7 +232,10 @@ impl Host {
         let mut limit = ARRIVED_MAX;
         while start.elapsed() < limit {
             let before = all.len();
-            self.fast.receive(&mut |payload| all.push(payload.to_vec()));
+            self.fast.receive(&mut |payload, is_intact| {
+                assert!(is_intact, "a checksum was damaged");
+                all.push(payload.to_vec());
+            });
             if before < awaited && all.len() >= awaited {
                 (start, limit) = (Instant::now(), SILENT);
             }
