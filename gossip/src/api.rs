@@ -398,6 +398,9 @@ pub struct FastReport {
     pub age: Duration,
     /// Why it is not used, or what is the matter with it; empty if all is well.
     pub reason: String,
+    /// The same in one word, for programs.
+    #[serde(default)]
+    pub cause: String,
     /// Smoothed round trip of its heartbeats.
     pub round_trip: Option<Duration>,
     /// How many of the last 64 heartbeats were not answered, in percent.

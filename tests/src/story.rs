@@ -116,10 +116,10 @@ impl Story {
             .unwrap_or_else(|error| panic!("emulated link: {error}"))
     }
 
-    /// A wire with network cards that complete checksums, rightly or not.
+    /// A wire with IPv4 addresses and network cards that complete checksums, rightly or not.
     pub fn link_with_cards(&mut self, a: &Host, b: &Host, card: Card) -> Link {
         self.lab
-            .link_with_cards(a, b, Family::Both, card)
+            .link_with_cards(a, b, Family::V4, card)
             .unwrap_or_else(|error| panic!("link with cards: {error}"))
     }
 

@@ -378,6 +378,7 @@ fn open_fast(
         port,
         vni: vxlan_network(secret),
         mtu_bytes: options.mtu_bytes,
+        bind: options.bind.clone(),
     };
     match Fast::ensure(wanted, heartbeat_mac(&me)) {
         Ok(fast) => {

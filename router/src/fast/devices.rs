@@ -147,6 +147,7 @@ fn ensure_tunnel(
         learns: false,
         is_whole: true,
         lacks_checksum: false,
+        local: options.local(family),
     };
     let mut fault = None;
     let found = match netlink.link(&name)? {
@@ -155,7 +156,7 @@ fn ensure_tunnel(
             if link.tunnel == Some(wanted) {
                 Some(link)
             } else {
-                fault = Some("was made for another mesh or port");
+                fault = Some("was made for another mesh, port or address");
                 netlink.delete_link(&name)?;
                 None
             }

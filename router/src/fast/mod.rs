@@ -55,6 +55,19 @@ pub struct FastOptions {
     pub vni: u32,
     /// MTU of the containers.
     pub mtu_bytes: u16,
+    /// Addresses of this host that peers reach it at, if not all. Of the only one of a family VXLAN sends from
+    /// it; else as the routes say.
+    pub bind: Vec<IpAddr>,
+}
+
+impl FastOptions {
+    fn local(&self, family: Family) -> Option<IpAddr> {
+        let mut of = self.bind.iter().filter(|ip| Family::of(**ip) == family);
+        match (of.next(), of.next()) {
+            (Some(only), None) => Some(*only),
+            _ => None,
+        }
+    }
 }
 
 /// What the kernel is to know, whole each time.

@@ -252,6 +252,7 @@ pub(crate) fn options(bridge: &Bridge) -> FastOptions {
         port: PORT,
         vni: 0x00c0_ffee & 0x00ff_ffff,
         mtu_bytes: MTU_BYTES,
+        bind: Vec::new(),
     }
 }
 

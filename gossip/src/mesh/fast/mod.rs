@@ -57,6 +57,9 @@ impl Mesh {
         if !self.local_addresses.contains(&seen.ip()) || seen.port() != self.port {
             return Err(Refusal::Translated);
         }
+        if there.port() != self.port {
+            return Err(Refusal::OtherPort);
+        }
         let is_allowed = self.policy.allows(seen.ip(), there.ip());
         is_allowed.then_some(()).ok_or(Refusal::NotTrustedHere)
     }
@@ -378,9 +381,32 @@ impl Mesh {
             in_use: fast.in_use().is_some(),
             age: now.since(fast.since),
             reason: reason(peer, self.port, now),
+            cause: String::from(cause(&peer.fast)),
             round_trip: fast.round_trip(),
             loss_percent: fast.history().loss_percent(),
         })
+    }
+}
+
+/// Why the tunnel is not used, or what is the matter with it, in a word that stays.
+fn cause(fast: &FastPath) -> &'static str {
+    if fast.is_held() {
+        return "silent";
+    }
+    if fast.in_use().is_some() {
+        return "";
+    }
+    match (fast.refusal(), fast.to()) {
+        (Some(Refusal::PolicyHere), _) => "policy_here",
+        (Some(Refusal::PolicyThere), _) => "policy_there",
+        (Some(Refusal::NotTrustedHere), _) => "not_trusted_here",
+        (Some(Refusal::NotTrustedThere), _) => "not_trusted_there",
+        (Some(Refusal::Translated), _) => "translated",
+        (Some(Refusal::Inside), _) => "inside",
+        (Some(Refusal::OtherPort), _) => "other_port",
+        (None, None) => "not_agreed_yet",
+        (None, Some(_)) if fast.is_damaged() => "damaged",
+        (None, Some(_)) => "unanswered",
     }
 }
 
@@ -410,6 +436,9 @@ fn reason(peer: &Peer, port: u16, now: Instant) -> String {
             Some(seen) => format!("somebody translates addresses: {name} sees this peer at {seen}"),
             None => String::from("somebody translates addresses"),
         },
+        (Some(Refusal::OtherPort), _) => format!(
+            "{name} is at another UDP port than this peer, and VXLAN needs the same --port on both"
+        ),
         (Some(Refusal::Inside), _) => {
             format!("this host's route to {name} leads into the mesh itself")
         }

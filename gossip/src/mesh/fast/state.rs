@@ -68,6 +68,8 @@ pub(crate) enum Refusal {
     Translated,
     /// This host's route to the other leads into the mesh itself.
     Inside,
+    /// The other side is at another UDP port, and so is its VXLAN.
+    OtherPort,
 }
 
 /// What both sides say to plaintext, as far as it is known.

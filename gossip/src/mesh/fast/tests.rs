@@ -83,12 +83,20 @@ struct World {
 
 impl World {
     fn new(policies: [PlaintextPolicy; 2]) -> Self {
+        World::at([address(1), address(2)], policies)
+    }
+
+    /// Hosts that listen at these addresses.
+    fn at(seen: [SocketAddr; 2], policies: [PlaintextPolicy; 2]) -> Self {
         let now = Instant::from_nanos(1 << 40);
-        let hosts = [0, 1].map(|number| mesh(number, 0, policies[number].clone(), now));
+        let hosts = [0, 1].map(|number| {
+            let port = seen[number].port();
+            mesh(number, 0, policies[number].clone(), port, now)
+        });
         let mut world = World {
             now,
             hosts,
-            seen: [address(1), address(2)],
+            seen,
             policies,
             lives: 0,
             under_way: VecDeque::new(),
@@ -116,7 +124,8 @@ impl World {
     fn restart(&mut self, number: usize) {
         self.lives += 1;
         let policy = self.policies[number].clone();
-        self.hosts[number] = mesh(number, self.lives, policy, self.now);
+        let port = self.seen[number].port();
+        self.hosts[number] = mesh(number, self.lives, policy, port, self.now);
         self.introduce(number);
     }
 
@@ -241,7 +250,7 @@ impl World {
     }
 }
 
-fn mesh(number: usize, life: u64, policy: PlaintextPolicy, now: Instant) -> Mesh {
+fn mesh(number: usize, life: u64, policy: PlaintextPolicy, port: u16, now: Instant) -> Mesh {
     let byte = number as u8 + 1;
     let config = Config {
         identity: Key::new([byte; 32]),
@@ -252,7 +261,7 @@ fn mesh(number: usize, life: u64, policy: PlaintextPolicy, now: Instant) -> Mesh
             random: life * 2 + number as u64,
         },
         seed: [byte + life as u8; 32],
-        port: 6783,
+        port,
         mtu_bytes: 1328,
         advertise: Vec::new(),
     };
@@ -318,6 +327,35 @@ fn a_translated_path_is_always_sealed() {
         reason.contains("sees this peer at 192.0.2.77:40000"),
         "{reason}"
     );
+}
+
+#[test]
+fn hosts_at_other_ports_are_sealed_and_told_why() {
+    let ports = [address(1), SocketAddr::new(ip(2), 7000)];
+    let mut world = World::at(ports, [everywhere(), everywhere()]);
+    world.run(10 * SECOND);
+    assert!(!world.is_in_use(0) && !world.is_in_use(1));
+    assert_eq!(world.counted, 0);
+    for number in [0, 1] {
+        let reason = world.reason(number);
+        assert!(reason.contains("the same --port"), "{reason}");
+    }
+}
+
+/// A host's routes lead to the other by the mesh itself, so its shell sends nothing there.
+#[test]
+fn a_tunnel_that_would_be_inside_itself_is_left_at_once() {
+    let mut world = World::new([everywhere(), everywhere()]);
+    world.time_until(2 * SECOND, World::both_in_use);
+    let inside = crate::SendFailure::Inside;
+    world.hosts[0].handle_send_failure(world.seen[1], inside, world.now);
+    assert!(!world.is_in_use(0));
+    let reason = world.reason(0);
+    assert!(reason.contains("leads into the mesh itself"), "{reason}");
+    let report = world.hosts[0].report(world.now);
+    assert_eq!(report.counters.sends_inside, 1);
+    world.hosts[0].handle_routes(world.now);
+    world.time_until(5 * SECOND, World::both_in_use);
 }
 
 #[test]

@@ -73,6 +73,11 @@ pub(crate) mod attributes {
     pub(crate) const ELEMENT_EXPRESSIONS: u16 = 11;
     pub(crate) const DATA_VALUE: u16 = 1;
     pub(crate) const DATA_VERDICT: u16 = 2;
+    pub(crate) const IMMEDIATE_DATA: u16 = 2;
+    pub(crate) const VERDICT_CODE: u16 = 1;
+    pub(crate) const TARGET_NAME: u16 = 1;
+    /// A verdict, and a chain's policy (NF_DROP).
+    pub(crate) const DROP: u32 = 0;
 }
 use attributes as a;
 
