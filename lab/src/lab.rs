@@ -126,6 +126,18 @@ impl Lab {
         Link::emulate(number, a, b, (family, 1), Some(card))
     }
 
+    /// Joins a host to one that forwards for it: by an IPv4 wire, the default route of `host`. Several
+    /// hosts and their routers with a common one are an internet.
+    ///
+    /// # Errors
+    /// As [`Lab::link`].
+    pub fn uplink(&mut self, host: &Host, router: &Host) -> Result<Link, LabError> {
+        let link = self.link(host, router, Family::V4)?;
+        router.forward_packets()?;
+        host.route_by_default(link.address(router, false))?;
+        Ok(link)
+    }
+
     fn next_link(&mut self) -> Result<u8, LabError> {
         if self.links == MAX_LINKS {
             return Err(LabError::TooManyLinks(MAX_LINKS));

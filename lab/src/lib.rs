@@ -1,7 +1,7 @@
 //! Virtual hosts and wires on one machine, for end-to-end tests and for `rmesh demo`.
 //!
 //! A [`Host`] is a network namespace made in this process by `unshare` and netlink: no other tool
-//! is started. Hosts are joined by [`Link`]s (veth pairs with static neighbours), which can be cut
+//! is started, but `nft` for a [`Nat`] or a [`Firewall`]. Hosts are joined by [`Link`]s (veth pairs with static neighbours), which can be cut
 //! silently, as a broken network does it: nobody gets an error; or by emulated wires that lose, delay,
 //! double, reorder and swallow what they carry, as a [`WireProfile`] says. Real programs run inside hosts as
 //! [`Process`]es, containers are bare namespaces beside them, and [`probe`] sends traffic and counts.
@@ -29,6 +29,7 @@ mod lan;
 mod leftovers;
 mod link;
 mod namespace;
+mod nat;
 mod netlink;
 mod netns;
 mod nft;
@@ -37,6 +38,7 @@ mod picture;
 mod privileges;
 pub mod probe;
 mod process;
+mod routes;
 mod shaper;
 mod sys;
 
@@ -46,6 +48,7 @@ pub use host::{Container, Host};
 pub use lab::Lab;
 pub use link::{Family, Link};
 pub use namespace::Namespace;
+pub use nat::{Firewall, Nat, NatBehavior};
 pub use privileges::require_privileges;
 pub use process::Process;
 pub use shaper::{WireCounters, WireProfile};

@@ -21,7 +21,10 @@ use netlink_packet_route::{
         State,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAttribute, RouteMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
@@ -170,6 +173,34 @@ pub(crate) fn add_neighbour(interface: &str, address: IpAddr, mac: [u8; 6]) -> i
     ];
     change(
         RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// Sends what has no route of its own by this neighbour.
+pub(crate) fn add_default_route(gateway: Ipv4Addr) -> io::Result<()> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+    change(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// Drops in silence what has no route.
+pub(crate) fn add_blackhole_route() -> io::Result<()> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::BlackHole;
+    change(
+        RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_REPLACE,
     )
 }

@@ -174,9 +174,24 @@ fn transaction(changes: &[(u16, u16, Vec<u8>)]) -> io::Result<()> {
         &[],
     ));
 
+    exchange(&batch, changes.len())
+}
+
+/// Makes the calling thread's namespace forget every connection that it tracks
+/// (`linux/netfilter/nfnetlink_conntrack.h`).
+pub(crate) fn forget_connections() -> io::Result<()> {
+    const SUBSYSTEM_CONNTRACK: u16 = 1;
+    const DELETE: u16 = 2;
+    const FAMILY_ANY: u8 = 0;
+    let kind = (SUBSYSTEM_CONNTRACK << 8) | DELETE;
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    exchange(&message(kind, flags, 1, FAMILY_ANY, 0, &[]), 1)
+}
+
+/// Sends messages and waits for so many answers.
+fn exchange(messages: &[u8], mut awaited: usize) -> io::Result<()> {
     let socket = netlink::open(NETLINK_NETFILTER)?;
-    socket.send(&batch, 0)?;
-    let mut awaited = changes.len();
+    socket.send(messages, 0)?;
     while awaited > 0 {
         let (datagram, _) = socket.recv_from_full()?;
         awaited = awaited.saturating_sub(acknowledgements(&datagram)?);

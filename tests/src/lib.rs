@@ -18,6 +18,7 @@ pub mod ring;
 pub mod ring_cost;
 pub mod scrape;
 pub mod sim;
+pub mod site;
 pub mod story;
 pub mod stream;
 pub mod throughput;

@@ -109,6 +109,13 @@ impl Story {
             .unwrap_or_else(|error| panic!("link: {error}"))
     }
 
+    /// A wire to a router that forwards for the host; see [`Lab::uplink`].
+    pub fn uplink(&mut self, host: &Host, router: &Host) -> Link {
+        self.lab
+            .uplink(host, router)
+            .unwrap_or_else(|error| panic!("uplink: {error}"))
+    }
+
     /// An emulated wire with addresses of both families; the same seed throws the same dice.
     pub fn emulated_link(&mut self, a: &Host, b: &Host, seed: u64) -> Link {
         self.lab

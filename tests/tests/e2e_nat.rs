@@ -1,0 +1,154 @@
+//! Hosts behind translators of every kind, in one mesh whose only address is a host in the open.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use rmesh_lab::Container;
+use rmesh_lab::probe::{Capture, Pinger};
+use rmesh_tests::site::{Access, Internet, Site};
+use rmesh_tests::story;
+use rmesh_tests::story::{Router, Story};
+
+/// The first packet of a pair arrives within this time, by whatever way.
+const FIRST_PACKET: Duration = Duration::from_secs(1);
+/// A pair that can be direct is so within this time.
+const DIRECT_WITHIN: Duration = Duration::from_secs(5);
+/// Datagrams a minute between two hosts that cannot reach each other directly, and try nevertheless.
+const HOPELESS_PER_MINUTE: u64 = 120;
+
+struct Grid {
+    story: Story,
+    internet: Internet,
+    sites: Vec<Site>,
+    containers: Vec<Container>,
+    _routers: Vec<Router>,
+}
+
+fn address(site: usize) -> IpAddr {
+    IpAddr::from([10, 32, 0, site as u8 + 1])
+}
+
+/// Two sites of each of these kinds, that know a host in the open.
+fn grid(name: &str, accesses: &[Access]) -> Grid {
+    let mut story = story!(name);
+    let internet = Internet::new(&mut story);
+    let seed = internet.site(&mut story, "seed", Access::Open);
+    let mut sites = Vec::new();
+    for access in accesses {
+        for number in 1..=2 {
+            let name = format!("{}{number}", access.name());
+            sites.push(internet.site(&mut story, &name, *access));
+        }
+    }
+    let mut routers = vec![story.launch(&seed.host, &[])];
+    for site in &sites {
+        routers.push(story.launch(&site.host, &[seed.public]));
+    }
+    story.expect_mesh(DIRECT_WITHIN, &routers.iter().collect::<Vec<_>>());
+    let containers = (0..).zip(&sites).map(|(number, site)| {
+        let address = format!("{}/24", address(number));
+        story.container(&site.host, "c", &address)
+    });
+    let containers = containers.collect();
+    Grid {
+        story,
+        internet,
+        sites,
+        containers,
+        _routers: routers,
+    }
+}
+
+impl Grid {
+    /// The path between two sites, "direct" if it is so from both ends.
+    fn path(&self, [from, to]: [usize; 2]) -> String {
+        let hosts = [from, to].map(|site| &self.sites[site].host);
+        let there = self.story.path_kind(hosts[0], hosts[1]);
+        let back = self.story.path_kind(hosts[1], hosts[0]);
+        if there == back {
+            there
+        } else {
+            format!("{there} there, {back} back")
+        }
+    }
+
+    /// Every first site of a kind with every second one.
+    fn pairs(&self) -> Vec<[usize; 2]> {
+        let firsts = (0..self.sites.len()).step_by(2);
+        let of = |first| {
+            (1..self.sites.len())
+                .step_by(2)
+                .map(move |second| [first, second])
+        };
+        firsts.flat_map(of).collect()
+    }
+
+    fn accesses(&self, pair: [usize; 2]) -> [Access; 2] {
+        pair.map(|site| self.sites[site].access)
+    }
+}
+
+#[test]
+fn every_pair_of_accesses_is_as_direct_as_it_can_be() {
+    let grid = grid("nat-grid", &Access::ALL);
+    let pairs = grid.pairs();
+    for pair @ [from, to] in pairs.iter().copied() {
+        let [a, b] = grid.accesses(pair).map(Access::name);
+        println!("{a} to {b}");
+        grid.story
+            .expect_ping(FIRST_PACKET, &grid.containers[from], address(to));
+    }
+    let start = Instant::now();
+    let expected = |pair| {
+        let [a, b] = grid.accesses(pair);
+        if a.direct_with(b) { "direct" } else { "relay" }
+    };
+    let mut when = BTreeMap::new();
+    grid.story
+        .expect_within(DIRECT_WITHIN, "every pair is as it should be", || {
+            for pair in &pairs {
+                if grid.path(*pair) == expected(*pair) {
+                    when.entry(*pair).or_insert_with(|| start.elapsed());
+                }
+            }
+            when.len() == pairs.len()
+        });
+    for (pair, when) in when {
+        let [a, b] = grid.accesses(pair).map(Access::name);
+        println!("{a:>5} {b:>5}: {} after {when:.1?}", expected(pair));
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_be_direct_does_not_try_all_the_time() {
+    let grid = grid("nat-hopeless", &[Access::Symmetric]);
+    grid.story
+        .expect_ping(FIRST_PACKET, &grid.containers[0], address(1));
+    // What the first meeting takes is over.
+    std::thread::sleep(DIRECT_WITHIN);
+    let pinger = Pinger::start(&grid.containers[0], address(1), Duration::from_millis(100));
+    let pinger = pinger.expect("a socket");
+    let core = grid.internet.core();
+    let interface = grid.sites[1].uplink.interface(core);
+    let capture = Capture::start(core, &interface).expect("a capture in the internet");
+    let time = Duration::from_secs(15);
+    std::thread::sleep(time);
+    let IpAddr::V4(from) = grid.sites[0].public else {
+        panic!("an IPv4 internet")
+    };
+    // Source addresses are at byte 26 of an Ethernet frame.
+    let frames = capture.stop();
+    let attempts = frames
+        .iter()
+        .filter(|frame| frame.get(26..30) == Some(&from.octets()[..]));
+    let per_minute = attempts.count() as u64 * 60 / time.as_secs();
+    let report = pinger.stop().expect("a socket");
+    println!(
+        "{per_minute} hopeless datagrams a minute; {} of {} pings",
+        report.received, report.sent
+    );
+    assert_eq!(grid.path([0, 1]), "relay");
+    assert!(report.received + 1 >= report.sent, "{report:?}");
+    assert!(per_minute <= HOPELESS_PER_MINUTE, "{per_minute}");
+}
