@@ -3,7 +3,8 @@
 //! Flags of the payload head: bit 0 set in an answer, bit 1 set where the sender regards the
 //! receiver as a control neighbour, bit 2 set where the sender lets plaintext cross between the two
 //! addresses of the path the probe takes, neither of which is translated as far as it knows, bit 3 set in
-//! a question if the sender's questions by this path until now were answered. Body:
+//! a question if the sender's questions by this path until now were answered, bit 4 set in an answer to one
+//! that came through the kernel's VXLAN with a wrong checksum. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -24,6 +25,7 @@ const ANSWER: u8 = 1;
 const NEIGHBOUR: u8 = 2;
 const PLAINTEXT: u8 = 4;
 const PROVEN: u8 = 8;
+const DAMAGED: u8 = 16;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +49,8 @@ pub struct Probe {
     pub plaintext: bool,
     /// In a question: whether those before it, by the same path, were answered.
     pub proven: bool,
+    /// In an answer: whether the checksum around the question was wrong.
+    pub damaged: bool,
     /// Chosen by the one who asks.
     pub token: u64,
     /// The sender's records.
@@ -61,7 +65,8 @@ impl Probe {
         let flags = (u8::from(self.is_answer) * ANSWER)
             | (u8::from(self.neighbour) * NEIGHBOUR)
             | (u8::from(self.plaintext) * PLAINTEXT)
-            | (u8::from(self.proven) * PROVEN);
+            | (u8::from(self.proven) * PROVEN)
+            | (u8::from(self.damaged) * DAMAGED);
         let head = Head {
             flags,
             ..Head::new(PayloadKind::Probe)
@@ -105,6 +110,7 @@ impl Probe {
             neighbour: flags & NEIGHBOUR != 0,
             plaintext: flags & PLAINTEXT != 0,
             proven: flags & PROVEN != 0,
+            damaged: flags & DAMAGED != 0,
             token: u64::from_be_bytes(*token),
             digest: Digest {
                 count: u64::from_be_bytes(*count),
@@ -128,6 +134,7 @@ mod tests {
                 neighbour: true,
                 plaintext: address.is_some(),
                 proven: address.is_none(),
+                damaged: address.is_none(),
                 token: 42,
                 digest: Digest {
                     count: 1,

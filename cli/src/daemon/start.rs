@@ -14,7 +14,7 @@ use rmesh_gossip::plaintext::vxlan_network;
 use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
 use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
-use rmesh_router::kernel::{AddressWatch, Bridge, KernelError, local_addresses};
+use rmesh_router::kernel::{AddressWatch, Bridge, Inside, KernelError, local_addresses};
 use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
@@ -95,7 +95,8 @@ pub(super) struct Daemon {
     pub(super) calls: mpsc::Receiver<Call>,
     /// Where looks at the addresses of this host arrive.
     pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
-    pub(super) watch: AsyncFd<AddressWatch>,
+    /// Of addresses and interfaces, and of routes.
+    pub(super) watches: [AsyncFd<AddressWatch>; 2],
     /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
     pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
     pub(super) alarm: Alarm,
@@ -130,7 +131,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     check_pools(&options, &pools)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
-    let (clock, watch, alarm) = wake_ups()?;
+    let (clock, watches, alarm) = wake_ups()?;
     let (bridge, plane, inbound, arrivals) = open_plane(&options)?;
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
@@ -144,8 +145,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
-    let (name, id, port) = (&options.name, mesh.id().short(), plane.port());
-    tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
+    say_who(&options.name, &mesh, plane.port());
     let ring = RingOptions {
         me: mesh.id(),
         pools,
@@ -160,6 +160,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         plane,
         ring,
         fast,
+        inside: Inside::open(&options.bridge).map_err(|e| cannot(&e))?,
         clock,
         saver,
         targets,
@@ -185,7 +186,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         ledger,
         calls,
         addresses: mpsc::channel(1),
-        watch,
+        watches,
         heartbeats,
         alarm,
         guard,
@@ -198,6 +199,11 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     })
 }
 
+fn say_who(name: &str, mesh: &Mesh, port: u16) {
+    let (version, id) = (crate::VERSION, mesh.id().short());
+    tracing::info!("rmesh {version} is {name} ({id}), UDP port {port}");
+}
+
 /// With --bind, those addresses are all there are.
 fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
     match options.bind.as_slice() {
@@ -207,13 +213,19 @@ fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
 }
 
 /// The clock, and what wakes the control thread beside messages.
-fn wake_ups() -> Result<(Clock, AsyncFd<AddressWatch>, Alarm), Failure> {
+fn wake_ups() -> Result<(Clock, [AsyncFd<AddressWatch>; 2], Alarm), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
-    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let register = |watch: Result<AddressWatch, KernelError>| {
+        let watch = watch.map_err(|e| cannot(&e))?;
+        super::watch::register(watch).map_err(|e| cannot(&e))
+    };
+    let watches = [
+        register(AddressWatch::open())?,
+        register(AddressWatch::open_routes())?,
+    ];
     let clock = Clock::start();
     let alarm = Alarm::new(clock).map_err(|e| cannot(&e))?;
-    Ok((clock, watch, alarm))
+    Ok((clock, watches, alarm))
 }
 
 /// The state folder, the locks that make it and the run folder this process's own, and what others
@@ -375,6 +387,7 @@ fn open_fast(
         port,
         vni: vxlan_network(secret),
         mtu_bytes: options.mtu_bytes,
+        bind: options.bind.clone(),
     };
     match Fast::ensure(wanted, heartbeat_mac(&me)) {
         Ok(fast) => {

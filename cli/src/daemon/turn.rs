@@ -13,7 +13,7 @@ use super::manager::Manager;
 use super::pools::overlaps_here;
 use super::start::Daemon;
 use ipnet::IpNet;
-use rmesh_router::kernel::local_addresses;
+use rmesh_router::kernel::{AddressWatch, local_addresses};
 use rmesh_wire::Instant;
 
 /// Datagrams taken from the queue before anything else gets its turn.
@@ -28,12 +28,15 @@ const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
 const SECOND_MIN: Duration = Duration::from_millis(800);
 /// … and by then at the latest: a host with nothing else to do wakes for its probes, and not for this.
 const SECOND_MAX: Duration = Duration::from_secs(2);
+/// Changes of routes come in bursts too; meanwhile little can have gone wrong.
+const ROUTES_SETTLE: Duration = Duration::from_millis(20);
 
 /// Serves until a call asks to stop.
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
     let mut second: Option<Instant> = None;
     let mut look_again: Option<Instant> = None;
     let mut rounds = 0;
+    let mut follow_routes: Option<Instant> = None;
     while !daemon.core.is_stopping() {
         let now = daemon.core.now();
         let due = do_due(daemon, manager, &mut second, now);
@@ -49,12 +52,16 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             look(daemon);
             daemon.core.compare_pools_again();
         }
+        if follow_routes.take_if(|due| *due <= now).is_some() {
+            daemon.core.handle_routes();
+            daemon.core.settle();
+        }
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
         let rest = daemon.arrivals.rest().map(|rest| now + rest);
         let second_due = second.unwrap_or(now) + SECOND_MAX;
-        let due = [due, look_again, rest].into_iter().flatten();
+        let due = [due, look_again, follow_routes, rest].into_iter().flatten();
         let due = due.fold(second_due, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
@@ -81,12 +88,13 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             () = heartbeats(daemon.heartbeats.as_ref()) => daemon.core.handle_heartbeats(),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
-            changed = daemon.watch.readable() => {
-                if let Ok(mut ready) = changed {
-                    ready.get_inner().drain();
-                    ready.clear_ready();
-                }
-                look_again.get_or_insert(daemon.core.now() + ADDRESSES_SETTLE);
+            () = drained(&daemon.watches[0]) => {
+                let now = daemon.core.now();
+                look_again.get_or_insert(now + ADDRESSES_SETTLE);
+                follow_routes.get_or_insert(now + ROUTES_SETTLE);
+            }
+            () = drained(&daemon.watches[1]) => {
+                follow_routes.get_or_insert(daemon.core.now() + ROUTES_SETTLE);
             }
         }
         daemon.core.settle();
@@ -117,6 +125,14 @@ fn do_due(
     }
     daemon.core.settle();
     daemon.core.deadline()
+}
+
+/// Waits for news, and takes all of it.
+async fn drained(watch: &AsyncFd<AddressWatch>) {
+    if let Ok(mut ready) = watch.readable().await {
+        ready.get_inner().drain();
+        ready.clear_ready();
+    }
 }
 
 /// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.

@@ -103,6 +103,7 @@ impl Mesh {
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
             plaintext: self.plaintext_said(peer, origin),
             proven: false,
+            damaged: false,
             token,
             digest: self.store.digest(),
             observed: None,
@@ -189,6 +190,7 @@ impl Mesh {
         let answer = Probe {
             is_answer: true,
             observed: origin.address(),
+            damaged: matches!(origin, Origin::Fast { is_intact, .. } if !is_intact),
             ..self.probe(id, origin, probe.token)
         };
         let payload = answer.encode(0);
@@ -260,7 +262,7 @@ impl Mesh {
     }
 
     fn on_answer(&mut self, id: PeerId, origin: Origin, probe: &Probe, now: Instant) {
-        if matches!(origin, Origin::Fast(_)) {
+        if matches!(origin, Origin::Fast { .. }) {
             return self.on_fast_answer(id, probe, now);
         }
         self.note_said(id, origin, probe, now);
@@ -466,15 +468,24 @@ impl Mesh {
         if let SendFailure::TooBig { len } = failure {
             return self.on_too_big(destination, len, now);
         }
+        let is_inside = failure == SendFailure::Inside;
+        let reason = match is_inside {
+            true => "this host's route to it leads into the mesh itself",
+            false => "the kernel refuses to send there",
+        };
+        self.counters.sends_inside += u64::from(is_inside);
         let mut changed = Vec::new();
         for (id, peer) in &mut self.peers {
             let path = peer.direct.get_mut(&destination);
-            if path.is_some_and(|path| path.refuse(now) != Change::None) {
+            if path.is_some_and(|path| path.refuse(is_inside, now) != Change::None) {
                 changed.push(*id);
+            }
+            if is_inside {
+                self.dirty.fast.insert(*id);
             }
         }
         for id in changed {
-            self.path_changed(id, "the kernel refuses to send there", now);
+            self.path_changed(id, reason, now);
         }
     }
 

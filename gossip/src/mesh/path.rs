@@ -207,6 +207,8 @@ pub(crate) struct PathState {
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
     pub(crate) refused: bool,
+    /// Whether that was because it leads into the mesh itself.
+    pub(crate) inside: bool,
 }
 
 impl PathState {
@@ -234,6 +236,7 @@ impl PathState {
             said: Said::default(),
             tried: false,
             refused: false,
+            inside: false,
         }
     }
 
@@ -374,8 +377,9 @@ impl PathState {
     }
 
     /// The kernel refused to send on it at all.
-    pub(crate) fn refuse(&mut self, now: Instant) -> Change {
+    pub(crate) fn refuse(&mut self, is_inside: bool, now: Instant) -> Change {
         self.refused = true;
+        self.inside = is_inside;
         self.outstanding.clear();
         if self.alive {
             self.die(now)
@@ -462,6 +466,7 @@ impl PathState {
         self.deferred = 0;
         self.tried = true;
         self.refused = false;
+        self.inside = false;
     }
 
     fn patience(&self) -> Patience {

@@ -292,6 +292,8 @@ impl Peer {
 pub(crate) fn state_of(path: &PathState, now: Instant) -> String {
     if path.is_alive() {
         String::from("alive")
+    } else if path.inside {
+        String::from("this host's route to it leads into the mesh itself")
     } else if path.refused {
         String::from("unreachable from this host")
     } else if path.tried {
