@@ -2,7 +2,8 @@
 //!
 //! Flags of the payload head: bit 0 set in an answer, bit 1 set where the sender regards the
 //! receiver as a control neighbour, bit 2 set where the sender lets plaintext cross between the two
-//! addresses of the path the probe takes, neither of which is translated as far as it knows. Body:
+//! addresses of the path the probe takes, neither of which is translated as far as it knows, bit 3 set in
+//! a question if the sender's questions by this path until now were answered. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -22,6 +23,7 @@ pub const PROBE_LEN: usize = 50;
 const ANSWER: u8 = 1;
 const NEIGHBOUR: u8 = 2;
 const PLAINTEXT: u8 = 4;
+const PROVEN: u8 = 8;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +45,8 @@ pub struct Probe {
     pub neighbour: bool,
     /// Whether the sender lets plaintext cross on this path.
     pub plaintext: bool,
+    /// In a question: whether those before it, by the same path, were answered.
+    pub proven: bool,
     /// Chosen by the one who asks.
     pub token: u64,
     /// The sender's records.
@@ -56,7 +60,8 @@ impl Probe {
     pub fn encode(&self, payload_len: usize) -> Vec<u8> {
         let flags = (u8::from(self.is_answer) * ANSWER)
             | (u8::from(self.neighbour) * NEIGHBOUR)
-            | (u8::from(self.plaintext) * PLAINTEXT);
+            | (u8::from(self.plaintext) * PLAINTEXT)
+            | (u8::from(self.proven) * PROVEN);
         let head = Head {
             flags,
             ..Head::new(PayloadKind::Probe)
@@ -99,6 +104,7 @@ impl Probe {
             is_answer: flags & ANSWER != 0,
             neighbour: flags & NEIGHBOUR != 0,
             plaintext: flags & PLAINTEXT != 0,
+            proven: flags & PROVEN != 0,
             token: u64::from_be_bytes(*token),
             digest: Digest {
                 count: u64::from_be_bytes(*count),
@@ -121,6 +127,7 @@ mod tests {
                 is_answer: address.is_some(),
                 neighbour: true,
                 plaintext: address.is_some(),
+                proven: address.is_none(),
                 token: 42,
                 digest: Digest {
                     count: 1,

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
 use super::alarm::Alarm;
+use super::arrivals::Arrivals;
 use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
@@ -86,7 +87,9 @@ pub(crate) struct Options {
 /// A daemon that is ready to serve.
 pub(super) struct Daemon {
     pub(super) core: Core,
+    /// What workers tell, and what comes by the control side's own sockets.
     pub(super) inbound: mpsc::Receiver<Inbound>,
+    pub(super) arrivals: Arrivals,
     pub(super) resolved: mpsc::Receiver<Resolved>,
     pub(super) ledger: mpsc::UnboundedReceiver<News>,
     pub(super) calls: mpsc::Receiver<Call>,
@@ -128,7 +131,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
     let (clock, watch, alarm) = wake_ups()?;
-    let (bridge, plane, inbound) = open_plane(&options)?;
+    let (bridge, plane, inbound, arrivals) = open_plane(&options)?;
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
     let addresses = own_addresses(&options).map_err(|e| cannot(&e))?;
@@ -177,6 +180,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     Ok(Daemon {
         core,
         inbound,
+        arrivals,
         resolved,
         ledger,
         calls,
@@ -325,7 +329,9 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
 }
 
 /// The bridge, and the data plane as its port.
-fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>), Failure> {
+fn open_plane(
+    options: &Options,
+) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>, Arrivals), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
     let owner = owner(&options.state_dir);
     let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes, &owner);
@@ -337,7 +343,10 @@ fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inboun
     }
     let added = bridge.add_port(plane.tap_name(), options.mtu_bytes);
     added.map_err(|e| cannot(&e))?;
-    Ok((bridge, plane, inbound))
+    let control = plane.take_control();
+    let control = control.ok_or_else(|| cannot(&"its datagrams are read by somebody else"))?;
+    let arrivals = Arrivals::new(control).map_err(|e| cannot(&e))?;
+    Ok((bridge, plane, inbound, arrivals))
 }
 
 /// The kernel's VXLAN, if the policy has a use for it; where it cannot be used everything is encrypted.

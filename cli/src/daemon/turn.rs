@@ -22,24 +22,24 @@ const INBOUND_BATCH: usize = 256;
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
-/// What is done once a second …
-const SECOND: Duration = Duration::from_secs(1);
-/// … is done earlier by as much if the thread is awake anyway.
-const SECOND_SLACK: Duration = Duration::from_millis(600);
+/// What is done about once a second is done so long after the last time if the thread is awake anyway …
+const SECOND_MIN: Duration = Duration::from_millis(800);
+/// … and by then at the latest: a host with nothing else to do wakes for its probes, and not for this.
+const SECOND_MAX: Duration = Duration::from_secs(2);
 
 /// Serves until a call asks to stop.
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
-    let mut second = daemon.core.now();
+    let mut second: Option<Instant> = None;
     let mut look_again: Option<Instant> = None;
     while !daemon.core.is_stopping() {
         let (now, mut due) = (daemon.core.now(), daemon.core.deadline());
         let is_due = due.is_some_and(|due| due <= now);
-        if is_due {
+        let is_second = second.is_none_or(|last| now >= last + SECOND_MIN);
+        if is_due || is_second {
             daemon.core.handle_timeout(now);
         }
-        let is_second = now + SECOND_SLACK >= second;
         if is_second {
-            second = now + SECOND;
+            second = Some(now);
             daemon.core.handle_second();
             manager.alive();
             if let Some(pools) = daemon.core.pools_to_compare() {
@@ -57,11 +57,18 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
-        let due = [due, look_again].into_iter().flatten();
-        let due = due.fold(second, Instant::min);
+        let rest = daemon.arrivals.rest().map(|rest| now + rest);
+        let second_due = second.unwrap_or(now) + SECOND_MAX;
+        let due = [due, look_again, rest].into_iter().flatten();
+        let due = due.fold(second_due, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
             () = daemon.alarm.rings() => continue,
+            () = daemon.arrivals.come() => {
+                for inbound in daemon.arrivals.take() {
+                    daemon.core.handle_inbound(inbound);
+                }
+            }
             Some(inbound) = daemon.inbound.recv() => {
                 daemon.core.handle_inbound(inbound);
                 for _ in 0..INBOUND_BATCH {

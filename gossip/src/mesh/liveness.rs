@@ -8,21 +8,17 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Pace, Question, Said};
+use super::path::{Change, Question, Said};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
-use crate::api::{Event, Path, SendFailure, TrafficSample};
+use crate::api::{Event, Path, SendFailure};
 use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
 
 /// Two sessions this close together were opened by both ends at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 /// A record may be under way for this long.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
-/// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
-const SILENCE_MIN: Duration = Duration::from_millis(300);
-/// A frame that waited for a session keeps the peer close for this long.
-pub(crate) const WANTED: Duration = Duration::from_secs(300);
 /// Bytes around a probe's payload in a record: header and tag.
 pub(crate) const RECORD_OVERHEAD: usize = 32;
 
@@ -32,11 +28,7 @@ impl Mesh {
         if self.paths_deadline().is_none_or(|due| due > now) {
             return;
         }
-        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
-            for path in peer.direct.values_mut() {
-                path.bring_forward(now);
-            }
-        }
+        self.bring_forward(now);
         let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
         let due: Vec<PeerId> = self
             .peers
@@ -49,23 +41,31 @@ impl Mesh {
         }
     }
 
+    /// This host is awake, and most likely those it hears from: what is due soon is done now.
+    fn bring_forward(&mut self, now: Instant) {
+        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
+            for path in peer.direct.values_mut() {
+                path.bring_forward(now);
+            }
+        }
+    }
+
     pub(crate) fn paths_deadline(&self) -> Option<Instant> {
         self.peers.values().filter_map(peer_deadline).min()
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
+        let me = self.me;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let pace = peer.pace(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
         let (mut changed, mut shrank) = (false, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
-            let is_spare = pace == Pace::CLOSE && peer.is_spare(way);
-            let pace = if is_spare { Pace::SPARE } else { pace };
+            let pace = peer.pace_of(way, me, now);
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -102,6 +102,7 @@ impl Mesh {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
             plaintext: self.plaintext_said(peer, origin),
+            proven: false,
             token,
             digest: self.store.digest(),
             observed: None,
@@ -122,7 +123,11 @@ impl Mesh {
                 source: None,
             },
         };
-        let payload = self.probe(id, origin, question.token).encode(payload_len);
+        let probe = Probe {
+            proven: question.proven,
+            ..self.probe(id, origin, question.token)
+        };
+        let payload = probe.encode(payload_len);
         let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
             return;
         };
@@ -177,14 +182,8 @@ impl Mesh {
             return self.on_answer(id, origin, &probe, now);
         }
         self.follow_opener(index, now);
-        // Somebody who reaches us directly can most likely be reached the same way.
-        if let Some((address, peer)) = origin.address().zip(self.peers.get_mut(&id)) {
-            peer.add_candidate(address, now);
-            if let Some(path) = peer.direct.get_mut(&address) {
-                path.hurry(now);
-                // The other end is awake, and hears the question with the answer.
-                path.bring_forward(now);
-            }
+        if let Some(address) = origin.address() {
+            self.note_asked(id, address, probe.proven, index, now);
         }
         self.note_said(id, origin, &probe, now);
         let answer = Probe {
@@ -197,6 +196,33 @@ impl Mesh {
             let datagram = session.seal_record(&payload);
             self.send_to(origin, datagram, now);
         }
+    }
+
+    /// A question came straight from `address`, under the session `index`.
+    fn note_asked(
+        &mut self,
+        id: PeerId,
+        address: SocketAddr,
+        proven: bool,
+        index: u32,
+        now: Instant,
+    ) {
+        let me = self.me;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        // Somebody who reaches us directly can most likely be reached the same way.
+        peer.add_candidate(address, now);
+        // Ends that go by different sessions both have to ask, or they would not find out.
+        let is_current = peer.current == Some(index);
+        let pace = peer.pace_of(Way::Direct(address), me, now);
+        if let Some(path) = peer.direct.get_mut(&address) {
+            path.hurry(now);
+            if is_current {
+                path.asked(proven, pace, now);
+            }
+        }
+        self.bring_forward(now);
     }
 
     /// What a probe that took a direct way says about plaintext on it, and an answer about addresses.
@@ -431,61 +457,6 @@ impl Mesh {
         }
     }
 
-    /// What the data plane saw: traffic without an answer makes the path in use suspect.
-    pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
-        // What was sent without an answer was sent after the last look.
-        let begun = core::mem::replace(&mut self.traffic_seen, now);
-        let begun = if now.since(begun) < SILENCE_MIN {
-            begun
-        } else {
-            now
-        };
-        for sample in samples {
-            let Some(peer) = self.peers.get_mut(&sample.peer) else {
-                continue;
-            };
-            let index = peer.current;
-            let came_back = match peer.chosen {
-                Some(Path::Direct(_)) => sample.received_direct > 0,
-                Some(Path::Relay(_)) => sample.received_relayed > 0,
-                None => false,
-            };
-            if sample.sent > 0 {
-                peer.wanted_until = now + WANTED;
-                if let Some(path) = peer.used_mut() {
-                    path.busy(now);
-                }
-            }
-            if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
-                session.records += sample.sent;
-            }
-            if came_back {
-                peer.silent_since = None;
-            } else if sample.sent > 0 {
-                let since = *peer.silent_since.get_or_insert(begun);
-                let patience = peer.round_trip().unwrap_or_default() * 4;
-                if now.since(since) >= patience.max(SILENCE_MIN) {
-                    peer.silent_since = None;
-                    suspect(peer, now);
-                }
-            }
-        }
-    }
-
-    /// Asks for a sign of life at once.
-    pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            suspect(peer, now);
-        }
-    }
-
-    pub(crate) fn on_want(&mut self, id: PeerId, now: Instant) {
-        let known = self.is_known(id);
-        if let Some(peer) = self.peers.get_mut(&id).filter(|_| known) {
-            peer.wanted_until = now + WANTED;
-        }
-    }
-
     pub(crate) fn on_send_failure(
         &mut self,
         destination: SocketAddr,
@@ -533,16 +504,6 @@ fn session_end(session: &Session) -> Instant {
     session
         .retires_at
         .map_or(old, |retires_at| retires_at.min(old))
-}
-
-fn suspect(peer: &mut Peer, now: Instant) {
-    // What ends one way often ends others as well, and the next best should be one that works.
-    for path in peer.direct.values_mut() {
-        path.suspect(now);
-    }
-    if let Some(path) = peer.used_mut() {
-        path.suspect(now);
-    }
 }
 
 /// When a peer's ways have something to do; only peers with a session can be asked.

@@ -41,6 +41,7 @@ mod publish;
 mod relay;
 mod session;
 mod spread;
+mod traffic;
 mod twin;
 mod view;
 

@@ -15,6 +15,10 @@ use rmesh_wire::Instant;
 
 use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
 
+mod pace;
+
+pub(crate) use pace::Pace;
+
 /// Answers missing in a row that end a path. At 5 % loss each way a working path is given up once
 /// in 10^7 suspicions; with [`PROBE_FAST`] and [`ANSWER_TIMEOUT_MIN`] it takes 0.95 s.
 const MISSES_MAX: u32 = 8;
@@ -32,6 +36,11 @@ const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
 const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// Retries this far apart can be a little early.
+const RETRY_ROUTINE: Duration = Duration::from_secs(1);
+/// So often in a row the other end's questions may stand for own ones, before one is asked for the sake of
+/// the round trip.
+const DEFERRED_MAX: u32 = 12;
 
 /// A probe may be sent so much before its time, together with others. Less than half of any interval: two
 /// hosts that answer each other's must not keep each other going.
@@ -132,34 +141,6 @@ pub(crate) struct Said {
     pub(crate) plaintext: Option<bool>,
 }
 
-/// How eagerly a path is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pace {
-    /// Interval of probes while it is alive.
-    pub(crate) alive: Duration,
-    /// Longest interval of retries while it is dead.
-    pub(crate) dead: Duration,
-}
-
-impl Pace {
-    /// Control neighbours, peers with traffic, and the path in use.
-    pub(crate) const CLOSE: Pace = Pace {
-        alive: Duration::from_secs(1),
-        dead: Duration::from_secs(3),
-    };
-    /// The same peers' ways that work and are not used: they are asked at once when the one in use is
-    /// suspected.
-    pub(crate) const SPARE: Pace = Pace {
-        alive: Duration::from_secs(3),
-        dead: Duration::from_secs(3),
-    };
-    /// Everything else.
-    pub(crate) const IDLE: Pace = Pace {
-        alive: Duration::from_secs(10),
-        dead: Duration::from_secs(30),
-    };
-}
-
 /// A question to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -167,6 +148,8 @@ pub(crate) struct Question {
     pub(crate) token: u64,
     /// Length of the datagram it has to fill, if its length is what is asked.
     pub(crate) datagram_len: Option<u16>,
+    /// Whether those before it were answered.
+    pub(crate) proven: bool,
 }
 
 /// What an event did to a path.
@@ -205,6 +188,8 @@ pub(crate) struct PathState {
     /// Suspected, and not only because an answer is missing.
     doubted: bool,
     next_probe: Instant,
+    /// How often in a row the other end's questions have stood for own ones.
+    deferred: u32,
     retry: Duration,
     mtu: PathMtu,
     shorts: Shorts,
@@ -233,6 +218,7 @@ impl PathState {
             suspected: false,
             doubted: false,
             next_probe: now,
+            deferred: 0,
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
             shorts: Shorts::default(),
@@ -291,8 +277,13 @@ impl PathState {
 
     /// What the probes on it say has changed.
     pub(crate) fn ask_now(&mut self, now: Instant) {
+        self.ask_by(now);
+    }
+
+    /// Ask at this time at the latest.
+    pub(crate) fn ask_by(&mut self, time: Instant) {
         if self.alive {
-            self.next_probe = self.next_probe.min(now);
+            self.next_probe = self.next_probe.min(time);
         }
     }
 
@@ -334,7 +325,26 @@ impl PathState {
 
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
     pub(crate) fn bring_forward(&mut self, now: Instant) {
-        if self.alive && !self.suspected && self.next_probe <= now + EARLY {
+        let is_routine = match self.alive {
+            true => !self.suspected,
+            false => self.retry >= RETRY_ROUTINE,
+        };
+        if is_routine && self.next_probe <= now + EARLY {
+            self.next_probe = now;
+        }
+    }
+
+    /// The other end has asked by it; `proven` says whether its questions before were answered. Then both
+    /// directions work, and this end need not ask for a while.
+    pub(crate) fn asked(&mut self, proven: bool, pace: Pace, now: Instant) {
+        if !pace.is_shared() || !self.alive || self.suspected || self.next_probe <= now {
+            return;
+        }
+        if proven && self.deferred < DEFERRED_MAX {
+            self.deferred += 1;
+            self.next_probe = self.next_probe.max(now + pace.alive);
+        } else if self.deferred > 0 {
+            // It misses answers, or it is time for own figures.
             self.next_probe = now;
         }
     }
@@ -365,7 +375,8 @@ impl PathState {
 
     /// When [`PathState::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
-        let unjudged = self.outstanding.iter().filter(|q| !q.judged);
+        // What a dead path does not answer is judged before the next question.
+        let unjudged = self.outstanding.iter().filter(|q| self.alive && !q.judged);
         let judge = unjudged.map(|q| q.sent + self.answer_timeout()).min();
         let size = self.alive.then(|| self.mtu.deadline(self.patience()));
         let others = [judge, size].into_iter().flatten();
@@ -380,6 +391,7 @@ impl PathState {
         token: impl FnOnce() -> u64,
     ) -> (Change, Option<Question>) {
         let mut change = self.judge(now);
+        let proven = self.alive && !self.suspected && self.outstanding.is_empty();
         let patience = self.patience();
         if self.alive && change == Change::None {
             change = of_size(self.mtu.judge(now, patience, self.shorts));
@@ -395,6 +407,7 @@ impl PathState {
                 Some(Question {
                     token,
                     datagram_len: None,
+                    proven,
                 }),
             );
         }
@@ -409,6 +422,7 @@ impl PathState {
             Question {
                 token,
                 datagram_len: Some(len),
+                proven,
             }
         });
         (change, question)
@@ -431,6 +445,7 @@ impl PathState {
             sent: now,
             judged: false,
         });
+        self.deferred = 0;
         self.tried = true;
         self.refused = false;
     }

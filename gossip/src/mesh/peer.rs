@@ -54,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) desires_us: bool,
     /// A frame waited for a session until lately.
     pub(crate) wanted_until: Instant,
+    /// Until then there is traffic with it.
+    pub(crate) busy_until: Instant,
     /// Since when traffic has been sent without anything coming back.
     pub(crate) silent_since: Option<Instant>,
     /// Digests in a row that differed from ours.
@@ -88,6 +90,7 @@ impl Peer {
             desired: false,
             desires_us: false,
             wanted_until: Instant::ZERO,
+            busy_until: Instant::ZERO,
             silent_since: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
@@ -159,12 +162,36 @@ impl Peer {
 
     /// How eagerly its ways are watched.
     pub(crate) fn pace(&self, now: Instant) -> Pace {
-        let close = self.desired || self.desires_us || now < self.wanted_until;
-        if close { Pace::CLOSE } else { Pace::IDLE }
+        if now < self.busy_until {
+            Pace::BUSY
+        } else if self.desired || self.desires_us || now < self.wanted_until {
+            Pace::CLOSE
+        } else {
+            Pace::IDLE
+        }
+    }
+
+    /// How eagerly `me` watches one of them.
+    pub(crate) fn pace_of(&self, way: Way, me: PeerId, now: Instant) -> Pace {
+        let pace = match self.is_spare(way) {
+            true => self.pace(now).of_spare(),
+            false => self.pace(now),
+        };
+        if me < self.id { pace } else { pace.yielding() }
+    }
+
+    /// There is traffic for `time`. What is not watched as closely as that wants is asked at once.
+    pub(crate) fn note_busy(&mut self, time: Duration, now: Instant) {
+        if now >= self.busy_until
+            && let Some(path) = self.used_mut()
+        {
+            path.ask_now(now);
+        }
+        self.busy_until = self.busy_until.max(now + time);
     }
 
     /// Whether a way works as far as is known, and another is used.
-    pub(crate) fn is_spare(&self, way: Way) -> bool {
+    fn is_spare(&self, way: Way) -> bool {
         match way {
             Way::Direct(address) => {
                 let path = self.direct.get(&address);

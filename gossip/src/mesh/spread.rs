@@ -271,6 +271,11 @@ impl Mesh {
         } else if now >= peer.next_mismatch {
             peer.mismatches = peer.mismatches.saturating_add(1);
             peer.next_mismatch = now + MISMATCH_INTERVAL;
+            let is_first = peer.mismatches < MISMATCHES;
+            // Whether that was news under way shows soon, and not only with the next question.
+            if let Some(path) = peer.used_mut().filter(|_| is_first) {
+                path.ask_by(now + MISMATCH_INTERVAL);
+            }
         }
         if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
             peer.next_buckets = now + REPAIR_INTERVAL;

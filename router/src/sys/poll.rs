@@ -4,9 +4,9 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Most descriptors one worker waits for: its port, its wake-up, and two sockets for each of
-/// eight addresses.
-pub(crate) const DESCRIPTORS_MAX: usize = 18;
+/// Most descriptors one worker waits for: its port, its wake-up, and a socket for each of eight
+/// addresses.
+pub(crate) const DESCRIPTORS_MAX: usize = 10;
 
 /// Waits until one of `descriptors` is readable or in error, or `timeout` has passed, and says
 /// which are. Negative descriptors are skipped; an interrupted wait reports nothing.

@@ -289,7 +289,8 @@ impl Mesh {
             if let Some((_, bytes)) = counted
                 && peer.fast.note_counted(*bytes, now)
             {
-                peer.wanted_until = now + super::liveness::WANTED;
+                peer.wanted_until = now + super::traffic::WANTED;
+                peer.note_busy(state::USED, now);
             }
         }
     }

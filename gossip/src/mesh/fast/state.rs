@@ -19,7 +19,7 @@ const BEAT: Duration = Duration::from_millis(400);
 /// Once one is missing, and while it is being proven.
 const BEAT_FAST: Duration = Duration::from_millis(100);
 /// It counts as carrying traffic for this long after it did.
-const USED: Duration = Duration::from_secs(30);
+pub(crate) const USED: Duration = Duration::from_secs(30);
 /// Interval while it carries none.
 const BEAT_IDLE: Duration = Duration::from_secs(5);
 /// An answer is missing after the larger of this and two smoothed round trips and four variations.
@@ -314,7 +314,7 @@ impl FastPath {
     }
 
     fn interval(&self, now: Instant, pace: Pace) -> Duration {
-        let is_close = pace == Pace::CLOSE;
+        let is_close = pace != Pace::IDLE;
         match (self.in_use, self.lost) {
             (true, 0) if now < self.used_until => BEAT,
             (true, 0) => BEAT_IDLE,
