@@ -59,8 +59,9 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let suspected = peer.watch_lull(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
-        let (mut changed, mut shrank) = (false, false);
+        let (mut changed, mut shrank) = (suspected, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
@@ -73,7 +74,7 @@ impl Mesh {
                 continue;
             }
             let (change, question) = path.tick(now, pace, || random.public_u64());
-            changed |= matches!(change, Change::Alive | Change::Dead);
+            changed |= matches!(change, Change::Alive | Change::Dead | Change::Overdue);
             self.dirty.forwarding |= matches!(change, Change::Size | Change::SizeLost);
             shrank |= change == Change::SizeLost;
             questions.extend(question.map(|question| (way, question)));
@@ -271,11 +272,15 @@ impl Mesh {
         let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
             return;
         };
+        let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
         match path.answered(probe.token, now) {
             Change::None => self.cost_changed(id, now),
             Change::Alive => self.path_changed(id, "a better path answers", now),
             Change::Size => self.dirty.forwarding = true,
-            Change::SizeLost | Change::Dead => {}
+            Change::SizeLost | Change::Dead | Change::Overdue => {}
+        }
+        if has_moved {
+            self.tell_moved(now);
         }
     }
 
@@ -527,5 +532,5 @@ fn peer_deadline(peer: &Peer) -> Option<Instant> {
         .min();
     // A relay is only watched while it is in use.
     let relay = peer.is_relayed().then(|| peer.relay.deadline());
-    [direct, relay].into_iter().flatten().min()
+    [direct, relay, peer.lull_at].into_iter().flatten().min()
 }

@@ -33,6 +33,8 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const DOUBTED_MISSES_MAX: u32 = 5;
 const DOUBTED_PROBE_FAST: Duration = Duration::from_millis(50);
 const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// Answers missing in a row after which another path is used, if it was asked at the same time and has answered.
+const OUTDONE_MISSES: u32 = 2;
 const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -164,6 +166,8 @@ pub(crate) enum Change {
     Alive,
     /// It does not work any more.
     Dead,
+    /// Nothing comes back by it: another that works is to be used.
+    Overdue,
     /// Another length of datagrams is to be used, or the one in use is now known to be the longest.
     Size,
     /// Datagrams of the length in use do not pass any more.
@@ -188,8 +192,8 @@ pub(crate) struct PathState {
     outstanding: Vec<Outstanding>,
     misses: u32,
     suspected: bool,
-    /// Suspected, and not only because an answer is missing.
-    doubted: bool,
+    /// Suspected, and not only because an answer is missing: since when nothing has come back.
+    doubted: Option<Instant>,
     next_probe: Instant,
     /// Time between the last question and that.
     interval: Duration,
@@ -203,6 +207,8 @@ pub(crate) struct PathState {
     published: bool,
     withdrawn: Option<Instant>,
     pub(crate) said: Said,
+    /// Where the other side saw this one last.
+    seen_as: Option<SocketAddr>,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
@@ -223,7 +229,7 @@ impl PathState {
             outstanding: Vec::new(),
             misses: 0,
             suspected: false,
-            doubted: false,
+            doubted: None,
             next_probe: now,
             interval: Duration::ZERO,
             deferred: 0,
@@ -234,6 +240,7 @@ impl PathState {
             published: false,
             withdrawn: None,
             said: Said::default(),
+            seen_as: None,
             tried: false,
             refused: false,
             inside: false,
@@ -269,8 +276,14 @@ impl PathState {
     pub(crate) fn note_published(&mut self, published: bool, now: Instant) {
         if core::mem::replace(&mut self.published, published) && !published {
             self.withdrawn = Some(now);
-            self.suspect(now);
+            self.suspect(now, now);
         }
+    }
+
+    /// The other side sees this one at `address`; whether it saw it elsewhere before.
+    pub(crate) fn note_seen_as(&mut self, address: SocketAddr) -> bool {
+        let before = self.seen_as.replace(address);
+        before.is_some_and(|before| before != address)
     }
 
     /// Whether it works as far as anybody can know.
@@ -321,15 +334,25 @@ impl PathState {
         self.mtu.busy(now);
     }
 
-    /// Traffic flows and nothing comes back: ask quickly.
-    pub(crate) fn suspect(&mut self, now: Instant) {
-        if self.alive && !self.doubted {
-            self.doubted = true;
+    /// Traffic flows and nothing has come back since `silent`: ask quickly.
+    pub(crate) fn suspect(&mut self, silent: Instant, now: Instant) {
+        if self.alive && self.doubted.is_none() {
+            self.doubted = Some(silent);
             if !core::mem::replace(&mut self.suspected, true) {
                 self.mtu.doubt(now);
             }
             self.next_probe = now;
         }
+    }
+
+    /// Whether `other` is to be used in its place: nothing comes back by this one, and by the other an answer
+    /// has. It is enough that the other began to work after that, as it does where the other end has a new
+    /// address; if it worked before, answers have to be missing.
+    pub(crate) fn is_outdone_by(&self, other: &PathState) -> bool {
+        self.doubted.is_some_and(|silent| {
+            let began = other.since >= silent || self.misses >= OUTDONE_MISSES;
+            began && other.is_sure() && other.doubted.is_none()
+        })
     }
 
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
@@ -408,7 +431,7 @@ impl PathState {
         let mut change = self.judge(now);
         let proven = self.alive && !self.suspected && self.outstanding.is_empty();
         let patience = self.patience();
-        if self.alive && change == Change::None {
+        if self.alive && matches!(change, Change::None) {
             change = of_size(self.mtu.judge(now, patience, self.shorts));
         }
         // A path that became more important is not kept waiting by its old pace.
@@ -478,14 +501,14 @@ impl PathState {
 
     fn answer_timeout(&self) -> Duration {
         let adaptive = self.trip.patience();
-        adaptive.max(match self.doubted {
+        adaptive.max(match self.doubted.is_some() {
             true => DOUBTED_ANSWER_TIMEOUT_MIN,
             false => ANSWER_TIMEOUT_MIN,
         })
     }
 
     fn probe_fast(&self) -> Duration {
-        match self.doubted {
+        match self.doubted.is_some() {
             // No more of them under way than are remembered.
             true => DOUBTED_PROBE_FAST.max(self.trip.smoothed().unwrap_or_default() / 4),
             false => PROBE_FAST,
@@ -494,14 +517,14 @@ impl PathState {
 
     fn misses_max(&self) -> u32 {
         let is_lossy = self.history.loss_percent() > Some(LOSSY_PERCENT);
-        match self.doubted && !is_lossy {
+        match self.doubted.is_some() && !is_lossy {
             true => DOUBTED_MISSES_MAX,
             false => MISSES_MAX,
         }
     }
 
     fn judge(&mut self, now: Instant) -> Change {
-        let timeout = self.answer_timeout();
+        let (timeout, before) = (self.answer_timeout(), self.misses);
         for question in &mut self.outstanding {
             if question.judged || now.since(question.sent) < timeout {
                 continue;
@@ -519,14 +542,18 @@ impl PathState {
         if self.alive && self.misses >= self.misses_max() {
             return self.die(now);
         }
-        Change::None
+        let is_overdue = self.doubted.is_some() && self.misses >= OUTDONE_MISSES;
+        match is_overdue && before < OUTDONE_MISSES {
+            true => Change::Overdue,
+            false => Change::None,
+        }
     }
 
     fn die(&mut self, now: Instant) -> Change {
         self.alive = false;
         self.since = now;
         self.suspected = false;
-        self.doubted = false;
+        self.doubted = None;
         self.misses = 0;
         // It may come back another way.
         self.said = Said::default();
@@ -558,7 +585,7 @@ impl PathState {
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;
         self.suspected = false;
-        self.doubted = false;
+        self.doubted = None;
         // Questions sent before this answer's no longer tell anything about the path.
         self.outstanding.retain(|other| other.sent >= sent);
         if !was_alive {

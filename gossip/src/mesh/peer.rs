@@ -60,6 +60,8 @@ pub(crate) struct Peer {
     pub(super) flow: Flow,
     /// Since when traffic has been sent without anything coming back.
     pub(crate) silent_since: Option<Instant>,
+    /// When traffic has been missing for a while, if nothing comes until then.
+    pub(crate) lull_at: Option<Instant>,
     /// Digests in a row that differed from ours.
     pub(crate) mismatches: u32,
     /// When the next is counted: several probes may come at once.
@@ -95,6 +97,7 @@ impl Peer {
             busy_until: Instant::ZERO,
             flow: Flow::default(),
             silent_since: None,
+            lull_at: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
             next_mismatch: Instant::ZERO,
@@ -237,7 +240,9 @@ impl Peer {
     pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
         let trip = |path: &PathState| path.distance().unwrap_or(Duration::MAX);
         let has_sure = self.direct.values().any(PathState::is_sure);
-        let good = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
+        let works = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
+        let outdone = |path: &PathState| self.direct.values().any(|p| path.is_outdone_by(p));
+        let good = |path: &PathState| works(path) && !outdone(path);
         let alive = self.direct.iter().filter(|(_, path)| good(path));
         let Some((shortest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
             return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);

@@ -1,5 +1,6 @@
 //! What traffic shows of the ways it takes.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
@@ -10,6 +11,9 @@ use crate::api::{Path, TrafficSample};
 
 /// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
 const SILENCE_MIN: Duration = Duration::from_millis(300);
+/// Where traffic came a moment ago and does not any more, this end asks: it may be that it is this end that
+/// cannot be reached, behind a NAT that has forgotten it, and then nothing comes before it calls.
+const LULL: Duration = Duration::from_millis(200);
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
 /// Traffic flows if there was some so long ago …
@@ -51,6 +55,7 @@ impl Mesh {
         } else {
             now
         };
+        let mut suspected = Vec::new();
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -82,21 +87,25 @@ impl Mesh {
             }
             if came_back {
                 peer.silent_since = None;
+                peer.lull_at = Some(now + LULL);
             } else if sample.sent > 0 {
                 let since = *peer.silent_since.get_or_insert(begun);
-                let patience = peer.round_trip().unwrap_or_default() * 4;
-                if now.since(since) >= patience.max(SILENCE_MIN) {
+                if now.since(since) >= patience(peer) {
                     peer.silent_since = None;
-                    suspect(peer, now);
+                    suspect(peer, since, now);
+                    suspected.push(sample.peer);
                 }
             }
+        }
+        for id in suspected {
+            self.path_changed(id, "nothing comes back by the other", now);
         }
     }
 
     /// Asks for a sign of life at once.
     pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            suspect(peer, now);
+            suspect(peer, now, now);
         }
     }
 
@@ -108,12 +117,45 @@ impl Mesh {
     }
 }
 
-fn suspect(peer: &mut Peer, now: Instant) {
+/// How long nothing may come back.
+fn patience(peer: &Peer) -> Duration {
+    let round_trips = peer.round_trip().unwrap_or_default() * 4;
+    round_trips.max(SILENCE_MIN)
+}
+
+fn suspect(peer: &mut Peer, silent: Instant, now: Instant) {
     // What ends one way often ends others as well, and the next best should be one that works.
     for path in peer.direct.values_mut() {
-        path.suspect(now);
+        if !path.has_answered_since(silent) {
+            path.suspect(silent, now);
+        }
     }
     if let Some(path) = peer.used_mut() {
-        path.suspect(now);
+        path.suspect(silent, now);
+    }
+}
+
+impl Peer {
+    /// Traffic may have ended, or cannot come any more: asks, and suspects the path if something was sent
+    /// that nothing came back for; true if it does.
+    pub(super) fn watch_lull(&mut self, now: Instant) -> bool {
+        if self.lull_at.is_none_or(|lull_at| lull_at > now) {
+            return false;
+        }
+        self.lull_at = None;
+        let Some(silent) = self.silent_since else {
+            if let Some(path) = self.used_mut() {
+                path.ask_now(now);
+            }
+            return false;
+        };
+        let due = silent + patience(self);
+        if due > now {
+            self.lull_at = Some(due);
+            return false;
+        }
+        self.silent_since = None;
+        suspect(self, silent, now);
+        true
     }
 }

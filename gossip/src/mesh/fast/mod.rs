@@ -189,10 +189,10 @@ impl Mesh {
         if peer.fast.is_doubted() && !was_doubted {
             // Before it is left another way has to have answered.
             for path in peer.direct.values_mut() {
-                path.suspect(now);
+                path.suspect(now, now);
             }
             if peer.is_relayed() {
-                peer.relay.suspect(now);
+                peer.relay.suspect(now, now);
             }
         }
         if is_due {

@@ -102,12 +102,34 @@ fn an_idle_path_that_is_cut_dies_within_three_seconds() {
 fn a_suspected_path_that_is_cut_dies_within_half_a_second() {
     let mut path = path();
     run(&mut path, 0, 5_000, |_, _| true);
-    path.suspect(at(5_000));
+    path.suspect(at(5_000), at(5_000));
     let changes = run(&mut path, 5_000, 9_000, |_, _| false);
-    let [(when, Change::Dead)] = changes[..] else {
+    let [(overdue, Change::Overdue), (when, Change::Dead)] = changes[..] else {
         panic!("{changes:?}")
     };
+    assert!(overdue <= 5_210, "overdue at {overdue} ms");
     assert!(when < 5_400, "died at {when} ms");
+}
+
+#[test]
+fn a_suspected_path_gives_way_to_one_that_answers_and_began_to_lately_or_alone() {
+    let (mut used, mut spare) = (path(), path());
+    run(&mut used, 0, 5_000, |_, _| true);
+    run(&mut spare, 0, 5_000, |_, _| true);
+    for path in [&mut used, &mut spare] {
+        path.suspect(at(4_700), at(5_000));
+    }
+    assert!(!used.is_outdone_by(&spare), "neither has answered");
+    run(&mut spare, 5_000, 5_020, |_, _| true);
+    run(&mut used, 5_000, 5_020, |_, _| false);
+    assert!(!used.is_outdone_by(&spare), "it has had no time to answer");
+    let mut new = PathState::new(28, at(5_020));
+    run(&mut new, 5_020, 5_040, |_, _| true);
+    assert!(used.is_outdone_by(&new), "where the other end is now");
+    run(&mut used, 5_020, 5_220, |_, _| false);
+    assert!(used.is_outdone_by(&spare), "two answers are missing");
+    run(&mut used, 5_220, 5_300, |_, _| true);
+    assert!(!used.is_outdone_by(&spare) && !used.is_outdone_by(&new));
 }
 
 #[test]
@@ -135,7 +157,7 @@ fn a_path_that_swallows_long_datagrams_stays_alive_and_they_are_given_up_within_
                 path.busy(at(now));
             }
             if silent && now == begin + 400 {
-                path.suspect(at(now));
+                path.suspect(at(now), at(now));
             }
         };
         run_under(&mut path, 0, begin, (Pace::BUSY, load), |_, question| {
@@ -168,8 +190,9 @@ fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_prove
     assert_eq!(path.packet_len(), (1_428, true));
     // Nothing at all is answered for a while: that is no matter of length.
     run(&mut path, 6_000, 6_800, |_, _| false);
-    path.suspect(at(6_800));
-    assert!(run(&mut path, 6_800, 7_100, |_, _| false).is_empty());
+    path.suspect(at(6_800), at(6_800));
+    let changes = run(&mut path, 6_800, 7_100, |_, _| false);
+    assert!(matches!(changes[..], [(_, Change::Overdue)]), "{changes:?}");
     assert_eq!(path.packet_len(), (1_428, true));
 }
 
@@ -217,7 +240,7 @@ fn who_is_asked_by_one_that_hears_no_answers_asks_itself() {
     run_asked(&mut path, 6_000, 12_000, 12_000, true);
     let (asked, _) = run_asked(&mut path, 12_000, 24_000, 24_000, false);
     assert!(asked >= 7, "{asked}");
-    path.suspect(at(24_000));
+    path.suspect(at(24_000), at(24_000));
     path.asked(true, Pace::IDLE, at(24_000));
     assert!(
         path.deadline() <= at(24_000),
