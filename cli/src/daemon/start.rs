@@ -135,7 +135,6 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let (bridge, plane, inbound, arrivals) = open_plane(&options)?;
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
-    let addresses = own_addresses(&options).map_err(|e| cannot(&e))?;
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
     let secret = remembered.secret.clone();
@@ -153,8 +152,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         init_peers: options.init_peers,
         remembered: known_ring.unwrap_or_default(),
     };
-    let ring = Ring::start(ring, ledger_place(&options), clock.now());
-    let (ring, ledger) = ring.map_err(|e| cannot(&e))?;
+    let (ring, ledger) =
+        Ring::start(ring, ledger_place(&options), clock.now()).map_err(|e| cannot(&e))?;
     let parts = Parts {
         mesh,
         plane,
@@ -172,7 +171,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         mtu_bytes: options.mtu_bytes,
     };
     let mut core = Core::new(parts, hints);
-    core.handle_addresses(addresses);
+    core.handle_addresses(own_addresses(&options).map_err(|e| cannot(&e))?);
     let heartbeats = heartbeats(&core).map_err(|e| cannot(&e))?;
     let guard = Guard::start(bridge.clone()).map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
