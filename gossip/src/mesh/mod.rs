@@ -37,6 +37,7 @@ mod observed;
 mod path;
 mod path_mtu;
 mod peer;
+mod pieces;
 mod publish;
 mod relay;
 mod session;
@@ -467,6 +468,9 @@ impl Mesh {
             Some((head, body)) if head.kind == PayloadKind::Control => {
                 self.on_control(peer, body, now);
             }
+            Some((head, body)) if head.kind == PayloadKind::Fragment => {
+                self.on_fragment(header.receiver, (head.aux, body), now);
+            }
             Some(_) | None => self.counters.datagrams_ignored += 1,
         }
     }
@@ -507,17 +511,14 @@ impl Mesh {
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {
-        self.peers
-            .get(&peer)
-            .is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
+        let peer = self.peers.get(&peer);
+        peer.is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
     }
 
     /// Whether there is any way to dial the peer: an address, or a route.
     fn is_known(&self, peer: PeerId) -> bool {
-        let addressed = self
-            .peers
-            .get(&peer)
-            .is_some_and(|peer| !peer.direct.is_empty());
+        let met = self.peers.get(&peer);
+        let addressed = met.is_some_and(|peer| !peer.direct.is_empty());
         addressed || self.next_hop(peer).is_some()
     }
 

@@ -18,6 +18,7 @@ mod bundle;
 mod control;
 #[cfg(feature = "counting")]
 pub mod counting;
+mod crowd;
 mod delivery;
 mod engine;
 mod fdb;

@@ -19,7 +19,7 @@ use super::receive::{Place, is_sealed};
 use super::sockets::Sockets;
 use super::stats::Reason;
 use super::tables::Tables;
-use crate::port::FrameBatch;
+use crate::port::{FrameBatch, QUEUES_MAX};
 use crate::sys::batch::Messages;
 use crate::sys::{batch, poll};
 
@@ -92,14 +92,15 @@ impl WorkerThread {
             self.engine.handle_tick(&round.current, now);
         }
         self.engine.handle_news(now);
-        let [wake, port, sockets @ ..] = &ready;
+        let [wake, others @ ..] = &ready;
+        let (port, sockets) = others.split_at(QUEUES_MAX);
         if *wake {
             self.handle_wake(now);
         }
         for (number, _) in sockets.iter().enumerate().filter(|(_, ready)| **ready) {
             self.receive(number, round, now);
         }
-        if *port {
+        if port.contains(&true) {
             self.read_port(round, now);
         }
         self.engine.flush(now);
@@ -122,21 +123,22 @@ impl WorkerThread {
         self.sockets.sealed(self.number())
     }
 
-    /// Waits for wake-up, port and sockets, in this order.
+    /// Waits for wake-up, queues of the port and sockets, in this order.
     fn wait(&self, round: &mut Round) -> [bool; poll::DESCRIPTORS_MAX] {
         let mut descriptors: [RawFd; poll::DESCRIPTORS_MAX] = [-1; poll::DESCRIPTORS_MAX];
         let now = Instant::now();
         let port = match round.port_retry {
-            Some(retry) if now < retry => -1,
-            _ => self.engine.port.fd(),
+            Some(retry) if now < retry => [-1; QUEUES_MAX],
+            _ => self.engine.port.fds(),
         };
         let timeout = match round.port_retry {
             Some(_) => TICK,
             // poll(2) counts whole milliseconds, downwards.
             None => self.engine.rest(now) + Duration::from_millis(1),
         };
-        let all = [self.wake.as_raw_fd(), port]
+        let all = [self.wake.as_raw_fd()]
             .into_iter()
+            .chain(port)
             .chain(self.sealed().iter().map(|socket| socket.as_raw_fd()));
         for (slot, descriptor) in descriptors.iter_mut().zip(all) {
             *slot = descriptor;

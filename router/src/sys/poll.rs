@@ -4,9 +4,11 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Most descriptors one worker waits for: its port, its wake-up, and a socket for each of eight
+use crate::port::QUEUES_MAX;
+
+/// Most descriptors one worker waits for: its wake-up, its port's queues, and a socket for each of eight
 /// addresses.
-pub(crate) const DESCRIPTORS_MAX: usize = 10;
+pub(crate) const DESCRIPTORS_MAX: usize = 1 + QUEUES_MAX + 8;
 
 /// Waits until one of `descriptors` is readable or in error, or `timeout` has passed, and says
 /// which are. Negative descriptors are skipped; an interrupted wait reports nothing.
