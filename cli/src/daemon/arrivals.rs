@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use rmesh_router::{Control, Inbound};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 
 use super::watch::register_owned;
+
+/// What workers tell, and what comes by the control side's own sockets.
+pub(super) type Incoming = (mpsc::Receiver<Inbound>, Arrivals);
 
 /// The sockets, and what is known to wait at them.
 pub(super) struct Arrivals {

@@ -1,6 +1,7 @@
 //! What a daemon opens before it serves.
 
 use std::io;
+use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,14 +16,14 @@ use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
 use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
 use rmesh_router::kernel::{AddressWatch, Bridge, Inside, KernelError, local_addresses};
-use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
+use rmesh_router::{Plane, PlaneOptions, Without};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
 use super::alarm::Alarm;
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Incoming};
 use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
@@ -88,8 +89,7 @@ pub(crate) struct Options {
 pub(super) struct Daemon {
     pub(super) core: Core,
     /// What workers tell, and what comes by the control side's own sockets.
-    pub(super) inbound: mpsc::Receiver<Inbound>,
-    pub(super) arrivals: Arrivals,
+    pub(super) inbound: Incoming,
     pub(super) resolved: mpsc::Receiver<Resolved>,
     pub(super) ledger: mpsc::UnboundedReceiver<News>,
     pub(super) calls: mpsc::Receiver<Call>,
@@ -132,15 +132,15 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
     let (clock, watches, alarm) = wake_ups()?;
-    let (bridge, plane, inbound, arrivals) = open_plane(&options)?;
+    let (bridge, plane, inbound) = open_plane(&options)?;
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
     let secret = remembered.secret.clone();
-    let hints = std::mem::take(&mut remembered.hints);
-    let attachments = std::mem::take(&mut remembered.attachments);
-    let moved_aside = std::mem::take(&mut remembered.moved_aside);
+    let hints = take(&mut remembered.hints);
+    let attachments = take(&mut remembered.attachments);
+    let moved_aside = take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
@@ -180,7 +180,6 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     Ok(Daemon {
         core,
         inbound,
-        arrivals,
         resolved,
         ledger,
         calls,
@@ -340,9 +339,7 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
 }
 
 /// The bridge, and the data plane as its port.
-fn open_plane(
-    options: &Options,
-) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>, Arrivals), Failure> {
+fn open_plane(options: &Options) -> Result<(Bridge, Plane, Incoming), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
     let owner = owner(&options.state_dir);
     let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes, &owner);
@@ -357,7 +354,7 @@ fn open_plane(
     let control = plane.take_control();
     let control = control.ok_or_else(|| cannot(&"its datagrams are read by somebody else"))?;
     let arrivals = Arrivals::new(control).map_err(|e| cannot(&e))?;
-    Ok((bridge, plane, inbound, arrivals))
+    Ok((bridge, plane, (inbound, arrivals)))
 }
 
 /// The kernel's VXLAN, if the policy has a use for it; where it cannot be used everything is encrypted.

@@ -59,22 +59,22 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
-        let rest = daemon.arrivals.rest().map(|rest| now + rest);
+        let rest = daemon.inbound.1.rest().map(|rest| now + rest);
         let second_due = second.unwrap_or(now) + SECOND_MAX;
         let due = [due, look_again, follow_routes, rest].into_iter().flatten();
         let due = due.fold(second_due, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
             () = daemon.alarm.rings() => continue,
-            () = daemon.arrivals.come() => {
-                for inbound in daemon.arrivals.take() {
+            () = daemon.inbound.1.come() => {
+                for inbound in daemon.inbound.1.take() {
                     daemon.core.handle_inbound(inbound);
                 }
             }
-            Some(inbound) = daemon.inbound.recv() => {
+            Some(inbound) = daemon.inbound.0.recv() => {
                 daemon.core.handle_inbound(inbound);
                 for _ in 0..INBOUND_BATCH {
-                    let Ok(inbound) = daemon.inbound.try_recv() else { break };
+                    let Ok(inbound) = daemon.inbound.0.try_recv() else { break };
                     daemon.core.handle_inbound(inbound);
                 }
             }

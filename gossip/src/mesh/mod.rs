@@ -504,17 +504,14 @@ impl Mesh {
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {
-        self.peers
-            .get(&peer)
-            .is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
+        let peer = self.peers.get(&peer);
+        peer.is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
     }
 
     /// Whether there is any way to dial the peer: an address, or a route.
     fn is_known(&self, peer: PeerId) -> bool {
-        let addressed = self
-            .peers
-            .get(&peer)
-            .is_some_and(|peer| !peer.direct.is_empty());
+        let met = self.peers.get(&peer);
+        let addressed = met.is_some_and(|peer| !peer.direct.is_empty());
         addressed || self.next_hop(peer).is_some()
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 /// queues anything, so that no flood of handshakes takes the place of a record; and records by their
 /// lane, so that those of one sending worker come to one worker here, in their order.
 pub(crate) struct Group {
-    /// For records and relay datagrams of frames, both ways; one a worker.
+    /// For records and relay datagrams of frames, and for all that workers send; one a worker.
     pub(crate) sealed: Vec<UdpSocket>,
     /// For those of lane 0, and for everything that the control side sends, which frames must not keep from it.
     pub(crate) control: UdpSocket,
