@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rmesh_lab::probe::{Capture, tcp_transfer};
 use rmesh_lab::{Container, Host, Namespace, WireProfile};
 use rmesh_tests::story;
+use rmesh_tests::story::Story;
 
 /// The lengths of IP packets, the longest first: under each one the transfer before it
 /// already fills what the path carried.
@@ -194,20 +195,19 @@ fn every_silent_limit_is_left_in_a_running_transfer_without_an_ip_fragment() {
     story.expect_within(Duration::from_secs(3), "1500 is found", || {
         found() == Some(1_500)
     });
-    let transfer = Transfer::start(&one, &two, address("10.32.0.2"));
+    let transfers = [
+        Transfer::start(&one, &two, address("10.32.0.2")),
+        Transfer::start(&two, &one, address("10.32.0.1")),
+    ];
     let capture = Capture::start(&a, &link.interface(&a)).expect("a capture");
     thread::sleep(Duration::from_millis(500));
     for limit in LIMITS {
-        let before = transfer.received();
-        transfer.take_gap();
-        link.shape(wire(Some(limit.into())));
         let what = format!("{limit} is found");
         let is_found = || found() == Some(limit.into());
-        story.expect_within(Duration::from_secs(4), &what, is_found);
-        let goes_on = || transfer.received() > before + (1 << 20);
-        story.expect_within(Duration::from_secs(2), "the transfer goes on", goes_on);
-        let what = format!("the stall at {limit}");
-        story.expect_took(STALL_MAX, &what, transfer.take_gap());
+        expect_to_go_on(&story, &transfers, limit, || {
+            link.shape(wire(Some(limit.into())));
+            story.expect_within(Duration::from_secs(4), &what, is_found);
+        });
     }
     assert!(link.counters_towards(&b).too_long > 0);
     expect_no_fragment(&capture.stop());
@@ -216,7 +216,7 @@ fn every_silent_limit_is_left_in_a_running_transfer_without_an_ip_fragment() {
         "{lost} black holes found at {} limits, IPv4 and IPv6",
         LIMITS.len()
     );
-    transfer.stop();
+    transfers.into_iter().for_each(Transfer::stop);
     expect_small_path(&story, [&a, &b], [&one, &two]);
     for host in [&a, &b] {
         assert_eq!(fragments_made(host), 0, "{}", host.short_name());
@@ -227,9 +227,82 @@ fn every_silent_limit_is_left_in_a_running_transfer_without_an_ip_fragment() {
     });
 }
 
+/// Transfers go on, both ways, while a path of this limit is found.
+fn expect_to_go_on(story: &Story, transfers: &[Transfer; 2], limit: u16, find: impl FnOnce()) {
+    let before = transfers.each_ref().map(Transfer::received);
+    for transfer in transfers {
+        transfer.take_gap();
+    }
+    find();
+    for ((transfer, before), way) in transfers.iter().zip(before).zip(["to", "from"]) {
+        let goes_on = || transfer.received() > before + (1 << 20);
+        story.expect_within(Duration::from_secs(2), "the transfer goes on", goes_on);
+        let what = format!("the stall {way} b at {limit}");
+        story.expect_took(STALL_MAX, &what, transfer.take_gap());
+    }
+}
+
+/// A path over a tunnel may carry less than any should: what is longer crosses in sealed fragments, what the control
+/// side says as well.
+#[test]
+fn a_path_that_carries_less_than_assumed_is_used_as_it_is() {
+    let mut story = story!("pathmtusmall");
+    let [a, b] = story.hosts(["a", "b"]);
+    let link = story.emulated_link(&a, &b, 6);
+    link.shape(wire(Some(700)));
+    let to = link.address(&b, false).to_string();
+    let routers = [
+        story.launch_with(&a, &[&to], &[]),
+        story.launch_with(&b, &[], &[]),
+    ];
+    let capture = Capture::start(&a, &link.interface(&a)).expect("a capture");
+    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    // So many that what is said of them is longer than the path's packets.
+    let many: Vec<Container> = (2..12)
+        .map(|number| {
+            let name = format!("one-of-many-with-a-long-name-{number}");
+            story.container(&b, &name, &format!("10.32.0.{number}/24"))
+        })
+        .collect();
+    let found = || {
+        let found_by = |host: &Host, other: &Host| {
+            let peer = story.peer(host, other);
+            (peer["path_mtu_found"] == true).then(|| peer["path_mtu_bytes"].as_u64())
+        };
+        let both = [found_by(&a, &b), found_by(&b, &a)].map(Option::flatten);
+        (both[0] == both[1]).then_some(both[0]).flatten()
+    };
+    story.expect_within(Duration::from_secs(8), "700 is found", || {
+        found() == Some(700)
+    });
+    story.expect_ping(Duration::from_secs(5), &one, address("10.32.0.11"));
+    let transfers = [
+        Transfer::start(&one, &many[0], address("10.32.0.2")),
+        Transfer::start(&many[0], &one, address("10.32.0.1")),
+    ];
+    thread::sleep(Duration::from_millis(500));
+    link.shape(wire(None));
+    let most = || found().is_some_and(|found| found >= 1_500);
+    story.expect_within(Duration::from_secs(25), "all is found again", most);
+    for limit in [1_200, 1_000, 600] {
+        let what = format!("{limit} is found");
+        let is_found = || found() == Some(limit.into());
+        expect_to_go_on(&story, &transfers, limit, || {
+            link.shape(wire(Some(limit.into())));
+            story.expect_within(Duration::from_secs(8), &what, is_found);
+        });
+    }
+    transfers.into_iter().for_each(Transfer::stop);
+    expect_no_fragment(&capture.stop());
+    for host in [&a, &b] {
+        assert_eq!(fragments_made(host), 0, "{}", host.short_name());
+    }
+}
+
 /// What containers see of a path that carries 1,280: new connections ask for less, and who sends
 /// more by UDP is told how much fits.
-fn expect_small_path(story: &story::Story, hosts: [&Host; 2], [one, two]: [&Container; 2]) {
+fn expect_small_path(story: &Story, hosts: [&Host; 2], [one, two]: [&Container; 2]) {
     let count = |host: &Host, of: &str| story.status(host)["frames"][of].as_u64().expect("a count");
     let far = address("10.32.0.2");
     let clamped = count(hosts[1], "mss_clamped");

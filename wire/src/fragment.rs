@@ -6,7 +6,7 @@
 //! | id   | offset | bytes …
 //! ```
 //! All pieces but the last have the same length. The pieces together are one whole payload, head
-//! included (a frame or a flood, never a fragment).
+//! included (a frame or a flood, on lane 0 a control message, never a fragment).
 
 /// Length of the fragment header in bytes.
 pub const FRAGMENT_HEADER_LEN: usize = 6;

@@ -39,6 +39,7 @@ mod observed;
 mod path;
 mod path_mtu;
 mod peer;
+mod pieces;
 mod publish;
 mod relay;
 mod session;
@@ -458,6 +459,9 @@ impl Mesh {
             }
             Some((head, body)) if head.kind == PayloadKind::Control => {
                 self.on_control(peer, body, now);
+            }
+            Some((head, body)) if head.kind == PayloadKind::Fragment => {
+                self.on_fragment(header.receiver, (head.aux, body), now);
             }
             Some(_) | None => self.counters.datagrams_ignored += 1,
         }

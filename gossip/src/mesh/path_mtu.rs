@@ -4,7 +4,8 @@
 //! of their length was answered, and what is used is asked again now and then. Nothing else counts:
 //! no ICMP message of anybody, and a lost or invented answer changes nothing. A length is given up
 //! after [`ASKED_MAX`] questions of it went unanswered, and only if the short ones that were sent
-//! meanwhile were answered: otherwise the path is at fault and not the length.
+//! meanwhile were answered: otherwise the path is at fault and not the length. If that happens to the
+//! assumed one, [`PACKET_LEN_FLOOR`] is used and the search goes on above it.
 
 use core::time::Duration;
 
@@ -13,11 +14,14 @@ use rmesh_wire::Instant;
 
 /// IP packets every path is assumed to carry, in bytes (RFC 8200 section 5).
 const PACKET_LEN_BASE: u16 = 1_280;
+/// What is assumed once that turned out to be too much: what every host takes (RFC 791 section 3.1), and nobody
+/// has less in use. Handshakes and questions are shorter.
+const PACKET_LEN_FLOOR: u16 = 576;
 /// Longest packet that is searched for, in bytes: what networks with jumbo frames carry.
 const PACKET_LEN_MAX: u16 = 9_216;
 /// Lengths that many paths have: between two of them there seldom is another.
-const USUAL: [u16; 11] = [
-    1_280, 1_296, 1_400, 1_420, 1_450, 1_460, 1_492, 1_500, 8_896, 9_000, 9_001,
+const USUAL: [u16; 14] = [
+    576, 1_006, 1_200, 1_280, 1_296, 1_400, 1_420, 1_450, 1_460, 1_492, 1_500, 8_896, 9_000, 9_001,
 ];
 /// What is tried first, while nothing is known not to pass.
 const HOPED_FOR: [u16; 3] = [1_500, 9_000, PACKET_LEN_MAX];
@@ -79,7 +83,7 @@ pub(super) enum Outcome {
     Same,
     /// It is another, or is now known to be the longest.
     Changed,
-    /// It does not pass any more: back to what every path carries.
+    /// It does not pass any more: back to what is assumed, or what is left if that does not pass either.
     Fell,
 }
 
@@ -209,6 +213,9 @@ impl PathMtu {
             return self.fall(lost.len, now);
         }
         match self.search.take_if(is_over).filter(tells) {
+            Some(lost) if lost.len == self.len && self.packet_len() > PACKET_LEN_FLOOR => {
+                self.fall(lost.len, now)
+            }
             Some(lost) => {
                 self.ceiling = self.ceiling.min(lost.len);
                 self.go_on(now)
@@ -259,12 +266,18 @@ impl PathMtu {
         Some((sent, Outcome::Changed))
     }
 
-    /// Back to what every path is assumed to carry; what it does carry is searched below `len`.
-    fn fall(&mut self, len: u16, now: Instant) -> Outcome {
+    /// Back to what every path is assumed to carry, or below it; what it does carry is searched below `lost`.
+    fn fall(&mut self, lost: u16, now: Instant) -> Outcome {
+        let anew = PathMtu::new(self.headers, now);
+        let len = match lost > anew.len {
+            true => anew.len,
+            false => PACKET_LEN_FLOOR - self.headers,
+        };
         *self = PathMtu {
-            ceiling: self.ceiling.min(len),
+            len,
+            ceiling: self.ceiling.min(lost),
             busy_until: self.busy_until,
-            ..PathMtu::new(self.headers, now)
+            ..anew
         };
         Outcome::Fell
     }
@@ -300,9 +313,10 @@ impl PathMtu {
     }
 
     /// A length between the one in use and the ceiling: first what is hoped for, then usual ones
-    /// by halves, then every other. At last the assumed length itself, if nothing else passed.
+    /// by halves, then every other. Before those the assumed length itself, if nothing passed yet.
     fn candidate(&self) -> Option<u16> {
         let (low, high) = (self.packet_len(), self.ceiling + self.headers);
+        let assumed = (!self.proven && low < high).then_some(low);
         let len = if high > PACKET_LEN_MAX {
             HOPED_FOR.into_iter().find(|len| *len > low)
         } else {
@@ -315,10 +329,10 @@ impl PathMtu {
             } else {
                 high.saturating_sub(low) / 2
             };
-            usual.or((low + 1 < high).then(|| low + step))
+            let between = usual.or((low + 1 < high).then(|| low + step));
+            assumed.or(between)
         };
-        let base = || (!self.proven && low < high).then_some(low);
-        len.or_else(base).map(|len| len - self.headers)
+        len.or(assumed).map(|len| len - self.headers)
     }
 }
 

@@ -11,6 +11,7 @@ use rmesh_wire::relay::{INNER_OFFSET, RelayEnds};
 use rmesh_wire::{Boot, Instant, PeerId};
 
 use super::Origin;
+use super::pieces::Pieces;
 use crate::api::SessionKeys;
 use crate::crypto::{Aead, Crypto, Key};
 use crate::replay::ReplayWindow;
@@ -64,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) finish: Option<Finish>,
     /// Records sealed and opened on lane 0 by this side.
     pub(crate) records: u64,
+    /// Control messages of which pieces have come.
+    pub(crate) pieces: Pieces,
     seal: Box<dyn Aead>,
     open: Box<dyn Aead>,
     next_counter: u64,
@@ -84,6 +87,7 @@ impl Session {
             retires_at: None,
             finish: None,
             records: 0,
+            pieces: Pieces::default(),
             seal,
             open,
             next_counter: 0,
@@ -109,6 +113,11 @@ impl Session {
         self.next_counter += 1;
         self.records += 1;
         counter
+    }
+
+    /// A number for the pieces of one payload, which the records before and behind have not.
+    pub(crate) fn fresh_id(&self) -> u32 {
+        self.next_counter as u32
     }
 
     /// A whole datagram carrying `payload` on lane 0.

@@ -95,31 +95,32 @@ impl Mesh {
             Some(Path::Relay(_)) => Way::Relay,
             None => return,
         };
-        if let Some(datagram) = peer
-            .current
-            .and_then(|index| self.seal_control(index, message))
-        {
+        let Some(payload) = self.control_payload(message) else {
+            return;
+        };
+        for datagram in self.seal_for_way(id, way, &payload) {
             self.send_way(id, way, datagram, now);
         }
     }
 
     /// Sends a control message under one of several sessions, the way its peer was last heard.
     pub(crate) fn send_control_under(&mut self, index: u32, message: &Control, now: Instant) {
-        let session = self.sessions.get(&index);
-        let origin = session.and_then(|session| session.heard_from);
-        if let Some((origin, datagram)) = origin.zip(self.seal_control(index, message)) {
-            self.send_to(origin, datagram, now);
+        let payload = self.control_payload(message);
+        let sealed = payload.and_then(|payload| self.seal_under(index, &payload));
+        if let Some((origin, datagrams)) = sealed {
+            for datagram in datagrams {
+                self.send_to(origin, datagram, now);
+            }
         }
     }
 
-    fn seal_control(&mut self, index: u32, message: &Control) -> Option<Vec<u8>> {
+    fn control_payload(&mut self, message: &Control) -> Option<Vec<u8>> {
         let mut payload = Vec::from(Head::new(PayloadKind::Control).encode());
         payload.extend_from_slice(&message.encode()?);
-        let sealed = self.sessions.get_mut(&index)?.seal_record(&payload);
         if let Control::Records(records) = message {
             self.counters.records_sent += records.as_slice().len() as u64;
         }
-        Some(sealed)
+        Some(payload)
     }
 
     pub(super) fn send_on_channel(&mut self, id: PeerId, channel: u8, bytes: &[u8], now: Instant) {

@@ -224,7 +224,7 @@ impl Plane {
     pub fn send(&self, transmit: &Transmit) -> Result<(), SendFailure> {
         let number = self.sockets.number_for(transmit.destination);
         let socket = number
-            .and_then(|number| self.sockets.sealed(0).get(number))
+            .and_then(|number| self.sockets.strangers().get(number))
             .ok_or(SendFailure::Unreachable)?;
         let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
             return Ok(());

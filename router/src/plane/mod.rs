@@ -16,6 +16,7 @@ pub mod buffer;
 mod bundle;
 #[cfg(feature = "counting")]
 pub mod counting;
+mod crowd;
 mod delivery;
 mod engine;
 mod fdb;

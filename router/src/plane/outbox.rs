@@ -6,10 +6,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rmesh_gossip::SendFailure;
 
 use super::buffer::BATCH_LEN;
+use super::crowd::Crowd;
 use super::sockets::Sockets;
 use super::stats::{Reason, WorkerStats};
 use crate::sys::batch::{self, Messages, Run};
@@ -17,6 +19,8 @@ use crate::sys::udp;
 
 /// Bytes collected for one socket, at most: what stays in a core's second cache.
 const ARENA_LEN: usize = 256 << 10;
+/// Datagrams sent before the kernel is asked again how full a socket's buffer is: they take at most an eighth of it.
+const ASK_EVERY: usize = 128;
 /// Failures remembered between two visits of the worker; more in one batch are only counted.
 const FAILURES_MAX: usize = BATCH_LEN;
 
@@ -25,6 +29,9 @@ struct Queue {
     used: usize,
     runs: [Run; BATCH_LEN],
     count: usize,
+    crowd: Crowd,
+    /// Datagrams since the kernel was asked how full the socket's buffer is.
+    unasked: usize,
 }
 
 /// One queue a socket.
@@ -47,6 +54,8 @@ impl Outbox {
             used: 0,
             runs: [Run::new(0, 0, (NOWHERE, 0)); BATCH_LEN],
             count: 0,
+            crowd: Crowd::default(),
+            unasked: 0,
         };
         Outbox {
             worker,
@@ -92,39 +101,20 @@ impl Outbox {
     }
 
     fn flush_one(&mut self, number: usize) {
-        let sockets = Arc::clone(&self.sockets);
-        let socket = sockets.sealed(self.worker).get(number);
+        let socket = self.sockets.sealed(self.worker).get(number);
         let (Some(queue), Some(socket)) = (self.queues.get_mut(number), socket) else {
             return;
         };
-        let (failures, stats) = (&mut self.failures, &self.stats);
-        let messages = &mut self.messages;
-        let mut at = 0;
-        while at < queue.count {
-            let runs = &queue.runs[at..queue.count];
-            match batch::send(messages, socket, &queue.arena, runs) {
-                Ok(sent) => {
-                    // Zero cannot be; if it were, it must not loop for ever.
-                    let sent = sent.max(1);
-                    runs.iter()
-                        .take(sent)
-                        .for_each(|run| count_sent(stats, run));
-                    at += sent;
-                }
-                Err(error) => {
-                    let run = runs[0];
-                    at += 1;
-                    if run.count > 1 && batch::cannot_segment(&error) {
-                        // A way out without checksum offload: nobody can cut there.
-                        sockets.stop_segmenting();
-                        let singles = (&queue.arena[..], run.singles());
-                        send_singly((messages, socket), singles, stats, failures);
-                    } else {
-                        refuse(stats, failures, &run, &error);
-                    }
-                }
-            }
-        }
+        let mut flush = Flush {
+            queue,
+            at: 0,
+            socket,
+            sockets: &self.sockets,
+            messages: &mut self.messages,
+            stats: &self.stats,
+            failures: &mut self.failures,
+        };
+        flush.run();
         (queue.used, queue.count) = (0, 0);
     }
 
@@ -172,6 +162,123 @@ impl Queue {
         }
         self.runs[self.count] = Run::new(start, len, to);
         self.count += 1;
+    }
+
+    /// Drops what goes to who is suspected, of the runs from `from` on.
+    fn drop_suspects(&mut self, from: usize, stats: &WorkerStats) {
+        let mut kept = from;
+        for at in from..self.count {
+            let run = self.runs[at];
+            if self.crowd.has(run.destination) {
+                stats.drop_many(Reason::SendBufferFull, run.count as u64);
+            } else {
+                self.runs[kept] = run;
+                kept += 1;
+            }
+        }
+        self.count = kept;
+    }
+}
+
+/// A queue on its way.
+struct Flush<'a> {
+    queue: &'a mut Queue,
+    /// The run to be sent next.
+    at: usize,
+    socket: &'a UdpSocket,
+    sockets: &'a Sockets,
+    messages: &'a mut Messages,
+    stats: &'a WorkerStats,
+    failures: &'a mut Vec<(SocketAddr, SendFailure)>,
+}
+
+impl Flush<'_> {
+    fn run(&mut self) {
+        if self.queue.count == 0 {
+            return;
+        }
+        if !self.queue.crowd.is_calm() {
+            self.judge();
+            self.queue.drop_suspects(0, self.stats);
+            if self.queue.crowd.is_looking() {
+                self.look();
+            }
+        }
+        while self.at < self.queue.count {
+            self.send(self.queue.count);
+        }
+        if self.queue.unasked >= ASK_EVERY {
+            self.judge();
+        }
+    }
+
+    fn judge(&mut self) {
+        self.queue.unasked = 0;
+        let taken = udp::taken(self.socket);
+        self.queue.crowd.judge(taken, Instant::now());
+    }
+
+    /// Sends the runs by destination, and finds whose stay in the socket's buffer most.
+    fn look(&mut self) {
+        let runs = &mut self.queue.runs[..self.queue.count];
+        // Those of one destination keep their order.
+        runs.sort_unstable_by_key(|run| (run.destination, run.start));
+        while self.at < self.queue.count && self.queue.crowd.is_looking() {
+            let destination = self.queue.runs[self.at].destination;
+            let left = &self.queue.runs[self.at..self.queue.count];
+            let own = left.iter().take_while(|run| run.destination == destination);
+            let (before, end) = (udp::taken(self.socket).0, self.at + own.count());
+            while self.at < end.min(self.queue.count) {
+                self.send(end);
+            }
+            let (after, size) = udp::taken(self.socket);
+            let stays = after.saturating_sub(before);
+            let now = Instant::now();
+            self.queue.crowd.stays(destination, stays, size, now);
+        }
+    }
+
+    /// Sends what one call takes of the runs before `end`, or finds what to do about the first.
+    fn send(&mut self, end: usize) {
+        let queue = &mut *self.queue;
+        let runs = &queue.runs[self.at..end.min(queue.count)];
+        match batch::send(self.messages, self.socket, &queue.arena, runs) {
+            Ok(sent) => {
+                // Zero cannot be; if it were, it must not loop for ever.
+                let sent = sent.max(1);
+                for run in runs.iter().take(sent) {
+                    count_sent(self.stats, run);
+                    queue.unasked += run.count;
+                }
+                self.at += sent;
+            }
+            Err(error) if udp::is_full(&error) => self.refused(),
+            Err(error) => {
+                let run = runs[0];
+                self.at += 1;
+                if run.count > 1 && batch::cannot_segment(&error) {
+                    // A way out without checksum offload: nobody can cut there.
+                    self.sockets.stop_segmenting();
+                    let singles = (&queue.arena[..], run.singles());
+                    let way = (&mut *self.messages, self.socket);
+                    send_singly(way, singles, self.stats, self.failures);
+                } else {
+                    refuse(self.stats, self.failures, &run, &error);
+                }
+            }
+        }
+    }
+
+    /// The socket's buffer is full: drops what goes to who has most of what is left, or all of it.
+    fn refused(&mut self) {
+        let queue = &mut *self.queue;
+        let left = &queue.runs[self.at..queue.count];
+        if queue.crowd.refused(left, Instant::now()) {
+            return queue.drop_suspects(self.at, self.stats);
+        }
+        let count = left.iter().map(|run| run.count as u64).sum();
+        self.stats.drop_many(Reason::SendBufferFull, count);
+        queue.count = self.at;
     }
 }
 

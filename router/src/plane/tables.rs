@@ -174,6 +174,7 @@ impl Tables {
     }
 
     /// Who announced `mac`.
+    #[inline]
     pub(crate) fn announced(&self, mac: Mac) -> Option<PeerId> {
         self.macs.get(&mac).copied()
     }

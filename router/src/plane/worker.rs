@@ -18,7 +18,7 @@ use super::receive::{Place, is_sealed};
 use super::sockets::Sockets;
 use super::stats::Reason;
 use super::tables::Tables;
-use crate::port::FrameBatch;
+use crate::port::{FrameBatch, QUEUES_MAX};
 use crate::sys::batch::Messages;
 use crate::sys::{batch, poll};
 
@@ -95,7 +95,8 @@ impl WorkerThread {
             self.engine.handle_tick(&round.current, now);
         }
         self.engine.handle_news(now);
-        let [wake, port, sockets @ ..] = &ready;
+        let [wake, others @ ..] = &ready;
+        let (port, sockets) = others.split_at(QUEUES_MAX);
         if *wake {
             self.handle_wake(now);
         }
@@ -106,7 +107,7 @@ impl WorkerThread {
         for (number, _) in strangers.iter().enumerate().filter(|(_, ready)| **ready) {
             self.receive_strangers(number, round, now);
         }
-        if *port {
+        if port.contains(&true) {
             self.read_port(round, now);
         }
         self.engine.flush(now);
@@ -137,13 +138,13 @@ impl WorkerThread {
         }
     }
 
-    /// Waits for wake-up, port, sockets of sealed datagrams and of strangers, in this order.
+    /// Waits for wake-up, queues of the port, sockets of sealed datagrams and of strangers, in this order.
     fn wait(&self, round: &mut Round) -> [bool; poll::DESCRIPTORS_MAX] {
         let mut descriptors: [RawFd; poll::DESCRIPTORS_MAX] = [-1; poll::DESCRIPTORS_MAX];
         let now = Instant::now();
         let port = match round.port_retry {
-            Some(retry) if now < retry => -1,
-            _ => self.engine.port.fd(),
+            Some(retry) if now < retry => [-1; QUEUES_MAX],
+            _ => self.engine.port.fds(),
         };
         let mut timeout = match round.port_retry {
             Some(_) => TICK,
@@ -159,8 +160,9 @@ impl WorkerThread {
             }
         };
         let sockets = self.sealed().iter().chain(strangers);
-        let all = [self.wake.as_raw_fd(), port]
+        let all = [self.wake.as_raw_fd()]
             .into_iter()
+            .chain(port)
             .chain(sockets.map(|socket| socket.as_raw_fd()));
         for (slot, descriptor) in descriptors.iter_mut().zip(all) {
             *slot = descriptor;

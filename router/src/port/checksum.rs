@@ -3,6 +3,7 @@
 use rmesh_wire::payload::PartialChecksum;
 
 /// One's-complement sum of big-endian 16-bit words; an odd last byte counts as a high one.
+#[inline]
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];

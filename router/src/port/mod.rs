@@ -24,6 +24,9 @@ use offload::Offload;
 /// Bytes after which a batch ends: what is read should still be near when it is sealed.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// Queues of one port, at most.
+pub const QUEUES_MAX: usize = 8;
+
 /// A batch of frames on their way from a port, in buffers that are made once.
 pub struct FrameBatch {
     buffers: Vec<Buffer>,
@@ -124,6 +127,12 @@ pub trait Port: Send {
     fn name(&self) -> &str;
     /// Descriptor that poll(2) reports readable while frames wait.
     fn fd(&self) -> RawFd;
+    /// All of them, if the port has several queues; the others are negative.
+    fn fds(&self) -> [RawFd; QUEUES_MAX] {
+        let mut all = [-1; QUEUES_MAX];
+        all[0] = self.fd();
+        all
+    }
     /// What frames that are read may leave to do, and frames that are written.
     fn offloads(&self) -> Offloads {
         Offloads::default()

@@ -28,6 +28,7 @@ pub(super) struct Segment {
 
 impl Segment {
     /// `None` if the frame is of another kind, or if its lengths or IPv4 checksum are wrong.
+    #[inline]
     pub(super) fn parse(frame: &[u8], partial: Option<PartialChecksum>) -> Option<Self> {
         let is_v4 = match frame.get(12..14)? {
             [0x08, 0x00] => true,

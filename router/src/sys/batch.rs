@@ -36,7 +36,7 @@ pub(crate) struct Arrival {
 /// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
-    start: usize,
+    pub(crate) start: usize,
     pub(crate) len: usize,
     pub(crate) datagram_len: usize,
     pub(crate) count: usize,

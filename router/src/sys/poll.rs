@@ -4,9 +4,11 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Most descriptors one worker waits for: its port, its wake-up, and two sockets for each of
+use crate::port::QUEUES_MAX;
+
+/// Most descriptors one worker waits for: its wake-up, its port's queues, and two sockets for each of
 /// eight addresses.
-pub(crate) const DESCRIPTORS_MAX: usize = 18;
+pub(crate) const DESCRIPTORS_MAX: usize = 1 + QUEUES_MAX + 16;
 
 /// Waits until one of `descriptors` is readable or in error, or `timeout` has passed, and says
 /// which are. Negative descriptors are skipped; an interrupted wait reports nothing.

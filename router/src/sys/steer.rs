@@ -2,8 +2,9 @@
 //!
 //! Without one, the kernel moves a flow to whichever queue its answers were written to last, and back when
 //! they stay away for seconds: in the middle of the flow, whose frames then overtake each other. By this
-//! program a flow has one queue for ever, and its answers the same one at the other end, so that one
-//! worker at each end has all of it.
+//! program a flow has one queue for ever, and its answers one of the same worker at the other end, so that one
+//! worker at each end has all of it. Which of a worker's queues that is goes by the frame's MACs, so that who
+//! floods another fills one queue of each worker, and flows between others have theirs (stochastic fair queueing).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -34,7 +35,7 @@ struct Load {
 const SOCKET_FILTER: u32 = 1;
 const LOAD: libc::c_int = 5;
 
-// Registers: what a load gives, the argument, the frame, where the ports are, the flow so far.
+// Registers: what a load gives, the argument, the frame, where the ports are (later the worker), the flow so far.
 const LOADED: u8 = 0;
 const ARGUMENT: u8 = 1;
 const FRAME: u8 = 6;
@@ -86,6 +87,9 @@ const SHIFT_UP: u8 = 0x67;
 /// These two on the lower 32 bits.
 const TIMES: u8 = 0x24;
 const SHIFT_DOWN: u8 = 0x74;
+const MODULO: u8 = 0x94;
+/// Adds the worker to what was computed.
+const SUM: Step = step(0x0f, LOADED, PORTS, 0, 0);
 const END: Step = step(0x95, 0, 0, 0, 0);
 
 /// A part of the program that others jump to.
@@ -111,16 +115,15 @@ use Line::{Begin, Do, GoTo, IfEqual, IfOther};
 const TCP: i32 = 6;
 const UDP: i32 = 17;
 
-/// Gives a number by the addresses and, of TCP and UDP, the ports of a frame; fragments, which have none
-/// but the first, go by their addresses. The kernel takes it modulo the queues.
-const LINES: [Line; 47] = [
+/// Leaves a number by the addresses and, of TCP and UDP, the ports of a frame; fragments, which have none
+/// but the first, go by their addresses. [`choose`] goes on with it.
+const LINES: [Line; 46] = [
     Do(copy(FRAME, ARGUMENT)),
     Do(set(FLOW, 0)),
     Do(load(HALF, 12)),
     IfEqual(0x0800, Part::V4),
     IfEqual(0x86dd, Part::V6),
-    Do(set(LOADED, 0)),
-    Do(END),
+    GoTo(Part::Mix),
     Begin(Part::V4),
     Do(load(WORD, 26)),
     Do(ADD),
@@ -167,8 +170,30 @@ const LINES: [Line; 47] = [
     Do(change(SHIFT_DOWN, LOADED, 16)),
 ];
 
-/// Puts the program together.
-fn steps() -> Vec<Step> {
+/// Of the flow's number the worker, of the MACs' that worker's queue: a queue's number is that of its worker plus
+/// as often the workers as it has queues before. The kernel takes it modulo all queues, which changes nothing.
+fn choose(workers: i32, queues: i32) -> [Step; 14] {
+    [
+        change(MODULO, LOADED, workers),
+        copy(PORTS, LOADED),
+        // What of the MACs differs from container to container, so that one way is not as the other.
+        load(WORD, 2),
+        copy(FLOW, LOADED),
+        change(TIMES, FLOW, 0x85eb_ca6b_u32 as i32),
+        load(WORD, 8),
+        ADD,
+        copy(LOADED, FLOW),
+        change(TIMES, LOADED, 0x9e37_79b1_u32 as i32),
+        change(SHIFT_DOWN, LOADED, 16),
+        change(MODULO, LOADED, queues),
+        change(TIMES, LOADED, workers),
+        SUM,
+        END,
+    ]
+}
+
+/// Puts the program together, for so many workers with so many queues each.
+fn steps(workers: usize, queues: usize) -> Vec<Step> {
     let is_step = |line: &&Line| !matches!(line, Begin(_));
     let over = |at: usize, part: Part| {
         let rest = LINES.get(at + 1..).unwrap_or_default().iter();
@@ -183,15 +208,16 @@ fn steps() -> Vec<Step> {
         IfOther(value, part) => Some(step(0x55, LOADED, 0, over(at, *part), *value)),
         GoTo(part) => Some(step(0x05, 0, 0, over(at, *part), 0)),
     });
-    steps.chain([END]).collect()
+    let [workers, queues] = [workers, queues].map(|count| i32::try_from(count).unwrap_or(1).max(1));
+    steps.chain(choose(workers, queues)).collect()
 }
 
-/// Loads the program.
+/// Loads the program for an interface of so many workers with so many queues each.
 ///
 /// # Errors
 /// Without the privilege, or if the kernel has no such programs.
-pub(crate) fn load_program() -> io::Result<OwnedFd> {
-    let steps = steps();
+pub(crate) fn load_program(workers: usize, queues: usize) -> io::Result<OwnedFd> {
+    let steps = steps(workers, queues);
     let request = Load {
         kind: SOCKET_FILTER,
         len: u32::try_from(steps.len()).unwrap_or(0),

@@ -58,9 +58,10 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 /// queues anything, so that no flood of handshakes takes the place of a record; and records by their
 /// lane, so that those of one sending worker come to one worker here, in their order.
 pub(crate) struct Group {
-    /// For records and relay datagrams, and for everything that is sent; one a worker.
+    /// For records and relay datagrams, and for all that workers send; one a worker.
     pub(crate) sealed: Vec<UdpSocket>,
-    /// For what anybody may send: handshakes, cookies, and what no peer sends.
+    /// For what anybody may send: handshakes, cookies, and what no peer sends; and for what the control side sends,
+    /// which frames must not keep from it.
     pub(crate) strangers: UdpSocket,
 }
 
@@ -215,11 +216,31 @@ fn resize_buffers(socket: &Socket, receive_len: usize) {
     }
 }
 
+/// Bytes of a socket's sending buffer that are taken, and all of them, as the kernel reckons.
+pub(crate) fn taken(socket: &UdpSocket) -> (usize, usize) {
+    let mut taken: libc::c_int = 0;
+    // SAFETY: the request writes one number, which outlives the call.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut taken) };
+    let size = socket2::SockRef::from(socket).send_buffer_size();
+    match (asked, usize::try_from(taken), size) {
+        (0, Ok(taken), Ok(size)) => (taken, size),
+        _ => (0, 0),
+    }
+}
+
+/// Whether a send failed because buffers are full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)
+    )
+}
+
 /// What a failed send of a datagram of `len` bytes means for the path; `None` if it only means that
 /// buffers are full.
 pub(crate) fn failure(error: &io::Error, len: usize) -> Option<SendFailure> {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => None,
+        _ if is_full(error) => None,
         Some(libc::EMSGSIZE) => Some(SendFailure::TooBig {
             len: u16::try_from(len).unwrap_or(u16::MAX),
         }),

@@ -92,11 +92,47 @@ fn the_search_ends_at_every_limit() {
     }
 }
 
+/// Packets that are longer than what is left, once the shortest that is assumed was lost, are a black hole's.
 #[test]
-fn a_path_that_carries_less_than_assumed_is_never_called_searched() {
+fn the_search_goes_on_below_what_is_assumed() {
+    for headers in [28, 48] {
+        for limit in PACKET_LEN_FLOOR..PACKET_LEN_BASE {
+            let mut scene = Scene::new(headers);
+            while scene.search.packet_len() > limit {
+                scene.run(scene.now + 10, |_, len| len + headers <= limit);
+                assert!(scene.now < 1_500, "{limit} is not kept to");
+            }
+            while !scene.search.is_found() {
+                scene.run(scene.now + 10, |_, len| len + headers <= limit);
+                assert!(scene.now < 15_000, "{limit} is not found");
+                assert!(scene.search.packet_len() <= limit);
+            }
+            assert_eq!(scene.packet_len(), (limit, true));
+            assert!(scene.questions < 90, "{}", scene.questions);
+        }
+    }
+}
+
+#[test]
+fn a_path_in_use_that_carries_less_than_assumed_from_now_on_is_left_in_time() {
     let mut scene = Scene::new(28);
-    assert_eq!(scene.run(60_000, |_, _| false), []);
-    assert_eq!(scene.packet_len(), (PACKET_LEN_BASE, false));
+    scene.run(5_000, |_, len| len + 28 <= 1_500);
+    assert_eq!(scene.packet_len(), (1_500, true));
+    let began = scene.now;
+    while scene.search.packet_len() > 1_000 {
+        scene.search.busy(at(scene.now));
+        scene.run(scene.now + 10, |_, len| len + 28 <= 1_000);
+    }
+    assert!(scene.now - began < 2_000, "{} ms", scene.now - began);
+    scene.run(scene.now + 10_000, |_, len| len + 28 <= 1_000);
+    assert_eq!(scene.packet_len(), (1_000, true));
+}
+
+#[test]
+fn a_path_that_carries_less_than_all_that_is_assumed_is_never_called_searched() {
+    let mut scene = Scene::new(28);
+    assert_eq!(scene.run(60_000, |_, _| false), [Outcome::Fell]);
+    assert_eq!(scene.packet_len(), (PACKET_LEN_FLOOR, false));
     assert!(scene.questions < 250, "{}", scene.questions);
 }
 
