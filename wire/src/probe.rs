@@ -4,7 +4,8 @@
 //! receiver as a control neighbour, bit 2 set where the sender lets plaintext cross between the two
 //! addresses of the path the probe takes, neither of which is translated as far as it knows, bit 3 set in
 //! a question if the sender's questions by this path until now were answered, bit 4 set in an answer to one
-//! that came through the kernel's VXLAN with a wrong checksum. Body:
+//! that came through the kernel's VXLAN with a wrong checksum, bit 5 set where the sender
+//! does not know yet whether bit 2 should be. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -26,6 +27,7 @@ const NEIGHBOUR: u8 = 2;
 const PLAINTEXT: u8 = 4;
 const PROVEN: u8 = 8;
 const DAMAGED: u8 = 16;
+const UNDECIDED: u8 = 32;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +51,8 @@ pub struct Probe {
     pub plaintext: bool,
     /// In a question: whether those before it, by the same path, were answered.
     pub proven: bool,
+    /// Whether the sender does not know that yet, as nobody has told it where it is seen.
+    pub undecided: bool,
     /// In an answer: whether the checksum around the question was wrong.
     pub damaged: bool,
     /// Chosen by the one who asks.
@@ -66,7 +70,8 @@ impl Probe {
             | (u8::from(self.neighbour) * NEIGHBOUR)
             | (u8::from(self.plaintext) * PLAINTEXT)
             | (u8::from(self.proven) * PROVEN)
-            | (u8::from(self.damaged) * DAMAGED);
+            | (u8::from(self.damaged) * DAMAGED)
+            | (u8::from(self.undecided) * UNDECIDED);
         let head = Head {
             flags,
             ..Head::new(PayloadKind::Probe)
@@ -110,6 +115,7 @@ impl Probe {
             neighbour: flags & NEIGHBOUR != 0,
             plaintext: flags & PLAINTEXT != 0,
             proven: flags & PROVEN != 0,
+            undecided: flags & UNDECIDED != 0,
             damaged: flags & DAMAGED != 0,
             token: u64::from_be_bytes(*token),
             digest: Digest {
@@ -134,6 +140,7 @@ mod tests {
                 neighbour: true,
                 plaintext: address.is_some(),
                 proven: address.is_none(),
+                undecided: address.is_none(),
                 damaged: address.is_none(),
                 token: 42,
                 digest: Digest {

@@ -99,10 +99,12 @@ impl Mesh {
     }
 
     pub(crate) fn probe(&self, peer: PeerId, origin: Origin, token: u64) -> Probe {
+        let plaintext = self.plaintext_said(peer, origin);
         Probe {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
-            plaintext: self.plaintext_said(peer, origin),
+            plaintext: plaintext == Some(true),
+            undecided: plaintext.is_none(),
             proven: false,
             damaged: false,
             token,
@@ -239,7 +241,11 @@ impl Mesh {
         };
         let said = Said {
             seen_as: probe.observed.or(path.said.seen_as),
-            plaintext: Some(probe.plaintext),
+            // A router that has just started says neither; what it said in its last life stays meanwhile.
+            plaintext: match probe.undecided {
+                true => path.said.plaintext,
+                false => Some(probe.plaintext),
+            },
         };
         if said == path.said {
             return;
@@ -273,7 +279,11 @@ impl Mesh {
             return;
         };
         let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
+        let was_sure = path.is_sure();
         match path.answered(probe.token, now) {
+            Change::None if !was_sure && path.is_sure() => {
+                self.path_changed(id, "an address that was withdrawn answers", now);
+            }
             Change::None => self.cost_changed(id, now),
             Change::Alive => self.path_changed(id, "a better path answers", now),
             Change::Size => self.dirty.forwarding = true,

@@ -64,21 +64,23 @@ impl Mesh {
         is_allowed.then_some(()).ok_or(Refusal::NotTrustedHere)
     }
 
-    /// What a probe says to plaintext that takes the way of `origin`.
-    pub(crate) fn plaintext_said(&self, id: PeerId, origin: Origin) -> bool {
+    /// What a probe says to plaintext that takes the way of `origin`; nothing before this side knows where it is
+    /// seen.
+    pub(crate) fn plaintext_said(&self, id: PeerId, origin: Origin) -> Option<bool> {
         if self.policy.is_never() {
-            return false;
+            return Some(false);
         }
         let Some(peer) = self.peers.get(&id) else {
-            return false;
+            return Some(false);
         };
         match origin {
             Origin::Direct(there) => {
-                let path = peer.direct.get(&there);
-                path.is_some_and(|path| self.allows_plaintext(there, path).is_ok())
+                let path = peer.direct.get(&there)?;
+                path.said.seen_as?;
+                Some(self.allows_plaintext(there, path).is_ok())
             }
-            Origin::Fast { .. } => peer.fast.to().is_some(),
-            Origin::Relayed { .. } => false,
+            Origin::Fast { .. } => Some(peer.fast.to().is_some()),
+            Origin::Relayed { .. } => Some(false),
         }
     }
 
@@ -93,9 +95,13 @@ impl Mesh {
         if !session.agreement.plaintext {
             return Consent::Refused(Refusal::PolicyThere);
         }
-        let both = |there: &SocketAddr, path: &PathState| match path.said.plaintext {
-            Some(true) => self.allows_plaintext(*there, path),
-            Some(false) | None => Err(Refusal::NotTrustedThere),
+        // What this side has against it is known better than what the other has.
+        let both = |there: &SocketAddr, path: &PathState| {
+            self.allows_plaintext(*there, path)?;
+            match path.said.plaintext {
+                Some(true) => Ok(()),
+                Some(false) | None => Err(Refusal::NotTrustedThere),
+            }
         };
         let sure = || peer.direct.iter().filter(|(_, path)| path.is_sure());
         let given = || sure().filter(|(there, path)| both(there, path).is_ok());

@@ -573,3 +573,21 @@ fn a_firewall_is_not_taken_for_a_card() {
         assert_eq!([damages(&world, 0), damages(&world, 1)], [0, 0], "{pause}");
     }
 }
+
+/// The other side neither leaves the tunnel for what a router says before it knows, nor stays off it.
+#[test]
+fn a_restart_at_any_moment_ends_no_tunnel() {
+    for moment in 0..200u32 {
+        let mut world = World::new([everywhere(), everywhere()]);
+        world.time_until(2 * SECOND, World::both_in_use);
+        world.run(3 * SECOND + moment * SECOND / 100);
+        let before = world.events[1].len();
+        world.restart(0);
+        world.time_until(2 * SECOND, World::both_in_use);
+        world.run(5 * SECOND);
+        assert!(world.both_in_use(), "{moment}");
+        let moved = |(_, event): &(Duration, Event)| matches!(event, Event::FastPathChanged { .. });
+        let since = &world.events[1][before..];
+        assert!(!since.iter().any(moved), "{moment}: {since:?}");
+    }
+}
