@@ -60,6 +60,8 @@ pub struct FastTransmit {
     pub address: IpAddr,
     /// Payload of the frame.
     pub bytes: Vec<u8>,
+    /// Whether the checksum around it is left to kernel and network card, as containers leave theirs.
+    pub leaves_checksum: bool,
 }
 
 /// Why the kernel refused to send a datagram.
@@ -67,6 +69,8 @@ pub struct FastTransmit {
 pub enum SendFailure {
     /// ENETUNREACH, EHOSTUNREACH, EPERM and their like: the path is unusable now.
     Unreachable,
+    /// Its way out of this host leads into the mesh itself, so it was not sent: no tunnel inside the tunnel.
+    Inside,
     /// EMSGSIZE: the datagram is bigger than the interface takes.
     TooBig {
         /// Its UDP payload in bytes.
@@ -116,6 +120,16 @@ pub enum Event {
         path: Path,
         /// Why, in words for the log.
         reason: &'static str,
+    },
+    /// What leaves through the kernel's VXLAN arrives with wrong checksums where they are left to the network
+    /// card, or does not arrive: the kernel is to complete them.
+    ChecksumsDamaged {
+        /// Who said so, or whose answers show it.
+        peer: PeerId,
+        /// Its human name.
+        name: String,
+        /// The other end of the tunnel.
+        address: IpAddr,
     },
     /// Frames for a peer go through the kernel's VXLAN from now on, or do not any more.
     FastPathChanged {
@@ -384,6 +398,9 @@ pub struct FastReport {
     pub age: Duration,
     /// Why it is not used, or what is the matter with it; empty if all is well.
     pub reason: String,
+    /// The same in one word, for programs.
+    #[serde(default)]
+    pub cause: String,
     /// Smoothed round trip of its heartbeats.
     pub round_trip: Option<Duration>,
     /// How many of the last 64 heartbeats were not answered, in percent.
@@ -490,6 +507,9 @@ pub struct Counters {
     /// Times that datagrams of the length in use stopped to pass on a path.
     #[serde(default)]
     pub path_mtu_lost: u64,
+    /// Datagrams that were not sent because their way out of this host led into the mesh itself.
+    #[serde(default)]
+    pub sends_inside: u64,
     /// Outgoing datagrams dropped because the shell did not take them.
     pub transmits_dropped: u64,
     /// Control datagrams sent.

@@ -1,6 +1,6 @@
 //! An emulated wire: a TAP at each end and a thread that carries frames between them as two
 //! [`WireProfile`]s say. TAPs offer the kernel no offloads, so every frame is whole, has its
-//! checksums, and is no longer than the MTU.
+//! checksums, and is no longer than the MTU. With a [`Card`] checksums are that one's business.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::{
-    Namespace,
+    Card, Namespace, card,
     error::lock,
     shaper::{Shaper, WireCounters, WireProfile},
     sys,
@@ -46,8 +46,13 @@ pub(crate) struct Emulator {
 
 impl Emulator {
     /// Makes a TAP of the given name in each namespace and starts to carry.
-    pub(crate) fn start(ends: [(&Namespace, &str); 2], seed: u64) -> io::Result<Emulator> {
-        let [near, far] = ends.map(|(at, interface)| at.enter(|| sys::open_tap(interface)));
+    pub(crate) fn start(
+        ends: [(&Namespace, &str); 2],
+        seed: u64,
+        card: Option<Card>,
+    ) -> io::Result<Emulator> {
+        let open = |interface: &str| sys::open_tap(interface, card.is_some());
+        let [near, far] = ends.map(|(at, interface)| at.enter(|| open(interface)));
         let shared = Arc::new(Shared::default());
         let wake = Arc::new(eventfd(
             0,
@@ -59,6 +64,8 @@ impl Emulator {
             shared: Arc::clone(&shared),
             wake: Arc::clone(&wake),
             buffer: vec![0; FRAME_LEN_MAX],
+            card,
+            damaged: [0; 2],
         };
         let thread = thread::Builder::new()
             .name("lab-wire".into())
@@ -109,6 +116,9 @@ struct Carrier {
     shared: Arc<Shared>,
     wake: Arc<rustix::fd::OwnedFd>,
     buffer: Vec<u8>,
+    card: Option<Card>,
+    /// What the card broke of what goes towards each end.
+    damaged: [u64; 2],
 }
 
 impl Carrier {
@@ -130,7 +140,10 @@ impl Carrier {
             for end in 0..2 {
                 self.deliver(end);
             }
-            *lock(&self.shared.counters) = [0, 1].map(|end| self.shapers[end].counters());
+            *lock(&self.shared.counters) = [0, 1].map(|end| WireCounters {
+                damaged: self.damaged[end],
+                ..self.shapers[end].counters()
+            });
         }
     }
 
@@ -155,7 +168,20 @@ impl Carrier {
             let Ok(len) = (&self.taps[end]).read(&mut self.buffer) else {
                 return;
             };
-            self.shapers[1 - end].handle_frame(&self.buffer[..len], Instant::now());
+            let (to, frame) = (1 - end, &mut self.buffer[..len]);
+            let frame = match self.card {
+                None => frame,
+                Some(card) => {
+                    let Some((header, frame)) = frame.split_at_mut_checked(card::HEADER_LEN) else {
+                        continue;
+                    };
+                    if !card.finish(header, frame, &mut self.damaged[to]) {
+                        continue;
+                    }
+                    frame
+                }
+            };
+            self.shapers[to].handle_frame(frame, Instant::now());
         }
     }
 
@@ -163,6 +189,10 @@ impl Carrier {
     fn deliver(&mut self, end: usize) {
         let now = Instant::now();
         while let Some(frame) = self.shapers[end].poll_frame(now) {
+            let frame = match self.card {
+                None => frame,
+                Some(_) => [&[0; card::HEADER_LEN][..], &frame].concat(),
+            };
             let _ = (&self.taps[end]).write(&frame);
         }
     }

@@ -3,7 +3,7 @@
 use std::{fs, fs::File, sync::Arc, thread};
 
 use crate::{
-    Family, Host, LabError, Link,
+    Card, Family, Host, LabError, Link,
     folder::{self, LabFolder, check_name},
     host::Shared,
     leftovers,
@@ -108,7 +108,22 @@ impl Lab {
         seed: u64,
     ) -> Result<Link, LabError> {
         let number = self.next_link()?;
-        Link::emulate(number, a, b, family, seed)
+        Link::emulate(number, a, b, (family, seed), None)
+    }
+
+    /// The same, with network cards at the ends that complete checksums, rightly or not.
+    ///
+    /// # Errors
+    /// As [`Lab::link`].
+    pub fn link_with_cards(
+        &mut self,
+        a: &Host,
+        b: &Host,
+        family: Family,
+        card: Card,
+    ) -> Result<Link, LabError> {
+        let number = self.next_link()?;
+        Link::emulate(number, a, b, (family, 1), Some(card))
     }
 
     /// Joins a host to one that forwards for it: by an IPv4 wire, the default route of `host`. Several

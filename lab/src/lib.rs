@@ -19,6 +19,7 @@
 //! Everything goes away when the [`Lab`] is dropped; what a killed lab left goes when the next one
 //! starts. Files lie under `/tmp/rmesh-lab-<uid>/`; those of a failed test are kept in `labs.failed/`.
 
+mod card;
 mod emulator;
 mod error;
 mod folder;
@@ -41,6 +42,7 @@ mod routes;
 mod shaper;
 mod sys;
 
+pub use card::Card;
 pub use error::LabError;
 pub use host::{Container, Host};
 pub use lab::Lab;

@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    Host, LabError, WireCounters, WireProfile,
+    Card, Host, LabError, WireCounters, WireProfile,
     emulator::Emulator,
     error::{Attempt, lock},
     netlink::{self, VethEnd},
@@ -74,8 +74,8 @@ impl Link {
         number: u8,
         a: &Host,
         b: &Host,
-        family: Family,
-        seed: u64,
+        (family, seed): (Family, u64),
+        card: Option<Card>,
     ) -> Result<Link, LabError> {
         let ends = [End::new(number, 1, a, b), End::new(number, 2, b, a)];
         let [near, far] = &ends;
@@ -83,7 +83,7 @@ impl Link {
             (&**a, near.interface.as_str()),
             (&**b, far.interface.as_str()),
         ];
-        let emulator = Emulator::start(taps, seed)
+        let emulator = Emulator::start(taps, seed, card)
             .attempt(|| format!("emulate a wire from {} to {}", a.name(), b.name()))?;
         for end in &ends {
             end.host

@@ -67,6 +67,8 @@ pub struct WireCounters {
     pub too_long: u64,
     /// More than the rate or the memory allows.
     pub queue_full: u64,
+    /// Checksums that the network card got wrong.
+    pub damaged: u64,
 }
 
 /// A frame and when it leaves; the number keeps the order of those that leave together.

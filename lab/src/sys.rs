@@ -42,8 +42,9 @@ pub(crate) fn die_with_parent(command: &mut Command) {
 }
 
 /// Makes a TAP in the calling thread's network namespace, which goes when the file is closed. It is
-/// non-blocking, has one queue and no virtio header, and offers no offloads.
-pub(crate) fn open_tap(interface: &str) -> io::Result<File> {
+/// non-blocking, has one queue, and offers no offloads, unless checksums are left to its reader: then frames
+/// have virtio headers, which say where.
+pub(crate) fn open_tap(interface: &str, leaves_checksums: bool) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -57,14 +58,26 @@ pub(crate) fn open_tap(interface: &str) -> io::Result<File> {
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    let virtio = if leaves_checksums {
+        libc::IFF_VNET_HDR
+    } else {
+        0
+    };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | virtio) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    if result == 0 {
-        Ok(file)
-    } else {
-        Err(io::Error::last_os_error())
+    if result != 0 {
+        return Err(io::Error::last_os_error());
     }
+    if leaves_checksums {
+        let offloads = libc::c_ulong::from(libc::TUN_F_CSUM);
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(file)
 }
 
 /// Binds an `AF_PACKET` socket to one interface and one EtherType (0 receives nothing).

@@ -16,6 +16,6 @@ pub mod port;
 pub(crate) mod sys;
 
 pub use plane::{
-    FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCapabilities,
+    Control, FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCapabilities,
     PlaneCounters, PlaneError, PlaneOptions, Without, has_aes_instructions,
 };

@@ -11,6 +11,8 @@ use crate::story::Story;
 pub const RSS_MAX: u64 = 20_000_000;
 /// Share of one core an idle peer may take.
 pub const CPU_MAX: f64 = 0.005;
+/// Times a second an idle peer may be woken, all its threads together; with what idle containers send.
+pub const WAKEUPS_PER_S_MAX: f64 = 8.0;
 /// Joining is over after this time.
 const SETTLES: Duration = Duration::from_secs(3);
 
@@ -32,13 +34,14 @@ impl fmt::Display for IdleFigures {
         write!(
             f,
             "idle peer of three, worst over {:.1?}: RSS {:.1} MB (bound {:.0}), CPU {:.2} % of a core \
-             (bound {:.1}), {:.0} wake-ups a second",
+             (bound {:.1}), {:.1} wake-ups a second (bound {:.0})",
             self.time,
             self.rss_bytes_max as f64 / 1e6,
             RSS_MAX as f64 / 1e6,
             self.cpu_max * 100.0,
             CPU_MAX * 100.0,
-            self.wakeups_per_s_max
+            self.wakeups_per_s_max,
+            WAKEUPS_PER_S_MAX
         )
     }
 }

@@ -30,8 +30,13 @@ impl Pair {
     /// Starts both daemons, with flags of their own.
     pub fn start(mut story: Story, flags: [&[&str]; 2]) -> Pair {
         let hosts = story.hosts(["a", "b"]);
+        let link = story.link(&hosts[0], &hosts[1]);
+        Pair::on(story, hosts, link, flags)
+    }
+
+    /// The same on a wire that is there.
+    pub fn on(mut story: Story, hosts: [Host; 2], link: Link, flags: [&[&str]; 2]) -> Pair {
         let [a, b] = &hosts;
-        let link = story.link(a, b);
         let routers = [
             story.launch_with(a, &[], flags[0]),
             story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use rmesh_lab::{Container, Family, Host, Lab, Link, Namespace, Process};
+use rmesh_lab::{Card, Container, Family, Host, Lab, Link, Namespace, Process};
 use serde_json::Value;
 
 /// A mesh secret in the generated form.
@@ -121,6 +121,13 @@ impl Story {
         self.lab
             .emulated_link(a, b, Family::Both, seed)
             .unwrap_or_else(|error| panic!("emulated link: {error}"))
+    }
+
+    /// A wire with IPv4 addresses and network cards that complete checksums, rightly or not.
+    pub fn link_with_cards(&mut self, a: &Host, b: &Host, card: Card) -> Link {
+        self.lab
+            .link_with_cards(a, b, Family::V4, card)
+            .unwrap_or_else(|error| panic!("link with cards: {error}"))
     }
 
     /// Where [`Story::file`] puts a file of that name.

@@ -17,4 +17,9 @@ fn an_idle_peer_costs_next_to_nothing() {
         figures.cpu_max < idle::CPU_MAX * f64::from(story::SLACK),
         "{figures}"
     );
+    // A count, which no clock and no compiler changes.
+    assert!(
+        figures.wakeups_per_s_max < idle::WAKEUPS_PER_S_MAX,
+        "{figures}"
+    );
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rmesh_lab::Container;
-use rmesh_lab::probe::{Capture, Pinger};
+use rmesh_lab::probe::{Capture, Pinger, TcpStreamProbe};
 use rmesh_tests::site::{Access, Internet, Site};
 use rmesh_tests::story;
 use rmesh_tests::story::{Router, Story};
@@ -16,6 +16,9 @@ const FIRST_PACKET: Duration = Duration::from_secs(1);
 const DIRECT_WITHIN: Duration = Duration::from_secs(5);
 /// Datagrams a minute between two hosts that cannot reach each other directly, and try nevertheless.
 const HOPELESS_PER_MINUTE: u64 = 120;
+/// How often a translator gives out new ports, and how long traffic may stop for it.
+const REMAPPED_EVERY: Duration = Duration::from_secs(5);
+const STALL_MAX: Duration = Duration::from_secs(1);
 
 struct Grid {
     story: Story,
@@ -151,4 +154,29 @@ fn a_pair_that_cannot_be_direct_does_not_try_all_the_time() {
     assert_eq!(grid.path([0, 1]), "relay");
     assert!(report.received + 1 >= report.sent, "{report:?}");
     assert!(per_minute <= HOPELESS_PER_MINUTE, "{per_minute}");
+}
+
+#[test]
+fn a_translator_that_changes_its_mappings_stalls_nobody_for_long() {
+    let accesses = [Access::EndpointIndependent, Access::AddressDependent];
+    let grid = grid("nat-remap", &accesses);
+    let [from, to] = [0, 3];
+    grid.story
+        .expect_ping(FIRST_PACKET, &grid.containers[from], address(to));
+    grid.story
+        .expect_within(DIRECT_WITHIN, "the pair is direct", || {
+            grid.path([from, to]) == "direct"
+        });
+    let [near, far] = [from, to].map(|site| &grid.containers[site]);
+    let stream = TcpStreamProbe::start(near, far, address(to)).expect("a connection");
+    for site in [from, to, from, to] {
+        std::thread::sleep(REMAPPED_EVERY);
+        grid.sites[site].nats[0].remap().expect("new mappings");
+    }
+    std::thread::sleep(REMAPPED_EVERY);
+    let report = stream.stop();
+    println!("{report:?}");
+    let what = "longest stall of a connection while mappings change";
+    grid.story.expect_took(STALL_MAX, what, report.longest_gap);
+    assert!(report.error.is_none(), "{report:?}");
 }

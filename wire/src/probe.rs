@@ -2,7 +2,10 @@
 //!
 //! Flags of the payload head: bit 0 set in an answer, bit 1 set where the sender regards the
 //! receiver as a control neighbour, bit 2 set where the sender lets plaintext cross between the two
-//! addresses of the path the probe takes, neither of which is translated as far as it knows. Body:
+//! addresses of the path the probe takes, neither of which is translated as far as it knows, bit 3 set in
+//! a question if the sender's questions by this path until now were answered, bit 4 set in an answer to one
+//! that came through the kernel's VXLAN with a wrong checksum, bit 5 set where the sender
+//! does not know yet whether bit 2 should be. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -22,6 +25,9 @@ pub const PROBE_LEN: usize = 50;
 const ANSWER: u8 = 1;
 const NEIGHBOUR: u8 = 2;
 const PLAINTEXT: u8 = 4;
+const PROVEN: u8 = 8;
+const DAMAGED: u8 = 16;
+const UNDECIDED: u8 = 32;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +49,12 @@ pub struct Probe {
     pub neighbour: bool,
     /// Whether the sender lets plaintext cross on this path.
     pub plaintext: bool,
+    /// In a question: whether those before it, by the same path, were answered.
+    pub proven: bool,
+    /// Whether the sender does not know that yet, as nobody has told it where it is seen.
+    pub undecided: bool,
+    /// In an answer: whether the checksum around the question was wrong.
+    pub damaged: bool,
     /// Chosen by the one who asks.
     pub token: u64,
     /// The sender's records.
@@ -56,7 +68,10 @@ impl Probe {
     pub fn encode(&self, payload_len: usize) -> Vec<u8> {
         let flags = (u8::from(self.is_answer) * ANSWER)
             | (u8::from(self.neighbour) * NEIGHBOUR)
-            | (u8::from(self.plaintext) * PLAINTEXT);
+            | (u8::from(self.plaintext) * PLAINTEXT)
+            | (u8::from(self.proven) * PROVEN)
+            | (u8::from(self.damaged) * DAMAGED)
+            | (u8::from(self.undecided) * UNDECIDED);
         let head = Head {
             flags,
             ..Head::new(PayloadKind::Probe)
@@ -99,6 +114,9 @@ impl Probe {
             is_answer: flags & ANSWER != 0,
             neighbour: flags & NEIGHBOUR != 0,
             plaintext: flags & PLAINTEXT != 0,
+            proven: flags & PROVEN != 0,
+            undecided: flags & UNDECIDED != 0,
+            damaged: flags & DAMAGED != 0,
             token: u64::from_be_bytes(*token),
             digest: Digest {
                 count: u64::from_be_bytes(*count),
@@ -121,6 +139,9 @@ mod tests {
                 is_answer: address.is_some(),
                 neighbour: true,
                 plaintext: address.is_some(),
+                proven: address.is_none(),
+                undecided: address.is_none(),
+                damaged: address.is_none(),
                 token: 42,
                 digest: Digest {
                     count: 1,

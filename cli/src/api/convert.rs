@@ -119,6 +119,13 @@ fn warnings(snapshot: &Snapshot) -> Vec<String> {
         ));
     }
     warnings.extend(snapshot.fast.trouble.clone());
+    let completing = snapshot.fast.completing.iter();
+    warnings.extend(completing.map(|device| {
+        format!(
+            "the network card gets checksums inside VXLAN wrong: the kernel completes those of {device}, which \
+             takes more of the processor"
+        )
+    }));
     warnings.extend(snapshot.exposed.iter().cloned());
     let moved = snapshot.moved_aside.iter();
     warnings.extend(moved.map(|path| aside_warning(path)));

@@ -9,9 +9,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rmesh_gossip::api::Endpoint;
 use rmesh_gossip::crypto::{Key, secret};
-use rmesh_gossip::{Event, Mesh};
+use rmesh_gossip::{Event, Mesh, SendFailure, Transmit};
 use rmesh_router::attach::Attachment;
+use rmesh_router::kernel::Inside;
 use rmesh_router::{Inbound, Plane};
+use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::payload::RING_CHANNEL;
 use rmesh_wire::{Instant, PeerId};
 
@@ -47,6 +49,7 @@ pub(super) struct Parts {
     pub(super) plane: Plane,
     pub(super) ring: Ring,
     pub(super) fast: FastLane,
+    pub(super) inside: Inside,
     pub(super) clock: Clock,
     pub(super) saver: Saver,
     pub(super) targets: Targets,
@@ -71,6 +74,8 @@ pub(super) struct Core {
     next_sample: Option<Instant>,
     /// Whether the data plane says so.
     traffic_awaited: bool,
+    /// Whether they are looked at once more all the same, when the thread is awake anyway.
+    looks_once_more: bool,
     stopping: bool,
 }
 
@@ -92,6 +97,7 @@ impl Core {
             hints_saved: now,
             next_sample: Some(now),
             traffic_awaited: false,
+            looks_once_more: false,
             stopping: false,
         }
     }
@@ -133,8 +139,8 @@ impl Core {
     /// Heartbeats have arrived through the kernel's VXLAN.
     pub(super) fn handle_heartbeats(&mut self) {
         let now = self.parts.clock.now();
-        for payload in self.parts.fast.receive() {
-            self.parts.mesh.handle_fast(&payload, now);
+        for (payload, is_intact) in self.parts.fast.receive() {
+            self.parts.mesh.handle_fast(&payload, is_intact, now);
         }
     }
 
@@ -157,7 +163,10 @@ impl Core {
 
     /// The pools, if they have to be compared with the routes of this host.
     pub(super) fn pools_to_compare(&mut self) -> Option<Vec<IpNet>> {
-        self.parts.ring.pools_to_compare()
+        let pools = self.parts.ring.pools_to_compare()?;
+        let now = self.parts.clock.now();
+        self.parts.mesh.handle_pools(pools.clone(), now);
+        Some(pools)
     }
 
     /// The routes of this host may have changed.
@@ -202,14 +211,14 @@ impl Core {
     fn sample(&mut self, now: Instant) {
         let samples = self.parts.plane.samples();
         let is_quiet = samples.is_empty();
-        // Workers may count what nobody awaited yet: only what moved after that is sure to be told.
-        let is_over = is_quiet && self.traffic_awaited;
-        self.next_sample = (!is_over).then_some(now + SAMPLE_INTERVAL);
+        self.next_sample = (!is_quiet).then_some(now + SAMPLE_INTERVAL);
         if !is_quiet {
             self.parts.mesh.handle_traffic(&samples, now);
         } else if !self.traffic_awaited {
             self.parts.plane.await_traffic();
             self.traffic_awaited = true;
+            // What a worker counts at this very moment it may not tell.
+            self.looks_once_more = true;
         }
     }
 
@@ -232,9 +241,12 @@ impl Core {
         }
     }
 
-    /// Once a second: lookups and hints.
+    /// About once a second: lookups and hints.
     pub(super) fn handle_second(&mut self) {
         let now = self.parts.clock.now();
+        if std::mem::take(&mut self.looks_once_more) {
+            self.sample(now);
+        }
         self.parts.ring.handle_second(now);
         if self.parts.fast.is_on() {
             let learned = self.parts.plane.learned();
@@ -415,6 +427,9 @@ impl Core {
                 continue;
             }
             self.journal.log(&event, now);
+            if let Event::ChecksumsDamaged { name, address, .. } = &event {
+                self.parts.fast.complete_checksums(*address, name);
+            }
             if let Event::BootRaised { counter } = event {
                 // Before anybody hears of it, or the next start might use it again.
                 let saver = &self.parts.saver;
@@ -435,7 +450,7 @@ impl Core {
             self.parts.fast.send(&heartbeat);
         }
         while let Some(transmit) = self.parts.mesh.poll_transmit() {
-            if let Err(failure) = self.parts.plane.send(&transmit) {
+            if let Err(failure) = self.send(&transmit) {
                 let now = self.parts.clock.now();
                 let destination = transmit.destination;
                 self.parts
@@ -443,6 +458,32 @@ impl Core {
                     .handle_send_failure(destination, failure, now);
             }
         }
+    }
+
+    /// Sends a datagram, unless its way leads into the mesh itself. What a stranger gets, who may claim to be at
+    /// a new address each time, costs no look at the routes; it came from outside.
+    fn send(&mut self, transmit: &Transmit) -> Result<(), SendFailure> {
+        let is_for_stranger =
+            Header::decode(&transmit.bytes).is_ok_and(|header| header.kind == Kind::Cookie);
+        let to = transmit.destination.ip();
+        if !is_for_stranger && self.parts.inside.leads_inside(to) {
+            return Err(SendFailure::Inside);
+        }
+        self.parts.plane.send(transmit)
+    }
+
+    /// Routes or interfaces of this host may have changed: ways that lead into the mesh itself now are left at
+    /// once, those that did before are tried.
+    pub(super) fn handle_routes(&mut self) {
+        let now = self.parts.clock.now();
+        let Parts { inside, mesh, .. } = &mut self.parts;
+        inside.forget();
+        for address in mesh.direct_addresses() {
+            if inside.leads_inside(address.ip()) {
+                mesh.handle_send_failure(address, SendFailure::Inside, now);
+            }
+        }
+        mesh.handle_routes(now);
     }
 
     /// Says good-bye, saves what is worth it, and ends the data plane.

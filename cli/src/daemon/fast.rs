@@ -42,6 +42,8 @@ pub(crate) struct FastView {
     pub(crate) counters: FastCounters,
     /// What the kernel refuses, in words.
     pub(crate) trouble: Option<String>,
+    /// VXLAN devices on which the kernel completes checksums, which the network card gets wrong.
+    pub(crate) completing: Vec<String>,
 }
 
 impl FastLane {
@@ -141,20 +143,34 @@ impl FastLane {
     pub(super) fn send(&self, transmit: &FastTransmit) {
         let Some(fast) = &self.fast else { return };
         let to = heartbeat_mac(&transmit.peer);
-        if let Err(error) = fast.send(to, transmit.address, &transmit.bytes) {
+        let heartbeat = (&transmit.bytes[..], transmit.leaves_checksum);
+        if let Err(error) = fast.send(to, transmit.address, heartbeat) {
             tracing::debug!(to = %transmit.address, %error, "a heartbeat was not sent");
         }
     }
 
-    /// Heartbeats that have arrived.
-    pub(super) fn receive(&mut self) -> Vec<Vec<u8>> {
+    /// The mesh has found that checksums left to the network card come out wrong on the way to this address.
+    pub(super) fn complete_checksums(&mut self, address: IpAddr, peer: &str) {
+        let Some(fast) = &mut self.fast else { return };
+        match fast.complete_checksums(address) {
+            Ok(true) => tracing::warn!(
+                "the network card gets checksums inside VXLAN wrong: so {peer} saw them at {address}; from now \
+                 on the kernel completes them"
+            ),
+            Ok(false) => tracing::debug!("{peer} still sees wrong checksums"),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// Heartbeats that have arrived, and of each whether its checksum was right.
+    pub(super) fn receive(&mut self) -> Vec<(Vec<u8>, bool)> {
         let mut payloads = Vec::new();
         let Some(fast) = &mut self.fast else {
             return payloads;
         };
         while payloads.len() < HEARTBEATS_MAX {
             let before = payloads.len();
-            fast.receive(&mut |payload| payloads.push(payload.to_vec()));
+            fast.receive(&mut |payload, is_intact| payloads.push((payload.to_vec(), is_intact)));
             if payloads.len() == before {
                 break;
             }
@@ -216,6 +232,7 @@ impl FastLane {
         FastView {
             counters: self.counters.clone(),
             trouble: self.trouble.clone(),
+            completing: self.fast.as_ref().map(Fast::completing).unwrap_or_default(),
         }
     }
 }

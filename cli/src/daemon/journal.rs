@@ -88,6 +88,8 @@ impl Journal {
                      was its disk restored or cloned?"
                 );
             }
+            // Who carries out what follows says of this one what came of it.
+            Event::ChecksumsDamaged { .. } => {}
             Event::ForwardingChanged | Event::ChannelMessage { .. } => {}
         }
     }

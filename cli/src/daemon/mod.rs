@@ -2,6 +2,7 @@
 
 mod addresses;
 mod alarm;
+mod arrivals;
 mod call;
 mod clock;
 mod containers;

@@ -1,6 +1,7 @@
 //! What a daemon opens before it serves.
 
 use std::io;
+use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,15 @@ use rmesh_gossip::plaintext::vxlan_network;
 use rmesh_gossip::{Config, Mesh, PlaintextPolicy};
 use rmesh_router::attach::Attachment;
 use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
-use rmesh_router::kernel::{AddressWatch, Bridge, KernelError, local_addresses};
-use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
+use rmesh_router::kernel::{AddressWatch, Bridge, Inside, KernelError, local_addresses};
+use rmesh_router::{Plane, PlaneOptions, Without};
 use rmesh_wire::Boot;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
 use super::alarm::Alarm;
+use super::arrivals::{Arrivals, Incoming};
 use super::call::{Call, Handle};
 use super::clock::Clock;
 use super::containers::Containers;
@@ -86,13 +88,15 @@ pub(crate) struct Options {
 /// A daemon that is ready to serve.
 pub(super) struct Daemon {
     pub(super) core: Core,
-    pub(super) inbound: mpsc::Receiver<Inbound>,
+    /// What workers tell, and what comes by the control side's own sockets.
+    pub(super) inbound: Incoming,
     pub(super) resolved: mpsc::Receiver<Resolved>,
     pub(super) ledger: mpsc::UnboundedReceiver<News>,
     pub(super) calls: mpsc::Receiver<Call>,
     /// Where looks at the addresses of this host arrive.
     pub(super) addresses: (mpsc::Sender<Vec<IpAddr>>, mpsc::Receiver<Vec<IpAddr>>),
-    pub(super) watch: AsyncFd<AddressWatch>,
+    /// Of addresses and interfaces, and of routes.
+    pub(super) watches: [AsyncFd<AddressWatch>; 2],
     /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
     pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
     pub(super) alarm: Alarm,
@@ -127,22 +131,20 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     check_pools(&options, &pools)?;
     let saver = Saver::start(state).map_err(|e| cannot(&e))?;
 
-    let (clock, watch, alarm) = wake_ups()?;
+    let (clock, watches, alarm) = wake_ups()?;
     let (bridge, plane, inbound) = open_plane(&options)?;
     remembered.attachments = present(&bridge, &options.state_dir, remembered.attachments);
 
-    let addresses = own_addresses(&options).map_err(|e| cannot(&e))?;
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
     let secret = remembered.secret.clone();
-    let hints = std::mem::take(&mut remembered.hints);
-    let attachments = std::mem::take(&mut remembered.attachments);
-    let moved_aside = std::mem::take(&mut remembered.moved_aside);
+    let hints = take(&mut remembered.hints);
+    let attachments = take(&mut remembered.attachments);
+    let moved_aside = take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
     let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
-    let (name, id, port) = (&options.name, mesh.id().short(), plane.port());
-    tracing::info!("rmesh {} is {name} ({id}), UDP port {port}", crate::VERSION);
+    say_who(&options.name, &mesh, plane.port());
     let ring = RingOptions {
         me: mesh.id(),
         pools,
@@ -150,13 +152,14 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         init_peers: options.init_peers,
         remembered: known_ring.unwrap_or_default(),
     };
-    let ring = Ring::start(ring, ledger_place(&options), clock.now());
-    let (ring, ledger) = ring.map_err(|e| cannot(&e))?;
+    let (ring, ledger) =
+        Ring::start(ring, ledger_place(&options), clock.now()).map_err(|e| cannot(&e))?;
     let parts = Parts {
         mesh,
         plane,
         ring,
         fast,
+        inside: Inside::open(&options.bridge).map_err(|e| cannot(&e))?,
         clock,
         saver,
         targets,
@@ -168,7 +171,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         mtu_bytes: options.mtu_bytes,
     };
     let mut core = Core::new(parts, hints);
-    core.handle_addresses(addresses);
+    core.handle_addresses(own_addresses(&options).map_err(|e| cannot(&e))?);
     let heartbeats = heartbeats(&core).map_err(|e| cannot(&e))?;
     let guard = Guard::start(bridge.clone()).map_err(|e| cannot(&e))?;
     let (handle, calls) = Handle::new();
@@ -181,7 +184,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         ledger,
         calls,
         addresses: mpsc::channel(1),
-        watch,
+        watches,
         heartbeats,
         alarm,
         guard,
@@ -194,6 +197,11 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     })
 }
 
+fn say_who(name: &str, mesh: &Mesh, port: u16) {
+    let (version, id) = (crate::VERSION, mesh.id().short());
+    tracing::info!("rmesh {version} is {name} ({id}), UDP port {port}");
+}
+
 /// With --bind, those addresses are all there are.
 fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
     match options.bind.as_slice() {
@@ -203,13 +211,19 @@ fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
 }
 
 /// The clock, and what wakes the control thread beside messages.
-fn wake_ups() -> Result<(Clock, AsyncFd<AddressWatch>, Alarm), Failure> {
+fn wake_ups() -> Result<(Clock, [AsyncFd<AddressWatch>; 2], Alarm), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
-    let watch = AddressWatch::open().map_err(|e| cannot(&e))?;
-    let watch = super::watch::register(watch).map_err(|e| cannot(&e))?;
+    let register = |watch: Result<AddressWatch, KernelError>| {
+        let watch = watch.map_err(|e| cannot(&e))?;
+        super::watch::register(watch).map_err(|e| cannot(&e))
+    };
+    let watches = [
+        register(AddressWatch::open())?,
+        register(AddressWatch::open_routes())?,
+    ];
     let clock = Clock::start();
     let alarm = Alarm::new(clock).map_err(|e| cannot(&e))?;
-    Ok((clock, watch, alarm))
+    Ok((clock, watches, alarm))
 }
 
 /// The state folder, the locks that make it and the run folder this process's own, and what others
@@ -325,7 +339,7 @@ fn forgiven<T: Default>(loaded: Result<T, StateError>) -> Result<T, Failure> {
 }
 
 /// The bridge, and the data plane as its port.
-fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inbound>), Failure> {
+fn open_plane(options: &Options) -> Result<(Bridge, Plane, Incoming), Failure> {
     let cannot = |cause: &dyn std::fmt::Display| Failure::failed(WHAT, cause);
     let owner = owner(&options.state_dir);
     let bridge = Bridge::ensure(&options.bridge, options.mtu_bytes, &owner);
@@ -337,7 +351,10 @@ fn open_plane(options: &Options) -> Result<(Bridge, Plane, mpsc::Receiver<Inboun
     }
     let added = bridge.add_port(plane.tap_name(), options.mtu_bytes);
     added.map_err(|e| cannot(&e))?;
-    Ok((bridge, plane, inbound))
+    let control = plane.take_control();
+    let control = control.ok_or_else(|| cannot(&"its datagrams are read by somebody else"))?;
+    let arrivals = Arrivals::new(control).map_err(|e| cannot(&e))?;
+    Ok((bridge, plane, (inbound, arrivals)))
 }
 
 /// The kernel's VXLAN, if the policy has a use for it; where it cannot be used everything is encrypted.
@@ -366,6 +383,7 @@ fn open_fast(
         port,
         vni: vxlan_network(secret),
         mtu_bytes: options.mtu_bytes,
+        bind: options.bind.clone(),
     };
     match Fast::ensure(wanted, heartbeat_mac(&me)) {
         Ok(fast) => {

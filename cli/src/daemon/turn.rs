@@ -13,59 +13,68 @@ use super::manager::Manager;
 use super::pools::overlaps_here;
 use super::start::Daemon;
 use ipnet::IpNet;
-use rmesh_router::kernel::local_addresses;
+use rmesh_router::kernel::{AddressWatch, local_addresses};
 use rmesh_wire::Instant;
 
 /// Datagrams taken from the queue before anything else gets its turn.
 const INBOUND_BATCH: usize = 256;
+/// Times that what is due is done before the thread listens again, if more of it is due by then.
+const ROUNDS_MAX: u32 = 8;
 /// Shortest sleep, so that no timer can keep the thread busy for ever.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// Changes of interfaces come in bursts; they are looked at together after this time.
 const ADDRESSES_SETTLE: Duration = Duration::from_millis(100);
-/// What is done once a second …
-const SECOND: Duration = Duration::from_secs(1);
-/// … is done earlier by as much if the thread is awake anyway.
-const SECOND_SLACK: Duration = Duration::from_millis(600);
+/// What is done about once a second is done so long after the last time if the thread is awake anyway …
+const SECOND_MIN: Duration = Duration::from_millis(800);
+/// … and by then at the latest: a host with nothing else to do wakes for its probes, and not for this.
+const SECOND_MAX: Duration = Duration::from_secs(2);
+/// Changes of routes come in bursts too; meanwhile little can have gone wrong.
+const ROUTES_SETTLE: Duration = Duration::from_millis(20);
 
 /// Serves until a call asks to stop.
 pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Result<()> {
-    let mut second = daemon.core.now();
+    let mut second: Option<Instant> = None;
     let mut look_again: Option<Instant> = None;
+    let mut rounds = 0;
+    let mut follow_routes: Option<Instant> = None;
     while !daemon.core.is_stopping() {
-        let (now, mut due) = (daemon.core.now(), daemon.core.deadline());
-        let is_due = due.is_some_and(|due| due <= now);
-        if is_due {
-            daemon.core.handle_timeout(now);
-        }
-        let is_second = now + SECOND_SLACK >= second;
-        if is_second {
-            second = now + SECOND;
-            daemon.core.handle_second();
-            manager.alive();
-            if let Some(pools) = daemon.core.pools_to_compare() {
-                compare(daemon, pools);
-            }
-        }
-        if is_due || is_second {
-            daemon.core.settle();
-            due = daemon.core.deadline();
+        let now = daemon.core.now();
+        let due = do_due(daemon, manager, &mut second, now);
+        // What the kernel refused leads to the next question at once: some of that without a sleep between.
+        rounds = match due.is_some_and(|due| due <= daemon.core.now()) {
+            true => rounds + 1,
+            false => 0,
+        };
+        if (1..ROUNDS_MAX).contains(&rounds) {
+            continue;
         }
         if look_again.take_if(|due| *due <= now).is_some() {
             look(daemon);
             daemon.core.compare_pools_again();
         }
+        if follow_routes.take_if(|due| *due <= now).is_some() {
+            daemon.core.handle_routes();
+            daemon.core.settle();
+        }
         if daemon.core.wants_running() {
             tell_running(daemon);
         }
-        let due = [due, look_again].into_iter().flatten();
-        let due = due.fold(second, Instant::min);
+        let rest = daemon.inbound.1.rest().map(|rest| now + rest);
+        let second_due = second.unwrap_or(now) + SECOND_MAX;
+        let due = [due, look_again, follow_routes, rest].into_iter().flatten();
+        let due = due.fold(second_due, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
         tokio::select! {
             () = daemon.alarm.rings() => continue,
-            Some(inbound) = daemon.inbound.recv() => {
+            () = daemon.inbound.1.come() => {
+                for inbound in daemon.inbound.1.take() {
+                    daemon.core.handle_inbound(inbound);
+                }
+            }
+            Some(inbound) = daemon.inbound.0.recv() => {
                 daemon.core.handle_inbound(inbound);
                 for _ in 0..INBOUND_BATCH {
-                    let Ok(inbound) = daemon.inbound.try_recv() else { break };
+                    let Ok(inbound) = daemon.inbound.0.try_recv() else { break };
                     daemon.core.handle_inbound(inbound);
                 }
             }
@@ -79,17 +88,51 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             () = heartbeats(daemon.heartbeats.as_ref()) => daemon.core.handle_heartbeats(),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
-            changed = daemon.watch.readable() => {
-                if let Ok(mut ready) = changed {
-                    ready.get_inner().drain();
-                    ready.clear_ready();
-                }
-                look_again.get_or_insert(daemon.core.now() + ADDRESSES_SETTLE);
+            () = drained(&daemon.watches[0]) => {
+                let now = daemon.core.now();
+                look_again.get_or_insert(now + ADDRESSES_SETTLE);
+                follow_routes.get_or_insert(now + ROUTES_SETTLE);
+            }
+            () = drained(&daemon.watches[1]) => {
+                follow_routes.get_or_insert(daemon.core.now() + ROUTES_SETTLE);
             }
         }
         daemon.core.settle();
     }
     Ok(())
+}
+
+/// Does what is due, and what is done about once a second, `second` the last time; gives when the next is due.
+fn do_due(
+    daemon: &mut Daemon,
+    manager: &mut Manager,
+    second: &mut Option<Instant>,
+    now: Instant,
+) -> Option<Instant> {
+    let due = daemon.core.deadline();
+    let is_second = second.is_none_or(|last| now >= last + SECOND_MIN);
+    if !is_second && due.is_none_or(|due| due > now) {
+        return due;
+    }
+    daemon.core.handle_timeout(now);
+    if is_second {
+        *second = Some(now);
+        daemon.core.handle_second();
+        manager.alive();
+        if let Some(pools) = daemon.core.pools_to_compare() {
+            compare(daemon, pools);
+        }
+    }
+    daemon.core.settle();
+    daemon.core.deadline()
+}
+
+/// Waits for news, and takes all of it.
+async fn drained(watch: &AsyncFd<AddressWatch>) {
+    if let Ok(mut ready) = watch.readable().await {
+        ready.get_inner().drain();
+        ready.clear_ready();
+    }
 }
 
 /// Waits until heartbeats have arrived through the kernel's VXLAN; for ever where it is not used.

@@ -8,7 +8,7 @@ use crate::daemon::Snapshot;
 /// Counters without labels: name, meaning, and where it stands.
 type Row = (&'static str, &'static str, fn(&Counters) -> u64);
 
-const COUNTERS: [Row; 10] = [
+const COUNTERS: [Row; 11] = [
     (
         "rmesh_cookies_sent_total",
         "Senders of first messages asked to show that their address is theirs.",
@@ -48,6 +48,11 @@ const COUNTERS: [Row; 10] = [
         "rmesh_path_mtu_lost_total",
         "Times that datagrams of the length in use stopped to pass on a path.",
         |c| c.path_mtu_lost,
+    ),
+    (
+        "rmesh_control_inside_datagrams_total",
+        "Control datagrams not sent because their way out of this host led into the mesh itself.",
+        |c| c.sends_inside,
     ),
     (
         "rmesh_gossip_sent_records_total",

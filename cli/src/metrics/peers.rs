@@ -21,6 +21,15 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
     traffic(text, snapshot, &peers);
 }
 
+/// What came of an address, and the first words of that in a report.
+const STATES: [(&str, &str); 5] = [
+    ("alive", "alive"),
+    ("unanswered", "no answer"),
+    ("unreachable", "unreachable"),
+    ("inside", "this host's route"),
+    ("untried", "not tried"),
+];
+
 /// A peer and the labels that name it: names may be shared, ids are not.
 struct Labelled<'a> {
     report: &'a PeerReport,
@@ -60,6 +69,20 @@ fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
             family.sample(&peer.labels_of(path), u8::from(used == Some(path)));
         }
     }
+    let help = "Addresses tried for a direct path to the peer, by what came of them; those that are none are left out.";
+    let mut family = text.gauge("rmesh_peer_candidates", help);
+    for peer in peers {
+        for (state, words) in STATES {
+            let candidates = peer.report.candidates.iter();
+            let count = candidates
+                .filter(|one| one.state.starts_with(words))
+                .count();
+            if count > 0 {
+                let [name, id] = peer.labels();
+                family.sample(&[name, id, ("state", state)], count);
+            }
+        }
+    }
     let help = "Smoothed round trip time of the path in use.";
     let mut family = text.gauge("rmesh_peer_round_trip_seconds", help);
     for peer in peers {
@@ -97,6 +120,15 @@ fn vxlan(text: &mut Text, snapshot: &Snapshot, peers: &[Labelled<'_>]) {
     for peer in fast() {
         let in_use = peer.report.fast.as_ref().is_some_and(|fast| fast.in_use);
         family.sample(&peer.labels(), u8::from(in_use));
+    }
+    let help = "1 for the reason why they do not, or for what is the matter although they do.";
+    let mut family = text.gauge("rmesh_peer_vxlan_trouble", help);
+    for peer in fast() {
+        let cause = peer.report.fast.as_ref().map(|fast| fast.cause.as_str());
+        if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
+            let [name, id] = peer.labels();
+            family.sample(&[name, id, ("reason", cause)], 1);
+        }
     }
     let counted = |peer: &Labelled<'_>| {
         let to = peer.report.fast.as_ref()?.address?;

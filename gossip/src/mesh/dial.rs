@@ -240,7 +240,7 @@ impl Mesh {
             let needed = peer.desired || peer.desires_us || now < peer.wanted_until;
             let session = peer.current.and_then(|index| self.sessions.get(&index));
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
-            // Probes are answered every second or ten: silence means that the other end has
+            // There are probes every second or ten: silence means that the other end has
             // forgotten the session, or that nothing gets through.
             let patience = SILENCE_MIN + peer.pace(now).alive * 2;
             let silent = session.is_some_and(|session| now.since(session.heard) >= patience);

@@ -8,21 +8,17 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Pace, Question, Said};
+use super::path::{Change, Question, Said};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
-use crate::api::{Event, Path, SendFailure, TrafficSample};
+use crate::api::{Event, Path, SendFailure};
 use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
 
 /// Two sessions this close together were opened by both ends at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 /// A record may be under way for this long.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
-/// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
-const SILENCE_MIN: Duration = Duration::from_millis(300);
-/// A frame that waited for a session keeps the peer close for this long.
-pub(crate) const WANTED: Duration = Duration::from_secs(300);
 /// Bytes around a probe's payload in a record: header and tag.
 pub(crate) const RECORD_OVERHEAD: usize = 32;
 
@@ -32,11 +28,7 @@ impl Mesh {
         if self.paths_deadline().is_none_or(|due| due > now) {
             return;
         }
-        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
-            for path in peer.direct.values_mut() {
-                path.bring_forward(now);
-            }
-        }
+        self.bring_forward(now);
         let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
         let due: Vec<PeerId> = self
             .peers
@@ -49,23 +41,32 @@ impl Mesh {
         }
     }
 
+    /// This host is awake, and most likely those it hears from: what is due soon is done now.
+    fn bring_forward(&mut self, now: Instant) {
+        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
+            for path in peer.direct.values_mut() {
+                path.bring_forward(now);
+            }
+        }
+    }
+
     pub(crate) fn paths_deadline(&self) -> Option<Instant> {
         self.peers.values().filter_map(peer_deadline).min()
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
+        let me = self.me;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let pace = peer.pace(now);
+        let suspected = peer.watch_lull(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
-        let (mut changed, mut shrank) = (false, false);
+        let (mut changed, mut shrank) = (suspected, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
-            let is_spare = pace == Pace::CLOSE && peer.is_spare(way);
-            let pace = if is_spare { Pace::SPARE } else { pace };
+            let pace = peer.pace_of(way, me, now);
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -73,7 +74,7 @@ impl Mesh {
                 continue;
             }
             let (change, question) = path.tick(now, pace, || random.public_u64());
-            changed |= matches!(change, Change::Alive | Change::Dead);
+            changed |= matches!(change, Change::Alive | Change::Dead | Change::Overdue);
             self.dirty.forwarding |= matches!(change, Change::Size | Change::SizeLost);
             shrank |= change == Change::SizeLost;
             questions.extend(question.map(|question| (way, question)));
@@ -98,10 +99,14 @@ impl Mesh {
     }
 
     pub(crate) fn probe(&self, peer: PeerId, origin: Origin, token: u64) -> Probe {
+        let plaintext = self.plaintext_said(peer, origin);
         Probe {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
-            plaintext: self.plaintext_said(peer, origin),
+            plaintext: plaintext == Some(true),
+            undecided: plaintext.is_none(),
+            proven: false,
+            damaged: false,
             token,
             digest: self.store.digest(),
             observed: None,
@@ -122,7 +127,11 @@ impl Mesh {
                 source: None,
             },
         };
-        let payload = self.probe(id, origin, question.token).encode(payload_len);
+        let probe = Probe {
+            proven: question.proven,
+            ..self.probe(id, origin, question.token)
+        };
+        let payload = probe.encode(payload_len);
         let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
             return;
         };
@@ -177,19 +186,14 @@ impl Mesh {
             return self.on_answer(id, origin, &probe, now);
         }
         self.follow_opener(index, now);
-        // Somebody who reaches us directly can most likely be reached the same way.
-        if let Some((address, peer)) = origin.address().zip(self.peers.get_mut(&id)) {
-            peer.add_candidate(address, now);
-            if let Some(path) = peer.direct.get_mut(&address) {
-                path.hurry(now);
-                // The other end is awake, and hears the question with the answer.
-                path.bring_forward(now);
-            }
+        if let Some(address) = origin.address() {
+            self.note_asked(id, address, probe.proven, index, now);
         }
         self.note_said(id, origin, &probe, now);
         let answer = Probe {
             is_answer: true,
             observed: origin.address(),
+            damaged: matches!(origin, Origin::Fast { is_intact, .. } if !is_intact),
             ..self.probe(id, origin, probe.token)
         };
         let payload = answer.encode(0);
@@ -197,6 +201,33 @@ impl Mesh {
             let datagram = session.seal_record(&payload);
             self.send_to(origin, datagram, now);
         }
+    }
+
+    /// A question came straight from `address`, under the session `index`.
+    fn note_asked(
+        &mut self,
+        id: PeerId,
+        address: SocketAddr,
+        proven: bool,
+        index: u32,
+        now: Instant,
+    ) {
+        let me = self.me;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        // Somebody who reaches us directly can most likely be reached the same way.
+        peer.add_candidate(address, now);
+        // Ends that go by different sessions both have to ask, or they would not find out.
+        let is_current = peer.current == Some(index);
+        let pace = peer.pace_of(Way::Direct(address), me, now);
+        if let Some(path) = peer.direct.get_mut(&address) {
+            path.hurry(now);
+            if is_current {
+                path.asked(proven, pace, now);
+            }
+        }
+        self.bring_forward(now);
     }
 
     /// What a probe that took a direct way says about plaintext on it, and an answer about addresses.
@@ -210,7 +241,11 @@ impl Mesh {
         };
         let said = Said {
             seen_as: probe.observed.or(path.said.seen_as),
-            plaintext: Some(probe.plaintext),
+            // A router that has just started says neither; what it said in its last life stays meanwhile.
+            plaintext: match probe.undecided {
+                true => path.said.plaintext,
+                false => Some(probe.plaintext),
+            },
         };
         if said == path.said {
             return;
@@ -234,7 +269,7 @@ impl Mesh {
     }
 
     fn on_answer(&mut self, id: PeerId, origin: Origin, probe: &Probe, now: Instant) {
-        if matches!(origin, Origin::Fast(_)) {
+        if matches!(origin, Origin::Fast { .. }) {
             return self.on_fast_answer(id, probe, now);
         }
         self.note_said(id, origin, probe, now);
@@ -243,11 +278,19 @@ impl Mesh {
         let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
             return;
         };
+        let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
+        let was_sure = path.is_sure();
         match path.answered(probe.token, now) {
+            Change::None if !was_sure && path.is_sure() => {
+                self.path_changed(id, "an address that was withdrawn answers", now);
+            }
             Change::None => self.cost_changed(id, now),
             Change::Alive => self.path_changed(id, "a better path answers", now),
             Change::Size => self.dirty.forwarding = true,
-            Change::SizeLost | Change::Dead => {}
+            Change::SizeLost | Change::Dead | Change::Overdue => {}
+        }
+        if has_moved {
+            self.tell_moved(now);
         }
     }
 
@@ -431,61 +474,6 @@ impl Mesh {
         }
     }
 
-    /// What the data plane saw: traffic without an answer makes the path in use suspect.
-    pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
-        // What was sent without an answer was sent after the last look.
-        let begun = core::mem::replace(&mut self.traffic_seen, now);
-        let begun = if now.since(begun) < SILENCE_MIN {
-            begun
-        } else {
-            now
-        };
-        for sample in samples {
-            let Some(peer) = self.peers.get_mut(&sample.peer) else {
-                continue;
-            };
-            let index = peer.current;
-            let came_back = match peer.chosen {
-                Some(Path::Direct(_)) => sample.received_direct > 0,
-                Some(Path::Relay(_)) => sample.received_relayed > 0,
-                None => false,
-            };
-            if sample.sent > 0 {
-                peer.wanted_until = now + WANTED;
-                if let Some(path) = peer.used_mut() {
-                    path.busy(now);
-                }
-            }
-            if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
-                session.records += sample.sent;
-            }
-            if came_back {
-                peer.silent_since = None;
-            } else if sample.sent > 0 {
-                let since = *peer.silent_since.get_or_insert(begun);
-                let patience = peer.round_trip().unwrap_or_default() * 4;
-                if now.since(since) >= patience.max(SILENCE_MIN) {
-                    peer.silent_since = None;
-                    suspect(peer, now);
-                }
-            }
-        }
-    }
-
-    /// Asks for a sign of life at once.
-    pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            suspect(peer, now);
-        }
-    }
-
-    pub(crate) fn on_want(&mut self, id: PeerId, now: Instant) {
-        let known = self.is_known(id);
-        if let Some(peer) = self.peers.get_mut(&id).filter(|_| known) {
-            peer.wanted_until = now + WANTED;
-        }
-    }
-
     pub(crate) fn on_send_failure(
         &mut self,
         destination: SocketAddr,
@@ -495,15 +483,24 @@ impl Mesh {
         if let SendFailure::TooBig { len } = failure {
             return self.on_too_big(destination, len, now);
         }
+        let is_inside = failure == SendFailure::Inside;
+        let reason = match is_inside {
+            true => "this host's route to it leads into the mesh itself",
+            false => "the kernel refuses to send there",
+        };
+        self.counters.sends_inside += u64::from(is_inside);
         let mut changed = Vec::new();
         for (id, peer) in &mut self.peers {
             let path = peer.direct.get_mut(&destination);
-            if path.is_some_and(|path| path.refuse(now) != Change::None) {
+            if path.is_some_and(|path| path.refuse(is_inside, now) != Change::None) {
                 changed.push(*id);
+            }
+            if is_inside {
+                self.dirty.fast.insert(*id);
             }
         }
         for id in changed {
-            self.path_changed(id, "the kernel refuses to send there", now);
+            self.path_changed(id, reason, now);
         }
     }
 
@@ -535,16 +532,6 @@ fn session_end(session: &Session) -> Instant {
         .map_or(old, |retires_at| retires_at.min(old))
 }
 
-fn suspect(peer: &mut Peer, now: Instant) {
-    // What ends one way often ends others as well, and the next best should be one that works.
-    for path in peer.direct.values_mut() {
-        path.suspect(now);
-    }
-    if let Some(path) = peer.used_mut() {
-        path.suspect(now);
-    }
-}
-
 /// When a peer's ways have something to do; only peers with a session can be asked.
 fn peer_deadline(peer: &Peer) -> Option<Instant> {
     peer.current?;
@@ -555,5 +542,5 @@ fn peer_deadline(peer: &Peer) -> Option<Instant> {
         .min();
     // A relay is only watched while it is in use.
     let relay = peer.is_relayed().then(|| peer.relay.deadline());
-    [direct, relay].into_iter().flatten().min()
+    [direct, relay, peer.lull_at].into_iter().flatten().min()
 }

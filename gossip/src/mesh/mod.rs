@@ -8,6 +8,7 @@ use core::cell::OnceCell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use ipnet::IpNet;
 use rmesh_wire::codec::Signature;
 use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::handshake::BINDING_CONTEXT;
@@ -31,6 +32,7 @@ mod fast;
 pub(crate) mod guard;
 mod half_open;
 mod handshake;
+mod inside;
 mod liveness;
 mod members;
 mod observed;
@@ -42,6 +44,7 @@ mod publish;
 mod relay;
 mod session;
 mod spread;
+mod traffic;
 mod twin;
 mod view;
 
@@ -64,14 +67,18 @@ pub(crate) enum Origin {
         source: Option<ShortId>,
     },
     /// Through the kernel's VXLAN, from whoever's session it is under.
-    Fast(Option<PeerId>),
+    Fast {
+        peer: Option<PeerId>,
+        /// Whether the checksum around it was right.
+        is_intact: bool,
+    },
 }
 
 impl Origin {
     fn address(self) -> Option<SocketAddr> {
         match self {
             Origin::Direct(address) => Some(address),
-            Origin::Relayed { .. } | Origin::Fast(_) => None,
+            Origin::Relayed { .. } | Origin::Fast { .. } => None,
         }
     }
 }
@@ -104,6 +111,7 @@ pub struct Mesh {
     random: Random,
 
     local_addresses: Vec<IpAddr>,
+    pools: Vec<IpNet>,
     observed: Observed,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: BTreeMap<PeerId, Peer>,
@@ -164,6 +172,7 @@ impl Mesh {
             crypto,
             random,
             local_addresses: Vec::new(),
+            pools: Vec::new(),
             observed: Observed::default(),
             own_addresses_met: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -237,21 +246,6 @@ impl Mesh {
             inner,
             now,
         );
-        self.settle(now);
-    }
-
-    /// A heartbeat arrived through the kernel's VXLAN. Anything but a probe of an open session is
-    /// counted and ignored.
-    pub fn handle_fast(&mut self, payload: &[u8], now: Instant) {
-        self.count_received(payload);
-        self.on_datagram(Origin::Fast(None), payload, now);
-        self.settle(now);
-    }
-
-    /// What went through the kernel's VXLAN since the start by the kernel's count, in bytes, both ways
-    /// together, for each address that [`crate::FastForwarding::allowed`] names.
-    pub fn handle_fast_traffic(&mut self, bytes: &[(IpAddr, u64)], now: Instant) {
-        self.on_fast_traffic(bytes, now);
         self.settle(now);
     }
 
@@ -418,8 +412,8 @@ impl Mesh {
             self.counters.datagrams_ignored += 1;
             return;
         }
-        if matches!(origin, Origin::Fast(_)) {
-            return self.on_fast(&header, datagram, now);
+        if let Origin::Fast { is_intact, .. } = origin {
+            return self.on_fast(&header, datagram, is_intact, now);
         }
         match header.kind {
             Kind::HandshakeInit => self.on_init(origin, &header, datagram, now),
@@ -456,7 +450,7 @@ impl Mesh {
                 neighbour,
                 source: Some(peer.short_id()),
             },
-            Origin::Relayed { .. } | Origin::Direct(_) | Origin::Fast(_) => origin,
+            Origin::Relayed { .. } | Origin::Direct(_) | Origin::Fast { .. } => origin,
         };
         session.heard_from = Some(origin);
         self.confirm(header.receiver, now);
@@ -510,17 +504,14 @@ impl Mesh {
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {
-        self.peers
-            .get(&peer)
-            .is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
+        let peer = self.peers.get(&peer);
+        peer.is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
     }
 
     /// Whether there is any way to dial the peer: an address, or a route.
     fn is_known(&self, peer: PeerId) -> bool {
-        let addressed = self
-            .peers
-            .get(&peer)
-            .is_some_and(|peer| !peer.direct.is_empty());
+        let met = self.peers.get(&peer);
+        let addressed = met.is_some_and(|peer| !peer.direct.is_empty());
         addressed || self.next_hop(peer).is_some()
     }
 

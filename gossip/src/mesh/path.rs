@@ -15,6 +15,13 @@ use rmesh_wire::Instant;
 
 use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
 
+mod figures;
+mod pace;
+
+use figures::Least;
+pub(crate) use figures::{History, RoundTrip};
+pub(crate) use pace::Pace;
+
 /// Answers missing in a row that end a path. At 5 % loss each way a working path is given up once
 /// in 10^7 suspicions; with [`PROBE_FAST`] and [`ANSWER_TIMEOUT_MIN`] it takes 0.95 s.
 const MISSES_MAX: u32 = 8;
@@ -29,99 +36,23 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const DOUBTED_MISSES_MAX: u32 = 5;
 const DOUBTED_PROBE_FAST: Duration = Duration::from_millis(50);
 const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// Answers missing in a row after which another path is used, if it was asked at the same time and has answered.
+const OUTDONE_MISSES: u32 = 2;
 const LOSSY_PERCENT: u8 = 10;
 /// First retry of a dead path; doubles up to the pace's cap.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// Retries this far apart can be early.
+const RETRY_ROUTINE: Duration = Duration::from_secs(1);
+/// So often in a row the other end's questions may stand for own ones, before one is asked for the sake of
+/// the round trip.
+const DEFERRED_MAX: u32 = 12;
 
 /// A probe may be sent so much before its time, together with others. Less than half of any interval: two
 /// hosts that answer each other's must not keep each other going.
 const EARLY: Duration = Duration::from_millis(400);
-
-/// The least round trip is that of this time, and of up to as long before.
-const LEAST_OF: Duration = Duration::from_secs(300);
-
-/// How far away the other end is: the least round trip of some minutes. What is queued on the way, or
-/// waits for a busy processor, does not make it longer, so no flood that ends within that time makes another path look shorter.
-#[derive(Debug, Clone, Copy)]
-struct Least {
-    current: Option<Duration>,
-    before: Option<Duration>,
-    since: Instant,
-}
-
-impl Least {
-    fn new(now: Instant) -> Self {
-        Least {
-            current: None,
-            before: None,
-            since: now,
-        }
-    }
-
-    fn note(&mut self, sample: Duration, now: Instant) {
-        if now.since(self.since) >= LEAST_OF {
-            self.before = self.current.take();
-            self.since = now;
-        }
-        self.current = Some(self.current.map_or(sample, |least| least.min(sample)));
-    }
-
-    fn get(&self) -> Option<Duration> {
-        let both = [self.current, self.before];
-        both.into_iter().flatten().min()
-    }
-}
-
-/// Round trips, smoothed as RFC 6298 section 2 does it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RoundTrip {
-    smoothed: Option<Duration>,
-    variation: Duration,
-}
-
-impl RoundTrip {
-    pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
-    }
-
-    /// After this time an answer is late: two round trips and four variations; nothing before the first.
-    pub(crate) fn patience(&self) -> Duration {
-        self.smoothed.unwrap_or_default() * 2 + self.variation * 4
-    }
-
-    pub(crate) fn note(&mut self, sample: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(sample);
-                self.variation = sample / 2;
-            }
-            Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
-                self.smoothed = Some((smoothed * 7 + sample) / 8);
-            }
-        }
-    }
-}
-
-/// What became of the latest questions, at most 64 of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct History {
-    missing: u64,
-    count: u32,
-}
-
-impl History {
-    pub(crate) fn note(&mut self, answered: bool) {
-        self.missing = (self.missing << 1) | u64::from(!answered);
-        self.count = (self.count + 1).min(u64::BITS);
-    }
-
-    /// How many of a hundred are missing; `None` before the first.
-    pub(crate) fn loss_percent(&self) -> Option<u8> {
-        let percent = (self.missing.count_ones() * 100).checked_div(self.count)?;
-        u8::try_from(percent).ok()
-    }
-}
+/// One that is due less often may be more: by so many hundredths of the interval.
+const EARLY_LONG: Duration = Duration::from_secs(3);
+const EARLY_PERCENT: u32 = 45;
 
 /// What was said about a direct path, by probes that took it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,34 +63,6 @@ pub(crate) struct Said {
     pub(crate) plaintext: Option<bool>,
 }
 
-/// How eagerly a path is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pace {
-    /// Interval of probes while it is alive.
-    pub(crate) alive: Duration,
-    /// Longest interval of retries while it is dead.
-    pub(crate) dead: Duration,
-}
-
-impl Pace {
-    /// Control neighbours, peers with traffic, and the path in use.
-    pub(crate) const CLOSE: Pace = Pace {
-        alive: Duration::from_secs(1),
-        dead: Duration::from_secs(3),
-    };
-    /// The same peers' ways that work and are not used: they are asked at once when the one in use is
-    /// suspected.
-    pub(crate) const SPARE: Pace = Pace {
-        alive: Duration::from_secs(3),
-        dead: Duration::from_secs(3),
-    };
-    /// Everything else.
-    pub(crate) const IDLE: Pace = Pace {
-        alive: Duration::from_secs(10),
-        dead: Duration::from_secs(30),
-    };
-}
-
 /// A question to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -167,6 +70,8 @@ pub(crate) struct Question {
     pub(crate) token: u64,
     /// Length of the datagram it has to fill, if its length is what is asked.
     pub(crate) datagram_len: Option<u16>,
+    /// Whether those before it were answered.
+    pub(crate) proven: bool,
 }
 
 /// What an event did to a path.
@@ -178,6 +83,8 @@ pub(crate) enum Change {
     Alive,
     /// It does not work any more.
     Dead,
+    /// Nothing comes back by it: another that works is to be used.
+    Overdue,
     /// Another length of datagrams is to be used, or the one in use is now known to be the longest.
     Size,
     /// Datagrams of the length in use do not pass any more.
@@ -202,9 +109,13 @@ pub(crate) struct PathState {
     outstanding: Vec<Outstanding>,
     misses: u32,
     suspected: bool,
-    /// Suspected, and not only because an answer is missing.
-    doubted: bool,
+    /// Suspected, and not only because an answer is missing: since when nothing has come back.
+    doubted: Option<Instant>,
     next_probe: Instant,
+    /// Time between the last question and that.
+    interval: Duration,
+    /// How often in a row the other end's questions have stood for own ones.
+    deferred: u32,
     retry: Duration,
     mtu: PathMtu,
     shorts: Shorts,
@@ -213,10 +124,14 @@ pub(crate) struct PathState {
     published: bool,
     withdrawn: Option<Instant>,
     pub(crate) said: Said,
+    /// Where the other side saw this one last.
+    seen_as: Option<SocketAddr>,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
     pub(crate) refused: bool,
+    /// Whether that was because it leads into the mesh itself.
+    pub(crate) inside: bool,
 }
 
 impl PathState {
@@ -231,8 +146,10 @@ impl PathState {
             outstanding: Vec::new(),
             misses: 0,
             suspected: false,
-            doubted: false,
+            doubted: None,
             next_probe: now,
+            interval: Duration::ZERO,
+            deferred: 0,
             retry: RETRY_FIRST,
             mtu: PathMtu::new(headers, now),
             shorts: Shorts::default(),
@@ -240,8 +157,10 @@ impl PathState {
             published: false,
             withdrawn: None,
             said: Said::default(),
+            seen_as: None,
             tried: false,
             refused: false,
+            inside: false,
         }
     }
 
@@ -274,8 +193,14 @@ impl PathState {
     pub(crate) fn note_published(&mut self, published: bool, now: Instant) {
         if core::mem::replace(&mut self.published, published) && !published {
             self.withdrawn = Some(now);
-            self.suspect(now);
+            self.suspect(now, now);
         }
+    }
+
+    /// The other side sees this one at `address`; whether it saw it elsewhere before.
+    pub(crate) fn note_seen_as(&mut self, address: SocketAddr) -> bool {
+        let before = self.seen_as.replace(address);
+        before.is_some_and(|before| before != address)
     }
 
     /// Whether it works as far as anybody can know.
@@ -291,8 +216,13 @@ impl PathState {
 
     /// What the probes on it say has changed.
     pub(crate) fn ask_now(&mut self, now: Instant) {
+        self.ask_by(now);
+    }
+
+    /// Ask at this time at the latest.
+    pub(crate) fn ask_by(&mut self, time: Instant) {
         if self.alive {
-            self.next_probe = self.next_probe.min(now);
+            self.next_probe = self.next_probe.min(time);
         }
     }
 
@@ -321,10 +251,10 @@ impl PathState {
         self.mtu.busy(now);
     }
 
-    /// Traffic flows and nothing comes back: ask quickly.
-    pub(crate) fn suspect(&mut self, now: Instant) {
-        if self.alive && !self.doubted {
-            self.doubted = true;
+    /// Traffic flows and nothing has come back since `silent`: ask quickly.
+    pub(crate) fn suspect(&mut self, silent: Instant, now: Instant) {
+        if self.alive && self.doubted.is_none() {
+            self.doubted = Some(silent);
             if !core::mem::replace(&mut self.suspected, true) {
                 self.mtu.doubt(now);
             }
@@ -332,9 +262,43 @@ impl PathState {
         }
     }
 
+    /// Whether `other` is to be used in its place: nothing comes back by this one, and by the other an answer
+    /// has. It is enough that the other began to work after that, as it does where the other end has a new
+    /// address; if it worked before, answers have to be missing.
+    pub(crate) fn is_outdone_by(&self, other: &PathState) -> bool {
+        self.doubted.is_some_and(|silent| {
+            let began = other.since >= silent || self.misses >= OUTDONE_MISSES;
+            began && other.is_sure() && other.doubted.is_none()
+        })
+    }
+
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
     pub(crate) fn bring_forward(&mut self, now: Instant) {
-        if self.alive && !self.suspected && self.next_probe <= now + EARLY {
+        // What the other end asks need not be asked at all.
+        let is_routine = match self.alive {
+            true => !self.suspected && self.deferred == 0,
+            false => self.interval >= RETRY_ROUTINE,
+        };
+        let early = match self.interval >= EARLY_LONG {
+            true => self.interval * EARLY_PERCENT / 100,
+            false => EARLY,
+        };
+        if is_routine && self.next_probe <= now + early {
+            self.next_probe = now;
+        }
+    }
+
+    /// The other end has asked by it; `proven` says whether its questions before were answered. Then both
+    /// directions work, and this end need not ask for a while.
+    pub(crate) fn asked(&mut self, proven: bool, pace: Pace, now: Instant) {
+        if !pace.is_shared() || !self.alive || self.suspected || self.next_probe <= now {
+            return;
+        }
+        if proven && self.deferred < DEFERRED_MAX {
+            self.deferred += 1;
+            self.next_probe = self.next_probe.max(now + pace.alive);
+        } else if self.deferred > 0 {
+            // It misses answers, or it is time for own figures.
             self.next_probe = now;
         }
     }
@@ -353,8 +317,9 @@ impl PathState {
     }
 
     /// The kernel refused to send on it at all.
-    pub(crate) fn refuse(&mut self, now: Instant) -> Change {
+    pub(crate) fn refuse(&mut self, is_inside: bool, now: Instant) -> Change {
         self.refused = true;
+        self.inside = is_inside;
         self.outstanding.clear();
         if self.alive {
             self.die(now)
@@ -365,7 +330,8 @@ impl PathState {
 
     /// When [`PathState::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
-        let unjudged = self.outstanding.iter().filter(|q| !q.judged);
+        // What a dead path does not answer is judged before the next question.
+        let unjudged = self.outstanding.iter().filter(|q| self.alive && !q.judged);
         let judge = unjudged.map(|q| q.sent + self.answer_timeout()).min();
         let size = self.alive.then(|| self.mtu.deadline(self.patience()));
         let others = [judge, size].into_iter().flatten();
@@ -380,8 +346,9 @@ impl PathState {
         token: impl FnOnce() -> u64,
     ) -> (Change, Option<Question>) {
         let mut change = self.judge(now);
+        let proven = self.alive && !self.suspected && self.outstanding.is_empty();
         let patience = self.patience();
-        if self.alive && change == Change::None {
+        if self.alive && matches!(change, Change::None) {
             change = of_size(self.mtu.judge(now, patience, self.shorts));
         }
         // A path that became more important is not kept waiting by its old pace.
@@ -395,6 +362,7 @@ impl PathState {
                 Some(Question {
                     token,
                     datagram_len: None,
+                    proven,
                 }),
             );
         }
@@ -409,18 +377,22 @@ impl PathState {
             Question {
                 token,
                 datagram_len: Some(len),
+                proven,
             }
         });
         (change, question)
     }
 
     fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
-        if self.suspected {
-            self.next_probe = now + self.probe_fast();
+        self.interval = if self.suspected {
+            self.probe_fast()
         } else if self.alive {
-            self.next_probe = now + pace.alive;
+            pace.alive
         } else {
-            self.next_probe = now + self.retry.min(pace.dead);
+            self.retry.min(pace.dead)
+        };
+        self.next_probe = now + self.interval;
+        if !self.alive {
             self.retry = (self.retry * 2).min(pace.dead);
         }
         if self.outstanding.len() >= OUTSTANDING_MAX {
@@ -431,8 +403,10 @@ impl PathState {
             sent: now,
             judged: false,
         });
+        self.deferred = 0;
         self.tried = true;
         self.refused = false;
+        self.inside = false;
     }
 
     fn patience(&self) -> Patience {
@@ -444,14 +418,14 @@ impl PathState {
 
     fn answer_timeout(&self) -> Duration {
         let adaptive = self.trip.patience();
-        adaptive.max(match self.doubted {
+        adaptive.max(match self.doubted.is_some() {
             true => DOUBTED_ANSWER_TIMEOUT_MIN,
             false => ANSWER_TIMEOUT_MIN,
         })
     }
 
     fn probe_fast(&self) -> Duration {
-        match self.doubted {
+        match self.doubted.is_some() {
             // No more of them under way than are remembered.
             true => DOUBTED_PROBE_FAST.max(self.trip.smoothed().unwrap_or_default() / 4),
             false => PROBE_FAST,
@@ -460,14 +434,14 @@ impl PathState {
 
     fn misses_max(&self) -> u32 {
         let is_lossy = self.history.loss_percent() > Some(LOSSY_PERCENT);
-        match self.doubted && !is_lossy {
+        match self.doubted.is_some() && !is_lossy {
             true => DOUBTED_MISSES_MAX,
             false => MISSES_MAX,
         }
     }
 
     fn judge(&mut self, now: Instant) -> Change {
-        let timeout = self.answer_timeout();
+        let (timeout, before) = (self.answer_timeout(), self.misses);
         for question in &mut self.outstanding {
             if question.judged || now.since(question.sent) < timeout {
                 continue;
@@ -485,14 +459,18 @@ impl PathState {
         if self.alive && self.misses >= self.misses_max() {
             return self.die(now);
         }
-        Change::None
+        let is_overdue = self.doubted.is_some() && self.misses >= OUTDONE_MISSES;
+        match is_overdue && before < OUTDONE_MISSES {
+            true => Change::Overdue,
+            false => Change::None,
+        }
     }
 
     fn die(&mut self, now: Instant) -> Change {
         self.alive = false;
         self.since = now;
         self.suspected = false;
-        self.doubted = false;
+        self.doubted = None;
         self.misses = 0;
         // It may come back another way.
         self.said = Said::default();
@@ -524,7 +502,7 @@ impl PathState {
         let was_alive = core::mem::replace(&mut self.alive, true);
         self.misses = 0;
         self.suspected = false;
-        self.doubted = false;
+        self.doubted = None;
         // Questions sent before this answer's no longer tell anything about the path.
         self.outstanding.retain(|other| other.sent >= sent);
         if !was_alive {

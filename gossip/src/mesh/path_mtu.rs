@@ -33,8 +33,8 @@ const ASK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_mill
 /// The length in use is asked again after this time while traffic is sent. With the time for
 /// [`ASKED_MAX`] questions a black hole is left before TCP's third retransmission, 1.4 s after it began.
 const CONFIRM_BUSY: Duration = Duration::from_millis(500);
-/// The same without traffic.
-const CONFIRM_IDLE: Duration = Duration::from_secs(10);
+/// The same without traffic: it is asked at once when traffic begins.
+const CONFIRM_IDLE: Duration = Duration::from_secs(60);
 /// A path counts as busy for this long after it was.
 const BUSY: Duration = Duration::from_secs(1);
 /// First time after which more is searched for again; doubles up to the last, which is RFC 8899's

@@ -12,6 +12,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Pace, PathState};
+use super::traffic::Flow;
 use crate::api::Path;
 
 /// Direct addresses kept for one peer; the ones longest dead give way.
@@ -54,8 +55,13 @@ pub(crate) struct Peer {
     pub(crate) desires_us: bool,
     /// A frame waited for a session until lately.
     pub(crate) wanted_until: Instant,
+    /// Until then there is traffic with it.
+    pub(super) busy_until: Instant,
+    pub(super) flow: Flow,
     /// Since when traffic has been sent without anything coming back.
     pub(crate) silent_since: Option<Instant>,
+    /// When traffic has been missing for a while, if nothing comes until then.
+    pub(crate) lull_at: Option<Instant>,
     /// Digests in a row that differed from ours.
     pub(crate) mismatches: u32,
     /// When the next is counted: several probes may come at once.
@@ -88,7 +94,10 @@ impl Peer {
             desired: false,
             desires_us: false,
             wanted_until: Instant::ZERO,
+            busy_until: Instant::ZERO,
+            flow: Flow::default(),
             silent_since: None,
+            lull_at: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
             next_mismatch: Instant::ZERO,
@@ -159,12 +168,36 @@ impl Peer {
 
     /// How eagerly its ways are watched.
     pub(crate) fn pace(&self, now: Instant) -> Pace {
-        let close = self.desired || self.desires_us || now < self.wanted_until;
-        if close { Pace::CLOSE } else { Pace::IDLE }
+        if now < self.busy_until {
+            Pace::BUSY
+        } else if self.desired || self.desires_us || now < self.wanted_until {
+            Pace::CLOSE
+        } else {
+            Pace::IDLE
+        }
+    }
+
+    /// How eagerly `me` watches one of them.
+    pub(crate) fn pace_of(&self, way: Way, me: PeerId, now: Instant) -> Pace {
+        let pace = match self.is_spare(way) {
+            true => self.pace(now).of_spare(),
+            false => self.pace(now),
+        };
+        if me < self.id { pace } else { pace.yielding() }
+    }
+
+    /// There is traffic for `time`. What is not watched as closely as that wants is asked at once.
+    pub(crate) fn note_busy(&mut self, time: Duration, now: Instant) {
+        if now >= self.busy_until
+            && let Some(path) = self.used_mut()
+        {
+            path.ask_now(now);
+        }
+        self.busy_until = self.busy_until.max(now + time);
     }
 
     /// Whether a way works as far as is known, and another is used.
-    pub(crate) fn is_spare(&self, way: Way) -> bool {
+    fn is_spare(&self, way: Way) -> bool {
         match way {
             Way::Direct(address) => {
                 let path = self.direct.get(&address);
@@ -207,7 +240,9 @@ impl Peer {
     pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
         let trip = |path: &PathState| path.distance().unwrap_or(Duration::MAX);
         let has_sure = self.direct.values().any(PathState::is_sure);
-        let good = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
+        let works = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
+        let outdone = |path: &PathState| self.direct.values().any(|p| path.is_outdone_by(p));
+        let good = |path: &PathState| works(path) && !outdone(path);
         let alive = self.direct.iter().filter(|(_, path)| good(path));
         let Some((shortest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
             return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
@@ -262,6 +297,8 @@ impl Peer {
 pub(crate) fn state_of(path: &PathState, now: Instant) -> String {
     if path.is_alive() {
         String::from("alive")
+    } else if path.inside {
+        String::from("this host's route to it leads into the mesh itself")
     } else if path.refused {
         String::from("unreachable from this host")
     } else if path.tried {

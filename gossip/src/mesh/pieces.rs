@@ -147,7 +147,7 @@ impl Mesh {
         let origin = session.heard_from?;
         let way = match origin {
             Origin::Direct(address) => Way::Direct(address),
-            Origin::Relayed { .. } | Origin::Fast(_) => Way::Relay,
+            Origin::Relayed { .. } | Origin::Fast { .. } => Way::Relay,
         };
         let peer = self.peers.get(&session.agreement.peer);
         // Every path is assumed to carry a whole message.

@@ -163,12 +163,9 @@ impl Mesh {
             .local_addresses
             .iter()
             .map(|ip| SocketAddr::new(*ip, self.port));
-        let all = self
-            .advertise
-            .iter()
-            .copied()
-            .chain(local)
-            .chain(self.observed.addresses());
+        let observed = self.observed.addresses();
+        let observed = observed.filter(|address| !self.is_seen_inside(address.ip()));
+        let all = self.advertise.iter().copied().chain(local).chain(observed);
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in all {
             if is_usable(&address) && !addresses.contains(&address) {

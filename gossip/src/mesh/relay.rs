@@ -40,8 +40,10 @@ impl Mesh {
                 };
                 self.forward(hop, ends, TTL, &datagram, now);
             }
-            Origin::Fast(Some(peer)) => self.transmit_fast(peer, datagram),
-            Origin::Relayed { source: None, .. } | Origin::Fast(None) => {}
+            Origin::Fast {
+                peer: Some(peer), ..
+            } => self.transmit_fast(peer, datagram, false),
+            Origin::Relayed { source: None, .. } | Origin::Fast { peer: None, .. } => {}
         }
     }
 

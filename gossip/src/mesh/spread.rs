@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::codec::{self, Bytes};
@@ -221,13 +222,16 @@ impl Mesh {
         }
         self.tell_other_lives(id, now);
         self.meet(id, &node.name, now);
-        let own = self.own_addresses_met.clone();
+        let published = node.addresses.as_slice();
+        let is_way = |address: &&SocketAddr| {
+            !self.own_addresses_met.contains(*address) && !self.is_containers(address.ip())
+        };
+        let ways: Vec<SocketAddr> = published.iter().filter(is_way).copied().collect();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let published = node.addresses.as_slice();
-        for address in published.iter().filter(|address| !own.contains(*address)) {
-            peer.add_published(*address, now);
+        for address in ways {
+            peer.add_published(address, now);
         }
         peer.retain_candidates(|address| published.contains(address));
         let mut withdrawn = false;
@@ -272,6 +276,11 @@ impl Mesh {
         } else if now >= peer.next_mismatch {
             peer.mismatches = peer.mismatches.saturating_add(1);
             peer.next_mismatch = now + MISMATCH_INTERVAL;
+            let is_first = peer.mismatches < MISMATCHES;
+            // Whether that was news under way shows soon, and not only with the next question.
+            if let Some(path) = peer.used_mut().filter(|_| is_first) {
+                path.ask_by(now + MISMATCH_INTERVAL);
+            }
         }
         if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
             peer.next_buckets = now + REPAIR_INTERVAL;

@@ -14,7 +14,7 @@ use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::{Boot, Instant};
 
 use super::Mesh;
-use crate::api::{Config, Counters, Target};
+use crate::api::{Config, Counters, Target, TrafficSample};
 use crate::crypto::Key;
 use crate::crypto::model::ModelCrypto;
 use crate::crypto::real::RealCrypto;
@@ -470,4 +470,106 @@ fn another_version_is_refused_by_name() {
     let said = rmesh_wire::codec::encode(&said).unwrap();
     *b.prove(&said, state.as_ref()).err().unwrap()(&mut refusals) += 1;
     assert_eq!(refusals.version, 2);
+}
+
+/// Milliseconds until both know that they hear each other no more, after `cut` to B, to A or both ways; and
+/// how many datagrams both sent in the minute before.
+fn idle_then_cut(to_b: bool, to_a: bool) -> (u64, usize) {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let first = first_message(&mut a, B);
+    b.handle_datagram(A, &first, start());
+    talk(&mut a, &mut b, start());
+    let (mut now, mut count, mut cut_at) = (start(), 0, None);
+    let is_up = |mesh: &Mesh| mesh.peers.values().any(|peer| peer.chosen.is_some());
+    for millisecond in 0..100_000 {
+        now = now + Duration::from_millis(1);
+        for mesh in [&mut a, &mut b] {
+            if mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                mesh.handle_timeout(now);
+            }
+        }
+        let is_cut = millisecond >= 90_000;
+        for _ in 0..2 {
+            let (from_a, from_b) = (sent(&mut a), sent(&mut b));
+            count += match millisecond {
+                30_000..90_000 => from_a.len() + from_b.len(),
+                _ => 0,
+            };
+            for (_, bytes) in from_a.iter().filter(|_| !(is_cut && to_b)) {
+                b.handle_datagram(A, bytes, now);
+            }
+            for (_, bytes) in from_b.iter().filter(|_| !(is_cut && to_a)) {
+                a.handle_datagram(B, bytes, now);
+            }
+        }
+        if is_cut && !is_up(&a) && !is_up(&b) {
+            cut_at.get_or_insert(millisecond - 90_000);
+        }
+        assert!(is_cut || millisecond < 1_000 || is_up(&a) && is_up(&b));
+    }
+    (cut_at.expect("both notice"), count)
+}
+
+#[test]
+fn an_idle_pair_says_little_and_notices_a_cut_within_three_seconds() {
+    for (to_b, to_a) in [(true, true), (true, false), (false, true)] {
+        let (after, count) = idle_then_cut(to_b, to_a);
+        // A question and an answer each 1.5 s, and some more now and then.
+        assert!(count <= 100, "{count} datagrams in a minute");
+        assert!(after <= 3_000, "{after} ms, cut {to_b} {to_a}");
+    }
+}
+
+/// Runs a pair for `milliseconds` from `now`, and counts what both send.
+fn run_pair(a: &mut Mesh, b: &mut Mesh, milliseconds: u64, now: &mut Instant) -> usize {
+    let mut count = 0;
+    for _ in 0..milliseconds {
+        *now = *now + Duration::from_millis(1);
+        for mesh in [&mut *a, &mut *b] {
+            if mesh.poll_timeout().is_some_and(|(due, _)| due <= *now) {
+                mesh.handle_timeout(*now);
+            }
+        }
+        let (from_a, from_b) = (sent(a), sent(b));
+        count += from_a.len() + from_b.len();
+        from_a
+            .iter()
+            .for_each(|(_, bytes)| b.handle_datagram(A, bytes, *now));
+        from_b
+            .iter()
+            .for_each(|(_, bytes)| a.handle_datagram(B, bytes, *now));
+    }
+    count
+}
+
+#[test]
+fn a_frame_now_and_then_is_no_traffic_and_traffic_is_watched_closely_from_its_start() {
+    let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
+    let first = first_message(&mut a, B);
+    b.handle_datagram(A, &first, start());
+    talk(&mut a, &mut b, start());
+    let (mut now, peer) = (start(), b.id());
+    run_pair(&mut a, &mut b, 30_000, &mut now);
+    let sample = |sent| TrafficSample {
+        peer,
+        sent,
+        received_direct: 0,
+        received_relayed: 0,
+    };
+    let mut count = 0;
+    for _ in 0..6 {
+        a.handle_traffic(&[sample(1)], now);
+        count += run_pair(&mut a, &mut b, 5_000, &mut now);
+    }
+    // As without those frames.
+    assert!(count <= 50, "{count} in 30 s");
+    let mut asked = 0;
+    for _ in 0..10 {
+        a.handle_traffic(&[sample(1)], now);
+        asked += run_pair(&mut a, &mut b, 100, &mut now);
+    }
+    assert!(
+        asked >= 8,
+        "unanswered traffic of a second is looked into: {asked}"
+    );
 }

@@ -1,6 +1,8 @@
 //! The VXLAN devices, one a family of underlay addresses, and how the bridge treats its ports that
 //! lead to other hosts.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_route::link::{InfoKind, LinkAttribute};
 use sha2::{Digest, Sha256};
 
@@ -11,6 +13,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netlink::{Netlink, failure, nonsense};
 use crate::kernel::tunnel::{PortFlags, Tunnel};
 use crate::kernel::{owned, sysctl};
+use crate::sys::ethtool;
 
 /// Longest interface name in bytes.
 const NAME_LEN_MAX: usize = 15;
@@ -107,6 +110,18 @@ pub(super) fn ensure(
     Ok(devices)
 }
 
+/// Families on whose devices the kernel completes checksums.
+pub(super) fn completing(options: &FastOptions, devices: &Devices) -> BTreeSet<Family> {
+    let made = FAMILIES
+        .into_iter()
+        .filter(|family| devices.tunnel(*family).is_some());
+    made.filter(|family| {
+        let leaves = ethtool::leaves_checksums(&name(options.bridge.name(), *family));
+        leaves.is_ok_and(|leaves| !leaves)
+    })
+    .collect()
+}
+
 /// Removes the devices of a bridge; success too if there are none.
 pub(super) fn remove(netlink: &mut Netlink, bridge: &str) -> Result<(), KernelError> {
     for family in FAMILIES {
@@ -132,6 +147,7 @@ fn ensure_tunnel(
         learns: false,
         is_whole: true,
         lacks_checksum: false,
+        local: options.local(family),
     };
     let mut fault = None;
     let found = match netlink.link(&name)? {
@@ -140,7 +156,7 @@ fn ensure_tunnel(
             if link.tunnel == Some(wanted) {
                 Some(link)
             } else {
-                fault = Some("was made for another mesh or port");
+                fault = Some("was made for another mesh, port or address");
                 netlink.delete_link(&name)?;
                 None
             }

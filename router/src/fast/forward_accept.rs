@@ -2,7 +2,8 @@
 //!
 //! With br_netfilter on, frames that a bridge passes on are shown to the rules for packets that the
 //! host routes, and Docker sets the policy of those to drop. So each such chain gets one rule at its
-//! head that accepts what comes in and goes out by our bridge. It is marked by a comment.
+//! head that accepts what comes in and goes out by our bridge. It is marked by a comment. So do chains whose
+//! policy is to accept and whose last rule refuses all that is left, as firewalld and others write them.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +18,6 @@ use crate::kernel::nftables::{Family, Nftables};
 
 /// Chains and rules looked at: more than the largest hosts have.
 const OBJECTS_MAX: usize = 1 << 18;
-/// Policy of a chain (NF_DROP).
-const DROP: u32 = 0;
 /// Where br_netfilter's switches are, one a family of addresses.
 const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
 /// Tables of the old xtables kind in use here, one a line, and the program that changes them.
@@ -139,6 +138,35 @@ fn ours(
 
 /// Chains that drop what the host would route unless a rule accepts it.
 fn dropping(nftables: &mut Nftables) -> Result<Vec<(Table, String)>, KernelError> {
+    let mut dropping = Vec::new();
+    for (table, chain, by_policy) in forwarding(nftables)? {
+        if by_policy || ends_with_refusal(nftables, &table, &chain)? {
+            dropping.push((table, chain));
+        }
+    }
+    Ok(dropping)
+}
+
+/// Whether the last rule of a chain refuses all that is left.
+fn ends_with_refusal(
+    nftables: &mut Nftables,
+    table: &Table,
+    chain: &str,
+) -> Result<bool, KernelError> {
+    let within = attribute(attributes::RULE_CHAIN, &text(chain));
+    let within = [table.attribute(), within].concat();
+    let kind = (table.family, message::GET_RULE);
+    let doing = "look at the end of a chain of the firewall";
+    let last = nftables.dump(doing, kind, &within, |last: &mut Option<bool>, _, one| {
+        let rule = RuleState::read(Attributes(one));
+        let here = rule.filter(|rule| rule.table == table.name && rule.chain == chain);
+        *last = here.map(|rule| rule.refuses_all).or(*last);
+    })?;
+    Ok(last.unwrap_or(false))
+}
+
+/// Chains for what the host would route, and whether their policy is to drop it.
+fn forwarding(nftables: &mut Nftables) -> Result<Vec<(Table, String, bool)>, KernelError> {
     let kind = (Family::ANY, message::GET_CHAIN);
     nftables.dump(
         "list the firewall's chains",
@@ -151,13 +179,12 @@ fn dropping(nftables: &mut Nftables) -> Result<Vec<(Table, String)>, KernelError
             let forwards = chain
                 .hook
                 .is_some_and(|(number, _)| number == hook::FORWARD);
-            let drops = forwards && chain.policy == Some(DROP);
-            if drops && is_routed(family) && all.len() < OBJECTS_MAX {
+            if forwards && is_routed(family) && all.len() < OBJECTS_MAX {
                 let table = Table {
                     family,
                     name: chain.table,
                 };
-                all.push((table, chain.name));
+                all.push((table, chain.name, chain.policy == Some(attributes::DROP)));
             }
         },
     )

@@ -26,9 +26,11 @@ use rmesh_wire::Mac;
 use crate::kernel::fdb::{Fdb, FdbEntry};
 use crate::kernel::netlink::{Netlink, failure};
 use crate::kernel::{Bridge, KernelError};
+use crate::sys::ethtool;
 use crate::sys::packet::{FrameListener, PacketSocket};
 use devices::Devices;
 use entries::{Change, Entries, Family, Port};
+use heartbeat::Heartbeat;
 use inlet::Inlet;
 use table::Table;
 
@@ -53,6 +55,19 @@ pub struct FastOptions {
     pub vni: u32,
     /// MTU of the containers.
     pub mtu_bytes: u16,
+    /// Addresses of this host that peers reach it at, if not all. Of the only one of a family VXLAN sends from
+    /// it; else as the routes say.
+    pub bind: Vec<IpAddr>,
+}
+
+impl FastOptions {
+    fn local(&self, family: Family) -> Option<IpAddr> {
+        let mut of = self.bind.iter().filter(|ip| Family::of(**ip) == family);
+        match (of.next(), of.next()) {
+            (Some(only), None) => Some(*only),
+            _ => None,
+        }
+    }
 }
 
 /// What the kernel is to know, whole each time.
@@ -104,6 +119,8 @@ pub struct Fast {
     /// `None` before the first [`Fast::apply`].
     wanted: Option<FastEntries>,
     adopted: BTreeMap<Mac, IpAddr>,
+    /// Devices on which the kernel completes checksums.
+    completing: BTreeSet<Family>,
     sender: PacketSocket,
     listener: FrameListener,
     frame: Vec<u8>,
@@ -133,13 +150,15 @@ impl Fast {
             made: Entries::default(),
             wanted: None,
             adopted: BTreeMap::new(),
-            sender: PacketSocket::open().map_err(open)?,
+            completing: BTreeSet::new(),
+            sender: PacketSocket::open_virtio().map_err(open)?,
             listener: FrameListener::open(index, own, heartbeat::ETHERTYPE).map_err(open)?,
             frame: vec![0; FRAME_LEN_MAX],
             options,
         };
         fast.read_entries(&mut Vec::new())?;
         fast.adopted = fast.made.by_tunnel();
+        fast.completing = devices::completing(&fast.options, &fast.devices);
         Ok(fast)
     }
 
@@ -180,6 +199,9 @@ impl Fast {
             Ok(devices) => self.devices = devices,
             Err(error) => errors.push(error),
         }
+        for family in self.completing.clone() {
+            errors.extend(self.complete(family).err());
+        }
         errors.extend(self.table.verify(&mut words).err());
         errors.extend(self.inlet.verify(&mut words).err());
         errors.extend(self.read_entries(&mut words).err());
@@ -211,10 +233,17 @@ impl Fast {
     /// Sends a payload to a heartbeat MAC through the VXLAN device of the address's family. That
     /// it went out is not known; the answer tells.
     ///
+    /// `leaves_checksum` leaves the checksum around it to network cards, as containers do.
+    ///
     /// # Errors
-    /// If the payload is longer than the MTU, or the last [`FastEntries`] do not say that heartbeats
+    /// If the payload with 28 bytes of headers is longer than the MTU, or the last [`FastEntries`] do not say that heartbeats
     /// to the MAC go to this address.
-    pub fn send(&self, to: Mac, address: IpAddr, payload: &[u8]) -> io::Result<()> {
+    pub fn send(
+        &self,
+        to: Mac,
+        address: IpAddr,
+        (payload, leaves_checksum): (&[u8], bool),
+    ) -> io::Result<()> {
         let family = Family::of(address);
         let is_there = self.made.tunnels.get(&(family, to)) == Some(&address);
         let device = self.devices.tunnel(family).filter(|_| is_there);
@@ -222,21 +251,61 @@ impl Fast {
             let reason = format!("VXLAN has no entry for {to} at {address}");
             io::Error::new(io::ErrorKind::NotConnected, reason)
         })?;
-        let frame = heartbeat::frame(to, self.own, payload, self.options.mtu_bytes)?;
+        let heartbeat = Heartbeat {
+            to,
+            from: self.own,
+            payload,
+            leaves_checksum,
+        };
+        let frame = heartbeat.encode(self.options.mtu_bytes)?;
         self.sender.send(device, &frame)
     }
 
-    /// Hands over heartbeats that have come for this host, at most 64; it does not wait.
-    pub fn receive(&mut self, take: &mut dyn FnMut(&[u8])) {
+    /// Hands over heartbeats that have come for this host, at most 64, and of each whether its checksum was
+    /// right; it does not wait.
+    pub fn receive(&mut self, take: &mut dyn FnMut(&[u8], bool)) {
         for _ in 0..HEARTBEATS_MAX {
-            let Ok(len) = self.listener.receive(&mut self.frame) else {
+            let Ok((len, is_left)) = self.listener.receive(&mut self.frame) else {
                 return;
             };
-            let payload = self.frame.get(..len).and_then(heartbeat::payload);
-            if let Some(payload) = payload {
-                take(payload);
+            let heartbeat = self.frame.get(..len).and_then(heartbeat::decode);
+            if let Some((payload, is_right)) = heartbeat {
+                take(payload, is_right || is_left);
             }
         }
+    }
+
+    /// Has the kernel complete checksums of what goes by VXLAN to this address, and to others of its family:
+    /// the network card gets them wrong. Whether that is news.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn complete_checksums(&mut self, address: IpAddr) -> Result<bool, KernelError> {
+        let family = Family::of(address);
+        if self.completing.contains(&family) {
+            return Ok(false);
+        }
+        self.complete(family)?;
+        Ok(self.completing.insert(family))
+    }
+
+    /// VXLAN devices on which the kernel completes checksums, in this life of the program or since an
+    /// earlier one.
+    pub fn completing(&self) -> Vec<String> {
+        let families = self.completing.iter();
+        families
+            .map(|family| devices::name(self.options.bridge.name(), *family))
+            .collect()
+    }
+
+    fn complete(&self, family: Family) -> Result<(), KernelError> {
+        if self.devices.tunnel(family).is_none() {
+            return Ok(());
+        }
+        let name = devices::name(self.options.bridge.name(), family);
+        let done = ethtool::complete_checksums(&name);
+        let doing = format!("have checksums completed on {name}");
+        done.map_err(|cause| failure(&doing, cause, String::new()))
     }
 
     /// What nftables has counted.

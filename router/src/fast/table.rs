@@ -26,8 +26,12 @@ const PRIORITY: i32 = -300;
 /// NFPROTO_IPV4 and NFPROTO_IPV6, and the protocol UDP.
 const NFPROTO: [u8; 2] = [2, 10];
 const UDP: u8 = 17;
+/// Where the protocol is in IPv4's header.
+const PROTOCOL: u32 = 9;
 /// Where UDP's destination port is in its header.
 const DESTINATION_PORT: u32 = 2;
+/// Addresses that a set has room for at least.
+const ROOM_MIN: usize = 256;
 /// Elements of a set that are read: peers are thousands.
 const ELEMENTS_MAX: usize = 1 << 17;
 
@@ -41,19 +45,10 @@ enum Way {
 impl Way {
     const BOTH: [Way; 2] = [Way::In, Way::Out];
 
-    /// The chain that packets enter.
     fn chain(self) -> &'static str {
         match self {
             Way::In => "vxlan_in",
             Way::Out => "vxlan_out",
-        }
-    }
-
-    /// The chain for those to VXLAN's port.
-    fn peers(self) -> &'static str {
-        match self {
-            Way::In => "from_peers",
-            Way::Out => "to_peers",
         }
     }
 
@@ -101,6 +96,8 @@ pub(super) struct Table {
     nftables: Nftables,
     /// Who is in the sets.
     allowed: BTreeSet<IpAddr>,
+    /// How many each has room for.
+    room: usize,
     shape: Shape,
 }
 
@@ -112,6 +109,7 @@ impl Table {
             port: options.port,
             nftables: Nftables::open()?,
             allowed: BTreeSet::new(),
+            room: 0,
             shape: Shape::default(),
         };
         let found = table.read_sets()?;
@@ -130,9 +128,14 @@ impl Table {
     /// Lets more through.
     pub(super) fn allow(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
         let more: BTreeSet<IpAddr> = wanted.difference(&self.allowed).copied().collect();
+        let all = &self.allowed | &more;
+        if all.len() > self.room {
+            let counted = self.read_sets()?;
+            return self.replace(all, &counted);
+        }
         let changes = self.put(&more, &Sets::default());
         let doing = "let VXLAN from and to peers through";
-        self.change(doing, &changes, &self.allowed | &more)
+        self.change(doing, &changes, all)
     }
 
     /// Lets nobody but these through.
@@ -195,8 +198,8 @@ impl Table {
         }
         for rule in self.nftables.rules(&self.name)? {
             match rule.chain.as_str() {
-                chain if chain == Way::In.peers() => counters.dropped_in += rule.packets,
-                chain if chain == Way::Out.peers() => counters.dropped_out += rule.packets,
+                chain if chain == Way::In.chain() => counters.dropped_in += rule.packets,
+                chain if chain == Way::Out.chain() => counters.dropped_out += rule.packets,
                 _ => {}
             }
         }
@@ -206,21 +209,27 @@ impl Table {
     /// Makes the table anew with these let through, and with what `counted` says of them.
     fn replace(&mut self, allowed: BTreeSet<IpAddr>, counted: &Sets) -> Result<(), KernelError> {
         let name = &self.name;
+        let room = (2 * allowed.len()).next_power_of_two().max(ROOM_MIN);
+        let size = u32::try_from(room).unwrap_or(u32::MAX);
         // To delete it is an error unless it is there.
         let mut changes = vec![name.create(), name.delete(), name.create()];
         for (at, way) in (1..).zip(Way::BOTH) {
             for (underlay, len, id) in [(Underlay::V4, 4, 0), (Underlay::V6, 16, 2)] {
-                changes.push(name.set(way.set(underlay), len, at + id));
+                changes.push(name.set(way.set(underlay), len, at + id, size));
             }
             changes.extend(self.chains(way));
         }
         changes.extend(self.put(&allowed, counted));
         self.nftables.commit("make the nftables table", &changes)?;
         self.allowed = allowed;
+        self.room = room;
         self.shape = self.nftables.shape(&self.name)?;
         Ok(())
     }
 
+    /// The rules of one direction. They are made to cost little, for each datagram that no network card
+    /// joins runs them: what a peer's datagram meets is one rule, without a jump to another chain and
+    /// with comparisons that the kernel does in place.
     fn chains(&self, way: Way) -> Vec<Change> {
         let name = &self.name;
         let base = Base {
@@ -229,27 +238,24 @@ impl Table {
             device: None,
             policy: Verdict::Accept,
         };
-        let port = Rule::default()
-            .meta(Meta::TransportProtocol, Is::Equal, &[UDP])
-            .bytes(
-                Header::Transport,
-                DESTINATION_PORT,
-                Is::Equal,
-                &self.port.to_be_bytes(),
-            )
-            .end(Verdict::GoTo(way.peers()));
-        let mut changes = vec![name.chain(way.peers(), None)];
-        for (underlay, protocol) in [Underlay::V4, Underlay::V6].into_iter().zip(NFPROTO) {
-            let peer = Rule::default()
-                .meta(Meta::NetworkProtocol, Is::Equal, &[protocol])
+        let port = self.port.to_be_bytes();
+        let to_port =
+            |rule: Rule| rule.bytes(Header::Transport, DESTINATION_PORT, Is::Equal, &port);
+        let [v4, v6] = NFPROTO
+            .map(|protocol| Rule::default().meta(Meta::NetworkProtocol, Is::Equal, &[protocol]));
+        let v4 = v4.bytes(Header::Network, PROTOCOL, Is::Equal, &[UDP]);
+        // There may be other headers before UDP's.
+        let v6 = v6.meta(Meta::TransportProtocol, Is::Equal, &[UDP]);
+        let mut changes = vec![name.chain(way.chain(), Some(base))];
+        for (underlay, udp) in [(Underlay::V4, v4), (Underlay::V6, v6)] {
+            let peer = to_port(udp)
                 .among(Header::Network, way.address(underlay), way.set(underlay))
                 .end(Verdict::Accept);
-            changes.push(name.rule(way.peers(), &peer));
+            changes.push(name.rule(way.chain(), &peer));
         }
-        let other = Rule::default().count().end(Verdict::Drop);
-        changes.push(name.rule(way.peers(), &other));
-        changes.push(name.chain(way.chain(), Some(base)));
-        changes.push(name.rule(way.chain(), &port));
+        let udp = Rule::default().meta(Meta::TransportProtocol, Is::Equal, &[UDP]);
+        let other = to_port(udp).count().end(Verdict::Drop);
+        changes.push(name.rule(way.chain(), &other));
         changes
     }
 

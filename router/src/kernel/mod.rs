@@ -5,6 +5,7 @@ mod bridge;
 mod facts;
 pub(crate) mod fdb;
 mod guard;
+mod inside;
 pub(crate) mod link;
 pub(crate) mod netlink;
 pub(crate) mod nftables;
@@ -20,5 +21,6 @@ pub use bridge::Bridge;
 pub use facts::{
     HostAddress, HostLink, HostNextHop, HostRoute, host_addresses, host_links, host_routes,
 };
+pub use inside::Inside;
 pub use owned::{OwnedLinks, owned_links, remove_port};
 pub use watch::{AddressWatch, RulesetWatch, Woken};

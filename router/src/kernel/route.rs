@@ -1,6 +1,6 @@
-//! The one route a container needs besides those its addresses bring.
+//! The one route a container needs besides those its addresses bring, and which way packets would go.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{
@@ -17,6 +17,27 @@ const MULTICAST: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
 const MULTICAST_PREFIX_LEN: u8 = 4;
 
 impl Netlink {
+    /// The interface by which a packet to this address would leave; `None` if none would.
+    pub(crate) fn way_out(&mut self, to: IpAddr) -> Result<Option<u32>, KernelError> {
+        let mut message = RouteMessage::default();
+        let (family, to, len) = match to {
+            IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip), 32),
+            IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip), 128),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = len;
+        message.attributes = vec![RouteAttribute::Destination(to)];
+        let answer = self.get("look up a route", RouteNetlinkMessage::GetRoute(message));
+        let Some(RouteNetlinkMessage::NewRoute(route)) = answer? else {
+            return Ok(None);
+        };
+        let out = |attribute: &RouteAttribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        };
+        Ok(route.attributes.iter().find_map(out))
+    }
+
     /// Sends IPv4 multicast out of this interface, unless there is such a route already. IPv6 has
     /// one for each interface from the start.
     pub(crate) fn ensure_multicast_route(&mut self, link: &Link) -> Result<(), KernelError> {

@@ -1,6 +1,6 @@
 //! VXLAN devices (RFC 7348) and what a port of the bridge may carry.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute,
@@ -20,6 +20,8 @@ pub(crate) struct Tunnel {
     pub(crate) is_whole: bool,
     /// Whether its datagrams over IPv6 have no checksum, or need none.
     pub(crate) lacks_checksum: bool,
+    /// The address it sends from; the kernel chooses if this is `None`.
+    pub(crate) local: Option<IpAddr>,
 }
 
 impl Tunnel {
@@ -34,9 +36,12 @@ impl Tunnel {
                 false => VxlanDf::Unset,
             }),
         ];
-        if is_v6 {
+        match self.local {
+            Some(IpAddr::V4(local)) => options.push(InfoVxlan::Local(local)),
+            Some(IpAddr::V6(local)) => options.push(InfoVxlan::Local6(local)),
             // Only this tells the kernel which family is meant.
-            options.push(InfoVxlan::Local6(Ipv6Addr::UNSPECIFIED));
+            None if is_v6 => options.push(InfoVxlan::Local6(Ipv6Addr::UNSPECIFIED)),
+            None => {}
         }
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Vxlan),
@@ -51,6 +56,10 @@ impl Tunnel {
                 InfoVxlan::Id(vni) => tunnel.vni = *vni,
                 InfoVxlan::Port(port) => tunnel.udp_port = *port,
                 InfoVxlan::Learning(on) => tunnel.learns = *on,
+                InfoVxlan::Local(ip) => tunnel.local = Some(IpAddr::V4(*ip)),
+                InfoVxlan::Local6(ip) if !ip.is_unspecified() => {
+                    tunnel.local = Some(IpAddr::V6(*ip));
+                }
                 InfoVxlan::Df(df) => tunnel.is_whole = *df == VxlanDf::Set,
                 InfoVxlan::UDPZeroCsumTX(on) | InfoVxlan::UDPZeroCsumRX(on) => {
                     tunnel.lacks_checksum |= *on;

@@ -13,6 +13,8 @@ use crate::sys::poll::readable;
 
 /// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR and RTNLGRP_IPV6_IFADDR (linux/rtnetlink.h).
 const GROUPS: [u32; 3] = [1, 5, 9];
+/// RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE and RTNLGRP_IPV6_RULE.
+const ROUTE_GROUPS: [u32; 4] = [7, 8, 11, 19];
 /// NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h).
 const RULES_GROUP: u32 = 7;
 /// Messages read in one go; a host that makes more of them meanwhile is asked again soon anyway.
@@ -29,6 +31,17 @@ impl AddressWatch {
     pub fn open() -> Result<Self, KernelError> {
         let socket = listen(NETLINK_ROUTE, &GROUPS);
         let doing = "listen to changes of addresses";
+        let socket = socket.map_err(|cause| failure(doing, cause, String::new()))?;
+        Ok(AddressWatch { socket })
+    }
+
+    /// Starts to listen to changes of routes instead.
+    ///
+    /// # Errors
+    /// If the kernel gives no such socket.
+    pub fn open_routes() -> Result<Self, KernelError> {
+        let socket = listen(NETLINK_ROUTE, &ROUTE_GROUPS);
+        let doing = "listen to changes of routes";
         let socket = socket.map_err(|cause| failure(doing, cause, String::new()))?;
         Ok(AddressWatch { socket })
     }

@@ -8,7 +8,6 @@ use rmesh_wire::payload::{Head, PartialChecksum, PayloadKind};
 use rmesh_wire::{Mac, PeerId, ethernet};
 
 use super::api::LearnedMac;
-use super::bucket::Bucket;
 use super::buffer::Buffer;
 use super::bundle::Bundle;
 use super::delivery::Deliveries;
@@ -18,7 +17,7 @@ use super::inbox::Inbox;
 use super::oversize::{fit, frame_len_max};
 use super::pending::Pending;
 use super::reassembly::Reassembly;
-use super::screen;
+use super::screen::Screen;
 use super::shared::Shared;
 use super::stats::{Reason, WorkerStats};
 use super::tables::{Route, Tables};
@@ -39,14 +38,11 @@ pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) reassembly: Reassembly,
     pending: Pending,
-    /// For datagrams of lane 0 whose session no snapshot has.
-    pub(crate) unknown: Bucket,
+    pub(crate) screen: Screen,
     next_aging: Instant,
     /// When to look for a second way: the first worker does so for all, and another only if it has found
     /// a sign of one.
     next_probe: Option<Instant>,
-    /// Where the copy of a control datagram is verified.
-    pub(crate) copy: Buffer,
     /// Where a frame whose checksum is completed here is put together.
     whole: Buffer,
     /// Frames of the batch at hand for the bridge.
@@ -56,6 +52,8 @@ pub(crate) struct Engine {
 
 /// Time between two rounds of looking after old state.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// A worker that has nothing to look after wakes after this time all the same.
+const LONG_REST: Duration = Duration::from_secs(3_600);
 /// Time between two looks at all learned MACs.
 const AGING_EVERY: Duration = Duration::from_secs(10);
 
@@ -77,10 +75,9 @@ impl Engine {
             shared,
             reassembly: Reassembly::default(),
             pending: Pending::default(),
-            unknown: screen::allowance(now),
+            screen: Screen::new(now),
             next_aging: now + AGING_EVERY,
             next_probe,
-            copy: Buffer::default(),
             whole: Buffer::default(),
             deliveries: Deliveries::default(),
             too_big: TooBig::new(now),
@@ -161,11 +158,11 @@ impl Engine {
         if !self.pending.is_empty() || !self.reassembly.is_empty() {
             return TICK;
         }
-        let next = self
-            .next_probe
-            .into_iter()
-            .fold(self.next_aging, Instant::min);
-        next.saturating_duration_since(now).max(TICK)
+        // What is not there does not age.
+        let aging = (self.fdb.len() > 0).then_some(self.next_aging);
+        let next = self.next_probe.into_iter().chain(aging).min();
+        let rest = next.map(|next| next.saturating_duration_since(now));
+        rest.unwrap_or(LONG_REST).max(TICK)
     }
 
     /// Tells the control side that frames moved since `before`, if it wants to be told.

@@ -19,6 +19,7 @@ use super::api::{
     Inbound, LearnedMac, PeerCounters, PlaneCapabilities, PlaneCounters, PlaneError, PlaneOptions,
     Without,
 };
+use super::control::Control;
 use super::engine::Engine;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
@@ -63,6 +64,9 @@ pub struct Plane {
     has_aes: bool,
     /// The control side's own datagrams that did not fit the socket's buffer.
     control_dropped: AtomicU64,
+    /// What the control side receives, and what it counts.
+    control: Mutex<Option<Control>>,
+    control_stats: Arc<WorkerStats>,
 }
 
 struct Running {
@@ -74,7 +78,7 @@ struct Running {
 
 impl Plane {
     /// Opens the TAP and the sockets in the calling thread's network namespace and starts the
-    /// workers. `inbox` takes what is for the control side; what does not fit is dropped and
+    /// workers. `inbox` takes what they have for the control side; what does not fit is dropped and
     /// counted. The TAP is not yet a port of the bridge: that is the caller's to do.
     ///
     /// # Errors
@@ -108,12 +112,15 @@ impl Plane {
         let (bind, count) = (&options.bind, ports.len());
         let sockets = Arc::new(Sockets::open(bind, options.port, count, options.without)?);
         let shared = Arc::new(Shared::new(count, Instant::now()));
+        let (tables, control_stats) = <(Arc<ArcSwap<Tables>>, Arc<WorkerStats>)>::default();
+        let parts = (&sockets, &tables, &control_stats);
+        let control = Control::new(parts.0.clone(), parts.1.clone(), parts.2.clone());
         let mut plane = Plane {
             tap: first.name().to_owned(),
             offloads: first.offloads(),
             note: note_of(options.workers, count, first.name()),
             sockets,
-            tables: Arc::default(),
+            tables,
             shared: Arc::clone(&shared),
             has_aes: has_aes_instructions() && !options.without.aes,
             workers: Vec::with_capacity(count),
@@ -121,6 +128,8 @@ impl Plane {
             publishing: Mutex::default(),
             sampled: Mutex::default(),
             control_dropped: AtomicU64::new(0),
+            control: Mutex::new(Some(control)),
+            control_stats,
         };
         for (number, port) in ports.into_iter().enumerate() {
             let worker = Worker { number, count };
@@ -182,6 +191,11 @@ impl Plane {
         self.sockets.port()
     }
 
+    /// What reads the datagrams that are for the control side, the first time it is asked for.
+    pub fn take_control(&self) -> Option<Control> {
+        lock(&self.control).take()
+    }
+
     /// What kernel and processor do for it at the moment.
     pub fn capabilities(&self) -> PlaneCapabilities {
         PlaneCapabilities {
@@ -224,7 +238,7 @@ impl Plane {
     pub fn send(&self, transmit: &Transmit) -> Result<(), SendFailure> {
         let number = self.sockets.number_for(transmit.destination);
         let socket = number
-            .and_then(|number| self.sockets.strangers().get(number))
+            .and_then(|number| self.sockets.control().get(number))
             .ok_or(SendFailure::Unreachable)?;
         let Err(error) = socket.send_to(&transmit.bytes, transmit.destination) else {
             return Ok(());
@@ -276,8 +290,9 @@ impl Plane {
             unusable_sessions: self.tables.load().unusable_sessions,
             ..PlaneCounters::default()
         };
-        for worker in &self.workers {
-            worker.stats.add_to(&mut counters);
+        let stats = self.workers.iter().map(|worker| &worker.stats);
+        for stats in stats.chain([&self.control_stats]) {
+            stats.add_to(&mut counters);
         }
         let outside = OUTSIDE.into_iter().zip([
             self.control_dropped.load(Ordering::Relaxed),

@@ -22,7 +22,7 @@ const FAILURES_MAX: usize = 256;
 pub(crate) const LEN_MAX: usize = 9_216;
 /// Longest one that is no such probe, in bytes. Others may use one half of the queue only, and
 /// strangers have none: they could fill it with datagrams of 64 KiB.
-const SHORT_LEN_MAX: usize = 2_048;
+pub(crate) const SHORT_LEN_MAX: usize = 2_048;
 
 /// A worker's end of the queue.
 pub(crate) struct Inbox {

@@ -6,7 +6,8 @@
 //! ```text
 //!  TAP -> port -> forward: decide -> engine -> session: seal -> transmit -> outbox -> UDP
 //!  UDP -> worker -> receive -> session: open -> reassembly, floods -> port -> TAP
-//!                           \-> inbox -> control side (handshakes, lane 0)
+//!                           \-> inbox -> control side (wants, failures)
+//!  UDP -> control: screen -> control side (handshakes, lane 0)
 //! ```
 
 mod aead;
@@ -14,6 +15,7 @@ mod api;
 mod bucket;
 pub mod buffer;
 mod bundle;
+mod control;
 #[cfg(feature = "counting")]
 pub mod counting;
 mod crowd;
@@ -49,4 +51,5 @@ pub use api::{
     FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, PlaneCapabilities, PlaneCounters,
     PlaneError, PlaneOptions, Without,
 };
+pub use control::Control;
 pub use handle::Plane;

@@ -16,6 +16,7 @@ use super::fdb;
 use super::forward::admit;
 use super::oversize::frame_len_max;
 use super::reassembly::{Key, Outcome};
+use super::screen::Sender;
 use super::session::Session;
 use super::stats::Reason;
 use super::tables::Tables;
@@ -81,7 +82,7 @@ impl Engine {
                 Ok(())
             }
             Ok(header) if header.lane() == CONTROL_LANE => {
-                self.screen(source, &header, datagram, tables, now)
+                self.pass_on(source, &header, datagram, tables, now)
             }
             Ok(header) if header.kind == Kind::Relay => {
                 self.handle_relay(&header, (datagram, place), tables, now)
@@ -94,6 +95,22 @@ impl Engine {
         if let Err(reason) = result {
             self.stats.drop_one(reason);
         }
+    }
+
+    /// A datagram of the control side's that the kernel brought here, joined to frames.
+    fn pass_on(
+        &mut self,
+        source: SocketAddr,
+        header: &Header,
+        datagram: &[u8],
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        match self.screen.judge(header, datagram, tables, now)? {
+            Sender::Peer => self.inbox.datagram(source, datagram),
+            Sender::Unknown => self.inbox.stranger(source, datagram),
+        }
+        Ok(())
     }
 
     /// Whether [`Engine::deliver_all`] has to come first.

@@ -1,17 +1,16 @@
 //! What of lane 0 is worth the control side's time.
 //!
-//! Lane 0 is opened and judged by `gossip::Mesh` alone. But that is one thread behind one queue, and
-//! anybody can send what looks like a record of lane 0: a flood of such would take the place of the
-//! peers' probes, and every path would be thought dead. So a worker first verifies, on a copy, that
-//! the datagram is genuine and new.
+//! Lane 0 is opened and judged by `gossip::Mesh` alone. But an input of the mesh costs a look at every peer,
+//! and anybody can send what looks like a record of lane 0: a flood of such would take the place of the
+//! peers' probes, and every path would be thought dead. So it is first verified, on a copy and against
+//! the workers' snapshot, that the datagram is genuine and new.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rmesh_wire::datagram::{Header, Kind};
 
 use super::bucket::Bucket;
-use super::engine::Engine;
+use super::buffer::Buffer;
 use super::inbox::LEN_MAX;
 use super::stats::Reason;
 use super::tables::Tables;
@@ -22,27 +21,44 @@ const UNKNOWN_PER_S: u32 = 1_000;
 /// After a quiet time as many are passed on at once as in this time.
 const UNKNOWN_DEPTH: Duration = Duration::from_millis(64);
 
-/// The allowance of datagrams of unknown sessions.
-pub(crate) fn allowance(now: Instant) -> Bucket {
-    Bucket::full(UNKNOWN_PER_S, UNKNOWN_DEPTH, now)
+/// Who sent a datagram of lane 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A peer: it is genuine and comes for the first time.
+    Peer,
+    /// Perhaps one whose session is in no snapshot yet, or anybody.
+    Unknown,
 }
 
-impl Engine {
-    /// Hands a datagram of lane 0 to the control side if it is genuine and comes for the first time.
-    pub(crate) fn screen(
+/// What judges them.
+pub(crate) struct Screen {
+    /// For those whose session no snapshot has.
+    unknown: Bucket,
+    /// Where a copy is verified.
+    copy: Buffer,
+}
+
+impl Screen {
+    pub(crate) fn new(now: Instant) -> Self {
+        Screen {
+            unknown: Bucket::full(UNKNOWN_PER_S, UNKNOWN_DEPTH, now),
+            copy: Buffer::default(),
+        }
+    }
+
+    /// Whose datagram of lane 0 this is, or why it is not worth the control side's time.
+    pub(crate) fn judge(
         &mut self,
-        source: SocketAddr,
         header: &Header,
         datagram: &[u8],
         tables: &Tables,
         now: Instant,
-    ) -> Result<(), Reason> {
+    ) -> Result<Sender, Reason> {
         let Some(session) = tables.session(header.receiver) else {
-            if !self.unknown.take(now) {
-                return Err(Reason::UnknownSession);
-            }
-            self.inbox.stranger(source, datagram);
-            return Ok(());
+            let may_pass = self.unknown.take(now);
+            return may_pass
+                .then_some(Sender::Unknown)
+                .ok_or(Reason::UnknownSession);
         };
         if header.kind == Kind::Relay {
             session.verify_relay(header, datagram)?;
@@ -52,7 +68,6 @@ impl Engine {
             }
             session.open_record(header, self.copy.data_mut())?;
         }
-        self.inbox.datagram(source, datagram);
-        Ok(())
+        Ok(Sender::Peer)
     }
 }

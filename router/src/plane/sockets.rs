@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::api::{PlaneError, Without};
 use crate::sys::udp;
 
-/// Addresses listened at, at most: two sockets each that one worker reads leave poll(2) entries for
+/// Addresses listened at, at most: a socket of each that one worker reads leaves poll(2) entries for
 /// port and wake-up.
 const ADDRESSES_MAX: usize = 8;
 /// With port 0: attempts to find a port that is free in every family.
@@ -21,6 +21,7 @@ pub(crate) struct Sockets {
     joins: bool,
     /// By worker, then by address.
     sealed: Vec<Vec<UdpSocket>>,
+    control: Vec<UdpSocket>,
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
     first_v6: Option<usize>,
@@ -60,7 +61,7 @@ impl Sockets {
         without: Without,
     ) -> Result<Self, PlaneError> {
         let mut sealed: Vec<Vec<UdpSocket>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
-        let mut strangers: Vec<UdpSocket> = Vec::new();
+        let (mut control, mut strangers): (Vec<UdpSocket>, Vec<UdpSocket>) = Default::default();
         for ip in bind.iter().take(ADDRESSES_MAX) {
             let address = SocketAddr::new(*ip, port);
             let opened = udp::open_group(address, workers).and_then(|group| {
@@ -72,6 +73,7 @@ impl Sockets {
                     for (worker, socket) in sealed.iter_mut().zip(group.sealed) {
                         worker.push(socket);
                     }
+                    control.push(group.control);
                     strangers.push(group.strangers);
                 }
                 Err(error) if optional && is_missing_family(&error) => {
@@ -90,11 +92,14 @@ impl Sockets {
         }
         let segments = !without.udp_segmentation && sealed.iter().flatten().all(udp::can_segment);
         let ask = |socket| udp::ask_for_joined(socket).is_ok();
-        let joins = !without.udp_receive_offload && sealed.iter().flatten().all(ask);
+        // All or none: which socket the kernel asks before it joins, it chooses by the addresses alone.
+        let mut all = sealed.iter().flatten().chain(&control).chain(&strangers);
+        let joins = !without.udp_receive_offload && all.all(ask);
         Ok(Sockets {
             segments: AtomicBool::new(segments),
             joins,
             sealed,
+            control,
             strangers,
             first_v4,
             first_v6,
@@ -126,9 +131,15 @@ impl Sockets {
         self.sealed.get(worker).map_or(&[], Vec::as_slice)
     }
 
-    /// Those of all workers.
+    /// Those of all workers, and of the control side.
     pub(crate) fn all_sealed(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.sealed.iter().flatten()
+        self.sealed.iter().flatten().chain(&self.control)
+    }
+
+    /// For records and relay datagrams of lane 0, and for all that the control side sends, by the same
+    /// numbers.
+    pub(crate) fn control(&self) -> &[UdpSocket] {
+        &self.control
     }
 
     /// For what anybody may send, by the same numbers.

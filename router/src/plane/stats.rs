@@ -108,6 +108,8 @@ reasons! {
     ReassemblyAbandoned = "reassembly_abandoned",
     /// The control side's queue is full.
     InboxFull = "inbox_full",
+    /// A record of frames that the kernel joined to a datagram of the control side's.
+    StrayRecord = "stray_record",
 }
 
 /// What one worker counts.

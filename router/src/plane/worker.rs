@@ -1,6 +1,6 @@
 //! One data-plane thread: waits, reads a batch, decides, seals, sends, to completion.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use rmesh_wire::datagram::Header;
 use super::api::LearnedMac;
 use super::bucket::Bucket;
 use super::buffer::{BATCH_LEN, Buffer};
+use super::control::{self, NOWHERE};
 use super::engine::{Engine, TICK};
 use super::receive::{Place, is_sealed};
 use super::sockets::Sockets;
@@ -27,11 +28,6 @@ const SOCKET_BATCHES: usize = 4;
 /// Batches taken from the port before the sockets have their turn again, so that frames cannot
 /// starve control datagrams.
 const PORT_BATCHES: usize = 2;
-/// Datagrams a second taken from those that anybody may have sent: a fiftieth of a core for what a
-/// flood leaves of them, and what a thousand peers need to come back within a second.
-const STRANGERS_PER_S: u32 = 8_000;
-/// After a quiet time as many are taken at once as come in this time.
-const STRANGERS_DEPTH: Duration = Duration::from_millis(64);
 /// A worker that slept shorter than this before it had something to do will soon have more: it looks for
 /// it for a while before it sleeps again, for to be woken takes longer, and costs who wakes it time as well.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
@@ -62,6 +58,7 @@ struct Round {
     current: Arc<Tables>,
     next_tick: Instant,
     port_retry: Option<Instant>,
+    /// For those that the kernel joined to records.
     strangers: Bucket,
     /// Whether the last sleep was a short one.
     is_busy: bool,
@@ -78,7 +75,7 @@ impl WorkerThread {
             current: Arc::clone(self.tables.load()),
             next_tick: Instant::now(),
             port_retry: None,
-            strangers: Bucket::full(STRANGERS_PER_S, STRANGERS_DEPTH, Instant::now()),
+            strangers: control::strangers_allowance(Instant::now()),
             is_busy: false,
         };
         while !self.stop.load(Ordering::Relaxed) {
@@ -100,12 +97,8 @@ impl WorkerThread {
         if *wake {
             self.handle_wake(now);
         }
-        let (sealed, strangers) = sockets.split_at(self.sealed().len());
-        for (number, _) in sealed.iter().enumerate().filter(|(_, ready)| **ready) {
-            self.receive_sealed(number, round, now);
-        }
-        for (number, _) in strangers.iter().enumerate().filter(|(_, ready)| **ready) {
-            self.receive_strangers(number, round, now);
+        for (number, _) in sockets.iter().enumerate().filter(|(_, ready)| **ready) {
+            self.receive(number, round, now);
         }
         if port.contains(&true) {
             self.read_port(round, now);
@@ -130,15 +123,7 @@ impl WorkerThread {
         self.sockets.sealed(self.number())
     }
 
-    /// Those that are this worker's to read: the first's.
-    fn strangers(&self) -> &[UdpSocket] {
-        match self.number() {
-            0 => self.sockets.strangers(),
-            _ => &[],
-        }
-    }
-
-    /// Waits for wake-up, queues of the port, sockets of sealed datagrams and of strangers, in this order.
+    /// Waits for wake-up, queues of the port, and sockets, in this order.
     fn wait(&self, round: &mut Round) -> [bool; poll::DESCRIPTORS_MAX] {
         let mut descriptors: [RawFd; poll::DESCRIPTORS_MAX] = [-1; poll::DESCRIPTORS_MAX];
         let now = Instant::now();
@@ -146,24 +131,15 @@ impl WorkerThread {
             Some(retry) if now < retry => [-1; QUEUES_MAX],
             _ => self.engine.port.fds(),
         };
-        let mut timeout = match round.port_retry {
+        let timeout = match round.port_retry {
             Some(_) => TICK,
             // poll(2) counts whole milliseconds, downwards.
             None => self.engine.rest(now) + Duration::from_millis(1),
         };
-        let strangers_wait = round.strangers.time_left(now);
-        let strangers = match strangers_wait.is_zero() {
-            true => self.strangers(),
-            false => {
-                timeout = timeout.min(strangers_wait + Duration::from_millis(1));
-                &[]
-            }
-        };
-        let sockets = self.sealed().iter().chain(strangers);
         let all = [self.wake.as_raw_fd()]
             .into_iter()
             .chain(port)
-            .chain(sockets.map(|socket| socket.as_raw_fd()));
+            .chain(self.sealed().iter().map(|socket| socket.as_raw_fd()));
         for (slot, descriptor) in descriptors.iter_mut().zip(all) {
             *slot = descriptor;
         }
@@ -191,37 +167,22 @@ impl WorkerThread {
         }
     }
 
-    fn receive_sealed(&mut self, number: usize, round: &mut Round, now: Instant) {
+    fn receive(&mut self, number: usize, round: &mut Round, now: Instant) {
         let sockets = Arc::clone(&self.sockets);
         let Some(socket) = sockets.sealed(self.number()).get(number) else {
             return;
         };
         for _ in 0..SOCKET_BATCHES {
             let room = round.datagrams.len();
-            if self.receive_batch(socket, true, round, now) < room {
+            if self.receive_batch(socket, round, now) < room {
                 return;
             }
         }
     }
 
-    /// One batch, which the allowance pays for afterwards.
-    fn receive_strangers(&mut self, number: usize, round: &mut Round, now: Instant) {
-        let sockets = Arc::clone(&self.sockets);
-        if let Some(socket) = sockets.strangers().get(number) {
-            let count = self.receive_batch(socket, false, round, now);
-            round.strangers.charge(count as u32, now);
-        }
-    }
-
     /// Handles what waits at one socket, up to [`BATCH_LEN`] times one datagram or several in one;
     /// gives how many times.
-    fn receive_batch(
-        &mut self,
-        socket: &UdpSocket,
-        is_sealed: bool,
-        round: &mut Round,
-        now: Instant,
-    ) -> usize {
+    fn receive_batch(&mut self, socket: &UdpSocket, round: &mut Round, now: Instant) -> usize {
         // An error is that of an earlier datagram, told late, or "nothing waits".
         let (into, arrivals) = (&mut round.datagrams, &mut round.arrivals);
         let received = batch::receive(&mut round.messages, socket, into, arrivals);
@@ -231,7 +192,7 @@ impl WorkerThread {
         // A record of a session opened during this turn may be among them.
         self.renew_tables(round, now);
         for number in 0..count {
-            self.take_apart(number, is_sealed, round, now);
+            self.take_apart(number, round, now);
         }
         self.engine.deliver_all(&round.datagrams);
         self.engine.inbox.hand_on_strangers();
@@ -242,7 +203,7 @@ impl WorkerThread {
     }
 
     /// Handles the datagrams in one buffer.
-    fn take_apart(&mut self, number: usize, is_sealed: bool, round: &mut Round, now: Instant) {
+    fn take_apart(&mut self, number: usize, round: &mut Round, now: Instant) {
         let arrival = round.arrivals[number];
         let len = round.datagrams[number].data().len();
         let datagram_len = match arrival.datagram_len {
@@ -264,7 +225,7 @@ impl WorkerThread {
             let all = round.datagrams[number].data_mut();
             let to = len.min(from + datagram_len);
             let datagram = all.get_mut(from..to).unwrap_or_default();
-            if is_sealed && from > 0 && !self.may_follow(datagram, &mut round.strangers, now) {
+            if from > 0 && !self.may_follow(datagram, &mut round.strangers, now) {
                 self.engine.stats.drop_one(Reason::InboxFull);
             } else {
                 let class = arrival.class;
@@ -306,6 +267,3 @@ impl WorkerThread {
         }
     }
 }
-
-/// Stands for a source the kernel did not name; no peer is ever found there.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -1,6 +1,7 @@
 //! The few files that speak to the kernel below netlink.
 
 pub(crate) mod batch;
+pub(crate) mod ethtool;
 pub(crate) mod netns;
 pub(crate) mod packet;
 pub(crate) mod poll;

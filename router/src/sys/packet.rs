@@ -1,7 +1,7 @@
 //! Whole Ethernet frames out of one interface, and in by one (packet(7)).
 #![allow(unsafe_code)]
 
-use std::io::{self, Read as _};
+use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -21,6 +21,17 @@ impl PacketSocket {
     pub(crate) fn open() -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         Ok(PacketSocket { socket })
+    }
+
+    /// The same for frames that have a virtio header of 10 bytes before them, which says what is left to do.
+    pub(crate) fn open_virtio() -> io::Result<Self> {
+        let sender = PacketSocket::open()?;
+        let one: libc::c_int = 1;
+        set_option(
+            &sender.socket,
+            (libc::SOL_PACKET, libc::PACKET_VNET_HDR, one),
+        )?;
+        Ok(sender)
     }
 
     /// Sends a frame, Ethernet header included, out of the interface with this index.
@@ -52,6 +63,8 @@ impl PacketSocket {
     }
 }
 
+/// `TP_STATUS_CSUMNOTREADY` of linux/if_packet.h.
+const CHECKSUM_NOT_READY: u32 = 1 << 3;
 /// Bytes of frames that may wait: a thousand of them, with what the kernel counts beside.
 const WAITING_LEN_MAX: usize = 4 << 20;
 
@@ -67,8 +80,9 @@ impl FrameListener {
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         socket.set_nonblocking(true)?;
         attach_filter(&socket, mac, ethertype)?;
-        // A kernel that lacks it (before 4.20) shows what is sent too, which the filter drops.
         let one: libc::c_int = 1;
+        set_option(&socket, (libc::SOL_PACKET, libc::PACKET_AUXDATA, one))?;
+        // A kernel that lacks it (before 4.20) shows what is sent too, which the filter drops.
         let _ = set_option(
             &socket,
             (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, one),
@@ -92,9 +106,37 @@ impl FrameListener {
         }
     }
 
-    /// Takes the next frame, its Ethernet header included, as far as it fits; gives its length.
-    pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
-        (&self.socket).read(frame)
+    /// Takes the next frame, its Ethernet header included, as far as it fits; gives its length, and whether
+    /// its checksum is still to be completed, as it is where it was never on a wire.
+    pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<(usize, bool)> {
+        /// Room for one `tpacket_auxdata` with its header.
+        #[repr(C, align(8))]
+        struct Control([u8; 64]);
+        let mut control = Control([0; 64]);
+        let mut part = libc::iovec {
+            iov_base: frame.as_mut_ptr().cast(),
+            iov_len: frame.len(),
+        };
+        // SAFETY: msghdr is plain integers and pointers, for which all zeros is a value.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: `message` and all it points to are live for the call, and the lengths are theirs.
+        let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
+        let len = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the kernel has filled in the message, whose control buffer is aligned and live.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: it is null or points to a whole header in that buffer.
+        let header = unsafe { header.as_ref() };
+        let status = header
+            .filter(|header| {
+                header.cmsg_level == libc::SOL_PACKET && header.cmsg_type == libc::PACKET_AUXDATA
+            })
+            // SAFETY: auxiliary data of this type begin with a number of 32 bits, the status.
+            .map(|header| unsafe { libc::CMSG_DATA(header).cast::<u32>().read_unaligned() });
+        Ok((len, status.unwrap_or(0) & CHECKSUM_NOT_READY != 0))
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::port::QUEUES_MAX;
 
-/// Most descriptors one worker waits for: its wake-up, its port's queues, and two sockets for each of
-/// eight addresses.
-pub(crate) const DESCRIPTORS_MAX: usize = 1 + QUEUES_MAX + 16;
+/// Most descriptors one worker waits for: its wake-up, its port's queues, and a socket for each of eight
+/// addresses.
+pub(crate) const DESCRIPTORS_MAX: usize = 1 + QUEUES_MAX + 8;
 
 /// Waits until one of `descriptors` is readable or in error, or `timeout` has passed, and says
 /// which are. Negative descriptors are skipped; an interrupted wait reports nothing.

@@ -58,10 +58,11 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 /// queues anything, so that no flood of handshakes takes the place of a record; and records by their
 /// lane, so that those of one sending worker come to one worker here, in their order.
 pub(crate) struct Group {
-    /// For records and relay datagrams, and for all that workers send; one a worker.
+    /// For records and relay datagrams of frames, and for all that workers send; one a worker.
     pub(crate) sealed: Vec<UdpSocket>,
-    /// For what anybody may send: handshakes, cookies, and what no peer sends; and for what the control side sends,
-    /// which frames must not keep from it.
+    /// For those of lane 0, and for everything that the control side sends, which frames must not keep from it.
+    pub(crate) control: UdpSocket,
+    /// For what anybody may send: handshakes, cookies, and what no peer sends.
     pub(crate) strangers: UdpSocket,
 }
 
@@ -81,13 +82,16 @@ pub(crate) fn open_group(address: SocketAddr, workers: usize) -> io::Result<Grou
     // The kernel numbers a group's sockets in the order in which they are bound.
     for worker in 1..workers.max(1) {
         let socket = join(address, &bound, SOCKET_BUFFER_LEN)?;
-        set_hops(&socket, address.is_ipv6(), worker)?;
+        set_hops(&socket, address.is_ipv6(), worker % WORKERS_TOLD_APART)?;
         sealed.push(socket);
     }
+    let control = join(address, &bound, SOCKET_BUFFER_LEN)?;
+    set_hops(&control, address.is_ipv6(), WORKERS_TOLD_APART)?;
     let strangers = join(address, &bound, STRANGERS_BUFFER_LEN)?;
     attach_chooser(&strangers, sealed.len())?;
     Ok(Group {
         sealed: sealed.into_iter().map(UdpSocket::from).collect(),
+        control: control.into(),
         strangers: strangers.into(),
     })
 }
@@ -101,11 +105,11 @@ fn join(address: SocketAddr, bound: &SockAddr, receive_len: usize) -> io::Result
     Ok(socket)
 }
 
-/// Gives what `worker` sends a hop limit of its own. Workers share a port, so a receiving kernel would
-/// join datagrams of several into one (GRO) and bring them all to the worker of the first; it joins none
-/// whose hop limits differ.
-fn set_hops(socket: &Socket, is_v6: bool, worker: usize) -> io::Result<()> {
-    let hops = HOPS - (worker % WORKERS_TOLD_APART) as u32;
+/// Gives what this socket sends a hop limit of its own. Workers and the control side share a port, so a
+/// receiving kernel would join datagrams of several into one (GRO) and bring them all to the socket of the
+/// first; it joins none whose hop limits differ.
+fn set_hops(socket: &Socket, is_v6: bool, fewer: usize) -> io::Result<()> {
+    let hops = HOPS - fewer as u32;
     if is_v6 {
         socket.set_unicast_hops_v6(hops)
     } else {
@@ -115,7 +119,7 @@ fn set_hops(socket: &Socket, is_v6: bool, worker: usize) -> io::Result<()> {
 
 /// Lets the kernel choose by the first byte of a datagram, and for records and relay datagrams by
 /// their lane, whose worker is that of the same number here if there are as many (classic BPF,
-/// socket(7)). All others go to the last socket of the group.
+/// socket(7)). Lane 0 goes to the socket after the workers', all others to the last of the group.
 fn attach_chooser(socket: &Socket, workers: usize) -> io::Result<()> {
     let [load, mask, equal, subtract, modulo, answer, answer_loaded] = [
         libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
@@ -138,13 +142,13 @@ fn attach_chooser(socket: &Socket, workers: usize) -> io::Result<()> {
         step(mask, 0, 0x0f),
         step(equal, 2, usize::from(Kind::Record.code())),
         step(equal, 1, usize::from(Kind::Relay.code())),
-        step(answer, 0, workers),
+        step(answer, 0, workers + 1),
         step(load, 0, LANE_OFFSET),
-        // Lane 0 is the control side's, whose datagrams the first worker screens.
-        step(equal, 2, 0),
+        step(equal, 3, 0),
         step(subtract, 0, 1),
         step(modulo, 0, workers),
         step(answer_loaded, 0, 0),
+        step(answer, 0, workers),
     ];
     let program = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
@@ -274,6 +278,7 @@ mod tests {
             assert_eq!(own.recv(&mut buffer).unwrap(), 3);
             assert_eq!(buffer[0], first);
             assert!(other.recv(&mut buffer).is_err());
+            assert!(group.control.recv(&mut buffer).is_err());
         }
         from.send_to(&[], to).unwrap();
         assert_eq!(sealed.recv(&mut buffer).unwrap(), 0);
@@ -289,20 +294,21 @@ mod tests {
                 let header = Header::record(7, lane, 1);
                 from.send_to(&header.encode(), to).unwrap();
                 let expected = match usize::from(lane) {
-                    0 => 0,
+                    0 => workers,
                     lane => (lane - 1) % workers,
                 };
                 let mut buffer = [0; 64];
-                for (worker, socket) in group.sealed.iter().enumerate() {
+                let all = group.sealed.iter().chain([&group.control]);
+                for (number, socket) in all.enumerate() {
                     let came = socket.recv(&mut buffer).is_ok();
-                    assert_eq!(came, worker == expected, "lane {lane} at {worker}");
+                    assert_eq!(came, number == expected, "lane {lane} at {number}");
                 }
             }
         }
     }
 
     #[test]
-    fn datagrams_of_two_workers_are_not_joined_into_one() {
+    fn datagrams_of_two_workers_and_of_the_control_side_are_not_joined_into_one() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let group = open_group(host.parse().unwrap(), 2).unwrap();
             let hops = |socket: &UdpSocket| {
@@ -314,6 +320,8 @@ mod tests {
             };
             let [first, second] = [0, 1].map(|worker| hops(&group.sealed[worker]).unwrap());
             assert_eq!((first, second), (HOPS, HOPS - 1));
+            let apart = WORKERS_TOLD_APART as u32;
+            assert_eq!(hops(&group.control).unwrap(), HOPS - apart);
         }
     }
 

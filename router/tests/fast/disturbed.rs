@@ -212,8 +212,8 @@ fn a_table_that_somebody_changed_is_made_anew() {
     let faults = [
         "delete table inet rmesh".to_owned(),
         format!(
-            "delete rule inet rmesh from_peers handle {}",
-            handle(&hosts[0], "from_peers")
+            "delete rule inet rmesh vxlan_in handle {}",
+            handle(&hosts[0], "vxlan_in")
         ),
         "insert rule inet rmesh vxlan_in accept".into(),
         "flush chain inet rmesh vxlan_out".into(),

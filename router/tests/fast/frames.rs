@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
+use rmesh_wire::Mac;
 use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -69,4 +70,33 @@ pub(crate) fn send(namespace: &Namespace, interface: &str, frame: &[u8]) {
         let address = address(&socket, interface, 0);
         socket.send_to(frame, &address).unwrap();
     });
+}
+
+/// The frame of a heartbeat as hosts send it: UDP over IPv4 from and to nobody.
+pub(crate) fn heartbeat(to: Mac, from: Mac, payload: &[u8]) -> Vec<u8> {
+    const NOBODY: [u8; 4] = [192, 0, 0, 8];
+    let udp_len = 8 + payload.len() as u16;
+    let mut ip = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0].to_vec();
+    ip[2..4].copy_from_slice(&(20 + udp_len).to_be_bytes());
+    ip.extend([NOBODY, NOBODY].concat());
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum);
+    let mut udp = [0, 9, 0, 9].to_vec();
+    udp.extend(udp_len.to_be_bytes());
+    udp.extend([0, 0]);
+    udp.extend(payload);
+    let pseudo = [&NOBODY[..], &NOBODY, &[0, 17], &udp_len.to_be_bytes()].concat();
+    let sum = checksum(&[pseudo, udp.clone()].concat());
+    udp[6..8].copy_from_slice(&sum);
+    [&to.0[..], &from.0, &[0x08, 0x00], &ip, &udp].concat()
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    (!(sum as u16)).to_be_bytes()
 }

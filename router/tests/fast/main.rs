@@ -124,22 +124,23 @@ fn heartbeats_of_the_full_mtu_cross_and_end_at_the_host() {
     let wire = Wire::new();
     let (mut hosts, containers) = pair(&wire);
     let ear = frames::listen(&containers[1].namespace);
-    let payload: Vec<u8> = (0..MTU_BYTES).map(|n| n as u8).collect();
+    // IP and UDP take 28 bytes.
+    let payload: Vec<u8> = (0..MTU_BYTES - 28).map(|n| n as u8).collect();
     for v6 in [false, true] {
         let [a, b] = &mut hosts;
         let to = if v6 { b.v6() } else { b.v4() };
         a.beat(b, to);
-        a.fast.send(heartbeat(2), to, &payload).unwrap();
-        a.fast.send(heartbeat(2), to, b"short").unwrap();
+        a.fast.send(heartbeat(2), to, (&payload, true)).unwrap();
+        a.fast.send(heartbeat(2), to, (b"short", false)).unwrap();
         let arrived = b.heartbeats(2);
         assert_eq!(arrived, [payload.clone(), b"short".to_vec()]);
         // Encapsulated: what it is, what VXLAN adds, and the headers of UDP and IP.
         let headers = 14 + 8 + 8 + if v6 { 40 } else { 20 };
-        let len = u64::from(MTU_BYTES) + 5 + 2 * headers;
+        let len = u64::from(MTU_BYTES) + 28 + 5 + 2 * headers;
         assert!(a.counted(b).0 >= len && b.counted(a).1 >= len);
-        let long = vec![0; usize::from(MTU_BYTES) + 1];
-        assert!(a.fast.send(heartbeat(2), to, &long).is_err());
-        assert!(a.fast.send(heartbeat(9), to, b"").is_err());
+        let long = vec![0; payload.len() + 1];
+        assert!(a.fast.send(heartbeat(2), to, (&long, true)).is_err());
+        assert!(a.fast.send(heartbeat(9), to, (b"", true)).is_err());
     }
     let heard = frames::heard(&ear, SILENT);
     let own = heartbeat(2).0;
@@ -159,7 +160,7 @@ fn no_datagram_of_ours_is_cut_and_containers_learn_what_fits() {
     let [from, to] = [&containers[0], &containers[1]].map(Container::udp);
     let target = to.local_addr().unwrap();
     to.set_read_timeout(Some(SILENT)).unwrap();
-    let (full, fits) = (vec![1; usize::from(MTU_BYTES)], vec![2; 1200]);
+    let (full, fits) = (vec![1; usize::from(MTU_BYTES) - 28], vec![2; 1200]);
     for v6 in [false, true] {
         place(&mut hosts, &containers, v6);
         // The kernel answers packets that may not be cut; of one that was cut already it says nothing.
@@ -171,8 +172,8 @@ fn no_datagram_of_ours_is_cut_and_containers_learn_what_fits() {
         let [a, b] = &mut hosts;
         let at = if v6 { b.v6() } else { b.v4() };
         a.beat(b, at);
-        a.fast.send(heartbeat(2), at, &full).unwrap();
-        a.fast.send(heartbeat(2), at, &fits).unwrap();
+        a.fast.send(heartbeat(2), at, (&full, true)).unwrap();
+        a.fast.send(heartbeat(2), at, (&fits, true)).unwrap();
         assert_eq!(b.heartbeats(1), [&fits[..]]);
         // The container cuts its own packet once it was told, or sends less.
         let mut buffer = [0; 2048];
@@ -192,14 +193,15 @@ fn a_container_cannot_pass_for_a_heartbeat() {
     let wire = Wire::new();
     let (mut hosts, containers) = pair(&wire);
     let [a, b] = &mut hosts;
-    let mut frame = [heartbeat(2).0, containers[1].mac.0].concat();
-    frame.extend([0x88, 0xb5]);
-    frame.extend(b"false");
+    let frame = frames::heartbeat(heartbeat(2), containers[1].mac, b"false");
     frames::send(&containers[1].namespace, "ethwe", &frame);
     let to = b.v4();
     a.beat(b, to);
-    a.fast.send(heartbeat(2), to, b"true").unwrap();
+    a.fast.send(heartbeat(2), to, (b"true", true)).unwrap();
     assert_eq!(b.heartbeats(1), [b"true"]);
+    // By VXLAN it would have been one.
+    frames::send(&a.namespace, "rmesh-vx4", &frame);
+    assert_eq!(b.heartbeats(1), [b"false"]);
 }
 
 #[test]

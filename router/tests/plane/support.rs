@@ -10,13 +10,14 @@ use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
 use rmesh_router::port::{FrameBatch, Port};
-use rmesh_router::{Inbound, Plane, PlaneOptions, Without};
+use rmesh_router::{Control, Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::handshake::Cipher;
 use rmesh_wire::{Boot, Mac, PeerId};
-use tokio::sync::mpsc::{self, Receiver};
+use rustix::event::PollFlags;
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 
-/// Datagrams the control side of a test lets wait.
-pub const INBOX_LEN: usize = 64;
+/// Messages of the workers the control side of a test lets wait.
+const INBOX_LEN: usize = 64;
 
 /// A port whose other end a test holds.
 struct PairPort(UnixDatagram);
@@ -39,12 +40,14 @@ impl Port for PairPort {
     }
 }
 
-/// One peer: its plane, the bridge's end of its port, and its control side's queue.
+/// One peer: its plane, the bridge's end of its port, and what its control side is told by workers and
+/// receives itself.
 pub struct Peer {
     pub number: u8,
     pub plane: Plane,
     pub bridge: UnixDatagram,
-    pub inbox: Receiver<Inbound>,
+    inbox: Receiver<Inbound>,
+    received: UnboundedReceiver<Inbound>,
     pub forwarding: Forwarding,
 }
 
@@ -65,6 +68,32 @@ pub fn frame(to: Mac, from: Mac, body: &[u8]) -> Vec<u8> {
 /// Size of the smallest path IPv6 allows, as UDP payload.
 pub const SMALL_PATH: u16 = 1280 - 48;
 
+/// Reads what is for the control side until nobody wants it any more.
+fn read(mut control: Control, sender: &UnboundedSender<Inbound>) {
+    let descriptors = control.descriptors().unwrap();
+    let short = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 20_000_000,
+    };
+    while !sender.is_closed() {
+        let entry = |descriptor| rustix::event::PollFd::new(descriptor, PollFlags::IN);
+        let mut entries: Vec<_> = descriptors.iter().map(entry).collect();
+        rustix::event::poll(&mut entries, Some(&short)).unwrap();
+        let ready = entries.iter().map(|entry| !entry.revents().is_empty());
+        let mut inbound = Vec::new();
+        for (number, _) in ready.enumerate().filter(|(_, ready)| *ready) {
+            if control.is_strangers(number) && !control.rest(Instant::now()).is_zero() {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            control.receive(number, &mut inbound);
+        }
+        for inbound in inbound {
+            let _ = sender.send(inbound);
+        }
+    }
+}
+
 impl Peer {
     pub fn start(number: u8) -> Peer {
         let (port, bridge) = UnixDatagram::pair().unwrap();
@@ -73,13 +102,17 @@ impl Peer {
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
-        let plane =
-            Plane::start_on(vec![Box::new(PairPort(port))], options("pair"), sender).unwrap();
+        let port = Box::new(PairPort(port));
+        let plane = Plane::start_on(vec![port], options("pair"), sender).unwrap();
+        let control = plane.take_control().unwrap();
+        let (sender, received) = mpsc::unbounded_channel();
+        std::thread::spawn(move || read(control, &sender));
         Peer {
             number,
             plane,
             bridge,
             inbox,
+            received,
             forwarding: forwarding_of(number),
         }
     }
@@ -125,10 +158,16 @@ impl Peer {
     pub fn told(&mut self) -> Option<Inbound> {
         let mut told = None;
         wait_until(|| {
-            told = self.inbox.try_recv().ok();
+            told = self.already_told();
             told.is_some()
         });
         told
+    }
+
+    /// The next message to the control side, if one waits.
+    pub fn already_told(&mut self) -> Option<Inbound> {
+        let received = self.received.try_recv();
+        received.or_else(|_| self.inbox.try_recv()).ok()
     }
 
     pub fn dropped(&self, reason: &str) -> u64 {

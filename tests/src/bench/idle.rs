@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Bound, Figure};
-use crate::idle::{self, CPU_MAX, RSS_MAX};
+use crate::idle::{self, CPU_MAX, RSS_MAX, WAKEUPS_PER_S_MAX};
 use crate::story::Story;
 
 /// For how long the idle mesh is watched.
@@ -21,6 +21,7 @@ pub(super) fn measure(program: &str) -> Vec<Figure> {
         .bound(Bound::Below(megabytes(RSS_MAX))),
         Figure::new("idle: share of a core", "%", figures.cpu_max * 100.0)
             .bound(Bound::Below(CPU_MAX * 100.0)),
-        Figure::new("idle: wake-ups", "a second", figures.wakeups_per_s_max),
+        Figure::new("idle: wake-ups", "a second", figures.wakeups_per_s_max)
+            .bound(Bound::Below(WAKEUPS_PER_S_MAX)),
     ]
 }

@@ -17,13 +17,35 @@ use rmesh_wire::{Instant, PeerId};
 pub(crate) use state::FastPath;
 use state::{Consent, Others, Refusal, Step};
 
-use super::path::PathState;
+use super::path::{Pace, PathState};
 use super::peer::Peer;
 use super::{Mesh, Origin};
 use crate::api::{Event, FastForwarding, FastReport, FastTransmit};
 use crate::limits::TRANSMITS_MAX;
 
+/// Headers of IP and UDP around a heartbeat in its frame, in bytes.
+pub(crate) const HEARTBEAT_HEADERS: usize = 20 + 8;
+
 impl Mesh {
+    /// A heartbeat arrived through the kernel's VXLAN, and the checksum around it was right or not.
+    /// Anything but a probe of an open session is counted and ignored.
+    pub fn handle_fast(&mut self, payload: &[u8], is_intact: bool, now: Instant) {
+        self.count_received(payload);
+        let origin = Origin::Fast {
+            peer: None,
+            is_intact,
+        };
+        self.on_datagram(origin, payload, now);
+        self.settle(now);
+    }
+
+    /// What went through the kernel's VXLAN since the start by the kernel's count, in bytes, both ways
+    /// together, for each address that [`crate::FastForwarding::allowed`] names.
+    pub fn handle_fast_traffic(&mut self, bytes: &[(IpAddr, u64)], now: Instant) {
+        self.on_fast_traffic(bytes, now);
+        self.settle(now);
+    }
+
     /// Whether this side lets plaintext cross on a direct path, as far as it can know.
     pub(crate) fn allows_plaintext(
         &self,
@@ -35,25 +57,30 @@ impl Mesh {
         if !self.local_addresses.contains(&seen.ip()) || seen.port() != self.port {
             return Err(Refusal::Translated);
         }
+        if there.port() != self.port {
+            return Err(Refusal::OtherPort);
+        }
         let is_allowed = self.policy.allows(seen.ip(), there.ip());
         is_allowed.then_some(()).ok_or(Refusal::NotTrustedHere)
     }
 
-    /// What a probe says to plaintext that takes the way of `origin`.
-    pub(crate) fn plaintext_said(&self, id: PeerId, origin: Origin) -> bool {
+    /// What a probe says to plaintext that takes the way of `origin`; nothing before this side knows where it is
+    /// seen.
+    pub(crate) fn plaintext_said(&self, id: PeerId, origin: Origin) -> Option<bool> {
         if self.policy.is_never() {
-            return false;
+            return Some(false);
         }
         let Some(peer) = self.peers.get(&id) else {
-            return false;
+            return Some(false);
         };
         match origin {
             Origin::Direct(there) => {
-                let path = peer.direct.get(&there);
-                path.is_some_and(|path| self.allows_plaintext(there, path).is_ok())
+                let path = peer.direct.get(&there)?;
+                path.said.seen_as?;
+                Some(self.allows_plaintext(there, path).is_ok())
             }
-            Origin::Fast(_) => peer.fast.to().is_some(),
-            Origin::Relayed { .. } => false,
+            Origin::Fast { .. } => Some(peer.fast.to().is_some()),
+            Origin::Relayed { .. } => Some(false),
         }
     }
 
@@ -68,9 +95,13 @@ impl Mesh {
         if !session.agreement.plaintext {
             return Consent::Refused(Refusal::PolicyThere);
         }
-        let both = |there: &SocketAddr, path: &PathState| match path.said.plaintext {
-            Some(true) => self.allows_plaintext(*there, path),
-            Some(false) | None => Err(Refusal::NotTrustedThere),
+        // What this side has against it is known better than what the other has.
+        let both = |there: &SocketAddr, path: &PathState| {
+            self.allows_plaintext(*there, path)?;
+            match path.said.plaintext {
+                Some(true) => Ok(()),
+                Some(false) | None => Err(Refusal::NotTrustedThere),
+            }
         };
         let sure = || peer.direct.iter().filter(|(_, path)| path.is_sure());
         let given = || sure().filter(|(there, path)| both(there, path).is_ok());
@@ -80,6 +111,11 @@ impl Mesh {
         };
         // Whether the tunnel in use works its own heartbeats tell, as long as nobody objects to it, and the
         // other side has not lost that address. Another one whose path still answers may be next to fall silent.
+        if let Some(to) = peer.fast.to()
+            && leads_to(to).any(|(_, path)| path.inside)
+        {
+            return Consent::Refused(Refusal::Inside);
+        }
         if let Some(to) = peer.fast.in_use() {
             let is_heard = leads_to(to).any(|(_, path)| path.is_sure());
             let is_there = leads_to(to).any(|(_, path)| !path.is_withdrawn());
@@ -159,16 +195,15 @@ impl Mesh {
         if peer.fast.is_doubted() && !was_doubted {
             // Before it is left another way has to have answered.
             for path in peer.direct.values_mut() {
-                path.suspect(now);
+                path.suspect(now, now);
             }
             if peer.is_relayed() {
-                peer.relay.suspect(now);
+                peer.relay.suspect(now, now);
             }
         }
         if is_due {
             let token = self.random.public_u64();
-            peer.fast.sent(token, pace, now);
-            self.ask_fast(id, token);
+            self.ask_fast(id, token, pace, now);
         }
         self.fast_changed(id, step);
     }
@@ -189,23 +224,28 @@ impl Mesh {
     }
 
     /// A heartbeat as long as the containers' longest frames.
-    fn ask_fast(&mut self, id: PeerId, token: u64) {
-        let payload_len =
-            usize::from(self.mtu_bytes).saturating_sub(super::liveness::RECORD_OVERHEAD);
-        let payload = self
-            .probe(id, Origin::Fast(Some(id)), token)
-            .encode(payload_len);
-        let Some(index) = self.peers.get(&id).and_then(|peer| peer.current) else {
+    fn ask_fast(&mut self, id: PeerId, token: u64, pace: Pace, now: Instant) {
+        let overhead = HEARTBEAT_HEADERS + super::liveness::RECORD_OVERHEAD;
+        let payload_len = usize::from(self.mtu_bytes).saturating_sub(overhead);
+        let origin = Origin::Fast {
+            peer: Some(id),
+            is_intact: true,
+        };
+        let payload = self.probe(id, origin, token).encode(payload_len);
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let leaves_checksum = peer.fast.leaves_checksum();
+        peer.fast.sent(token, pace, now);
+        let Some(index) = peer.current else { return };
         if let Some(session) = self.sessions.get_mut(&index) {
             let datagram = session.seal_record(&payload);
-            self.transmit_fast(id, datagram);
+            self.transmit_fast(id, datagram, leaves_checksum);
         }
     }
 
     /// Queues a heartbeat, or an answer to one, for the shell.
-    pub(crate) fn transmit_fast(&mut self, id: PeerId, bytes: Vec<u8>) {
+    pub(crate) fn transmit_fast(&mut self, id: PeerId, bytes: Vec<u8>, leaves_checksum: bool) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -223,11 +263,18 @@ impl Mesh {
             peer: id,
             address,
             bytes,
+            leaves_checksum,
         });
     }
 
     /// Something came through the tunnel: a probe of an open session, or nothing of ours.
-    pub(crate) fn on_fast(&mut self, header: &Header, datagram: &[u8], now: Instant) {
+    pub(crate) fn on_fast(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        is_intact: bool,
+        now: Instant,
+    ) {
         let is_record = header.kind == Kind::Record && header.lane() == CONTROL_LANE;
         let session = self.sessions.get_mut(&header.receiver);
         let session = session.filter(|session| is_record && session.confirmed);
@@ -245,7 +292,11 @@ impl Mesh {
         }
         match Head::split(&payload) {
             Some((head, body)) if head.kind == PayloadKind::Probe => {
-                self.on_probe(header.receiver, Origin::Fast(Some(id)), head, body, now);
+                let origin = Origin::Fast {
+                    peer: Some(id),
+                    is_intact,
+                };
+                self.on_probe(header.receiver, origin, head, body, now);
             }
             Some(_) | None => self.counters.datagrams_ignored += 1,
         }
@@ -256,8 +307,15 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let step = peer.fast.answered(probe.token, now);
-        self.fast_changed(id, step);
+        let answer = peer.fast.answered(probe.token, probe.damaged, now);
+        if let (true, Some(address)) = (answer.shows_damage, peer.fast.to()) {
+            self.events.push_back(Event::ChecksumsDamaged {
+                peer: id,
+                name: peer.name.clone(),
+                address,
+            });
+        }
+        self.fast_changed(id, answer.step);
     }
 
     fn fast_changed(&mut self, id: PeerId, step: Step) {
@@ -289,7 +347,8 @@ impl Mesh {
             if let Some((_, bytes)) = counted
                 && peer.fast.note_counted(*bytes, now)
             {
-                peer.wanted_until = now + super::liveness::WANTED;
+                peer.wanted_until = now + super::traffic::WANTED;
+                peer.note_busy(state::USED, now);
             }
         }
     }
@@ -329,9 +388,32 @@ impl Mesh {
             in_use: fast.in_use().is_some(),
             age: now.since(fast.since),
             reason: reason(peer, self.port, now),
+            cause: String::from(cause(&peer.fast)),
             round_trip: fast.round_trip(),
             loss_percent: fast.history().loss_percent(),
         })
+    }
+}
+
+/// Why the tunnel is not used, or what is the matter with it, in a word that stays.
+fn cause(fast: &FastPath) -> &'static str {
+    if fast.is_held() {
+        return "silent";
+    }
+    if fast.in_use().is_some() {
+        return "";
+    }
+    match (fast.refusal(), fast.to()) {
+        (Some(Refusal::PolicyHere), _) => "policy_here",
+        (Some(Refusal::PolicyThere), _) => "policy_there",
+        (Some(Refusal::NotTrustedHere), _) => "not_trusted_here",
+        (Some(Refusal::NotTrustedThere), _) => "not_trusted_there",
+        (Some(Refusal::Translated), _) => "translated",
+        (Some(Refusal::Inside), _) => "inside",
+        (Some(Refusal::OtherPort), _) => "other_port",
+        (None, None) => "not_agreed_yet",
+        (None, Some(_)) if fast.is_damaged() => "damaged",
+        (None, Some(_)) => "unanswered",
     }
 }
 
@@ -361,7 +443,16 @@ fn reason(peer: &Peer, port: u16, now: Instant) -> String {
             Some(seen) => format!("somebody translates addresses: {name} sees this peer at {seen}"),
             None => String::from("somebody translates addresses"),
         },
+        (Some(Refusal::OtherPort), _) => format!(
+            "{name} is at another UDP port than this peer, and VXLAN needs the same --port on both"
+        ),
+        (Some(Refusal::Inside), _) => {
+            format!("this host's route to {name} leads into the mesh itself")
+        }
         (None, None) => format!("no direct way to {name} has agreed to plaintext yet"),
+        (None, Some(_)) if fast.is_damaged() => format!(
+            "what goes through it reaches {name} with wrong checksums: a network card on the way breaks them"
+        ),
         (None, Some(to)) => format!(
             "no heartbeat through it is answered; does a firewall drop UDP {} to or from {to}?",
             port.saturating_add(1)

@@ -5,6 +5,10 @@
 //! the first of them was sent: the tunnel is blocked. If none has, all ways fell silent together; most
 //! likely the other router is restarting while its kernel still forwards, and the tunnel stays in use
 //! for [`HOLD`]. It is tried again for ever, with back-off.
+//!
+//! Heartbeats leave the checksum around them to the network card, as containers do. The other side says if
+//! it arrives wrong. Where they do not arrive at all, every other one has it computed before; if only
+//! those are answered the card breaks the others. Answers always have it.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -19,7 +23,7 @@ const BEAT: Duration = Duration::from_millis(400);
 /// Once one is missing, and while it is being proven.
 const BEAT_FAST: Duration = Duration::from_millis(100);
 /// It counts as carrying traffic for this long after it did.
-const USED: Duration = Duration::from_secs(30);
+pub(crate) const USED: Duration = Duration::from_secs(30);
 /// Interval while it carries none.
 const BEAT_IDLE: Duration = Duration::from_secs(5);
 /// An answer is missing after the larger of this and two smoothed round trips and four variations.
@@ -37,9 +41,15 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CLOSE: Duration = Duration::from_secs(4);
 /// A tunnel that worked for this long is retried as if it had never failed.
 const STABLE: Duration = Duration::from_secs(30);
-/// What the kernel counts of one besides its payload: Ethernet, VXLAN, UDP and IP headers, in bytes.
-const OUTER_V4: u64 = 14 + 8 + 8 + 20;
-const OUTER_V6: u64 = 14 + 8 + 8 + 40;
+/// What the kernel counts of one besides its payload: Ethernet, VXLAN, UDP and IP headers and those around
+/// the payload, in bytes.
+const OUTER_V4: u64 = 14 + 8 + 8 + 20 + INNER;
+const OUTER_V6: u64 = 14 + 8 + 8 + 40 + INNER;
+const INNER: u64 = super::HEARTBEAT_HEADERS as u64;
+/// Missing in a row after which every other heartbeat leaves with its checksum computed, and answers to those
+/// alone that show that the card is to blame.
+const LEFT_LOST_MAX: u32 = 3;
+const DONE_ANSWERED_MAX: u32 = 3;
 /// Heartbeats under way at once; older ones are counted as missed already.
 const OUTSTANDING_MAX: usize = 16;
 
@@ -56,6 +66,10 @@ pub(crate) enum Refusal {
     NotTrustedThere,
     /// Somebody between translates addresses.
     Translated,
+    /// This host's route to the other leads into the mesh itself.
+    Inside,
+    /// The other side is at another UDP port, and so is its VXLAN.
+    OtherPort,
 }
 
 /// What both sides say to plaintext, as far as it is known.
@@ -85,6 +99,15 @@ struct Beat {
     token: u64,
     sent: Instant,
     judged: bool,
+    leaves_checksum: bool,
+}
+
+/// What an answer did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) step: Step,
+    /// Checksums that are left to the network card come out wrong.
+    pub(crate) shows_damage: bool,
 }
 
 /// The tunnel to one peer.
@@ -100,6 +123,11 @@ pub(crate) struct FastPath {
     /// When the first of those was sent.
     silent_since: Instant,
     proofs: u32,
+    /// Heartbeats so far; and how many of those whose checksum was computed were answered since one of the
+    /// others was.
+    tries: u32,
+    done_answered: u32,
+    damaged: bool,
     next: Instant,
     retry: Duration,
     used_until: Instant,
@@ -123,6 +151,9 @@ impl FastPath {
             lost: 0,
             silent_since: now,
             proofs: 0,
+            tries: 0,
+            done_answered: 0,
+            damaged: false,
             next: now,
             retry: RETRY_FIRST,
             used_until: Instant::ZERO,
@@ -154,6 +185,16 @@ impl FastPath {
 
     pub(crate) fn history(&self) -> History {
         self.history
+    }
+
+    /// Whether the last answer said that checksums arrive wrong.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Whether the next heartbeat leaves its checksum to the network card.
+    pub(crate) fn leaves_checksum(&self) -> bool {
+        self.in_use || self.lost < LEFT_LOST_MAX || self.tries.is_multiple_of(2)
     }
 
     /// Whether it is in use although nothing answers.
@@ -243,6 +284,7 @@ impl FastPath {
         self.beats.clear();
         self.lost = 0;
         self.proofs = 0;
+        self.done_answered = 0;
         if !core::mem::replace(&mut self.in_use, false) {
             return Step::None;
         }
@@ -314,13 +356,13 @@ impl FastPath {
     }
 
     fn interval(&self, now: Instant, pace: Pace) -> Duration {
-        let is_close = pace == Pace::CLOSE;
+        let is_close = pace != Pace::IDLE;
         match (self.in_use, self.lost) {
             (true, 0) if now < self.used_until => BEAT,
             (true, 0) => BEAT_IDLE,
             (true, 1..LOST_MAX) => BEAT_FAST,
             (true, _) => BEAT,
-            (false, _) if self.proofs > 0 => BEAT_FAST,
+            (false, _) if self.proofs > 0 || self.done_answered > 0 => BEAT_FAST,
             (false, _) if is_close => self.retry.min(RETRY_CLOSE),
             (false, _) => self.retry.min(pace.dead),
         }
@@ -329,7 +371,7 @@ impl FastPath {
     /// A heartbeat with this token left.
     pub(crate) fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
         self.next = now + self.interval(now, pace);
-        if !self.in_use && self.proofs == 0 {
+        if !self.in_use && self.proofs == 0 && self.done_answered == 0 {
             self.retry = (self.retry * 2).min(pace.dead.max(RETRY_CLOSE));
         }
         if self.beats.len() >= OUTSTANDING_MAX {
@@ -339,24 +381,60 @@ impl FastPath {
             token,
             sent: now,
             judged: false,
+            leaves_checksum: self.leaves_checksum(),
         });
+        self.tries = self.tries.wrapping_add(1);
     }
 
-    /// An answer came through the tunnel. Unknown tokens are ignored.
-    pub(crate) fn answered(&mut self, token: u64, now: Instant) -> Step {
+    /// An answer came through the tunnel, and says whether the checksum around the question was wrong. Unknown
+    /// tokens are ignored.
+    pub(crate) fn answered(&mut self, token: u64, damaged: bool, now: Instant) -> Answer {
+        let mut answer = Answer {
+            step: Step::None,
+            shows_damage: damaged,
+        };
         let Some(at) = self.beats.iter().position(|beat| beat.token == token) else {
-            return Step::None;
+            answer.shows_damage = false;
+            return answer;
         };
         let Some(beat) = self.beats.remove(at) else {
-            return Step::None;
+            return answer;
         };
-        self.beats.retain(|other| other.sent >= beat.sent);
-        self.lost = 0;
         self.history.note(true);
         self.trip.note(now.since(beat.sent));
-        if self.in_use {
-            return Step::None;
+        if !beat.leaves_checksum {
+            answer.shows_damage = self.note_done(now);
+            return answer;
         }
+        self.beats.retain(|other| other.sent >= beat.sent);
+        self.lost = 0;
+        self.done_answered = 0;
+        self.damaged = damaged;
+        if damaged {
+            self.proofs = 0;
+            self.next = self.next.min(now + BEAT_FAST);
+            return answer;
+        }
+        if !self.in_use {
+            answer.step = self.prove(now);
+        }
+        answer
+    }
+
+    /// One whose checksum was computed was answered; whether that makes it sure that others are broken.
+    fn note_done(&mut self, now: Instant) -> bool {
+        self.next = self.next.min(now + BEAT_FAST);
+        self.done_answered += 1;
+        let is_sure = self.done_answered >= DONE_ANSWERED_MAX;
+        if is_sure {
+            self.done_answered = 0;
+            self.lost = 0;
+            self.retry = RETRY_FIRST;
+        }
+        is_sure
+    }
+
+    fn prove(&mut self, now: Instant) -> Step {
         self.proofs += 1;
         self.next = self.next.min(now);
         if self.proofs < PROOFS || self.to.is_none() {

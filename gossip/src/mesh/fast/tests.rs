@@ -50,9 +50,20 @@ struct Blocked {
     tunnel: [bool; 2],
 }
 
+/// What a host's network card does to checksums that are left to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Card {
+    Completes,
+    /// They arrive wrong.
+    Damages,
+    /// What has one does not arrive.
+    Loses,
+}
+
 enum Carried {
     Sealed(Vec<u8>),
-    Heartbeat(Vec<u8>),
+    /// And whether its checksum is right.
+    Heartbeat(Vec<u8>, bool),
 }
 
 struct World {
@@ -64,6 +75,7 @@ struct World {
     lives: u64,
     under_way: VecDeque<(Instant, usize, Carried)>,
     blocked: Blocked,
+    cards: [Card; 2],
     events: [Vec<(Duration, Event)>; 2],
     /// Bytes that the kernels have counted.
     counted: u64,
@@ -71,16 +83,25 @@ struct World {
 
 impl World {
     fn new(policies: [PlaintextPolicy; 2]) -> Self {
+        World::at([address(1), address(2)], policies)
+    }
+
+    /// Hosts that listen at these addresses.
+    fn at(seen: [SocketAddr; 2], policies: [PlaintextPolicy; 2]) -> Self {
         let now = Instant::from_nanos(1 << 40);
-        let hosts = [0, 1].map(|number| mesh(number, 0, policies[number].clone(), now));
+        let hosts = [0, 1].map(|number| {
+            let port = seen[number].port();
+            mesh(number, 0, policies[number].clone(), port, now)
+        });
         let mut world = World {
             now,
             hosts,
-            seen: [address(1), address(2)],
+            seen,
             policies,
             lives: 0,
             under_way: VecDeque::new(),
             blocked: Blocked::default(),
+            cards: [Card::Completes; 2],
             events: [Vec::new(), Vec::new()],
             counted: 0,
         };
@@ -103,7 +124,8 @@ impl World {
     fn restart(&mut self, number: usize) {
         self.lives += 1;
         let policy = self.policies[number].clone();
-        self.hosts[number] = mesh(number, self.lives, policy, self.now);
+        let port = self.seen[number].port();
+        self.hosts[number] = mesh(number, self.lives, policy, port, self.now);
         self.introduce(number);
     }
 
@@ -124,7 +146,9 @@ impl World {
             let mesh = &mut self.hosts[to];
             match carried {
                 Carried::Sealed(bytes) => mesh.handle_datagram(self.seen[1 - to], &bytes, self.now),
-                Carried::Heartbeat(bytes) => mesh.handle_fast(&bytes, self.now),
+                Carried::Heartbeat(bytes, is_intact) => {
+                    mesh.handle_fast(&bytes, is_intact, self.now);
+                }
             }
         }
         for number in 0..2 {
@@ -140,6 +164,10 @@ impl World {
         let (mesh, other) = (&mut self.hosts[number], 1 - number);
         while let Some(event) = mesh.poll_event() {
             let time = self.now.since(Instant::from_nanos(1 << 40));
+            if matches!(event, Event::ChecksumsDamaged { .. }) {
+                // As the shell does.
+                self.cards[number] = Card::Completes;
+            }
             self.events[number].push((time, event));
         }
         let due = self.now + DELAY;
@@ -154,11 +182,16 @@ impl World {
             heartbeats.push(transmit);
         }
         for transmit in heartbeats {
-            self.counted += transmit.bytes.len() as u64 + 50;
+            self.counted += transmit.bytes.len() as u64 + 78;
             let allowed = self.hosts[other].forwarding().fast.allowed;
             let passes = allowed.contains(&self.seen[number].ip());
-            if transmit.address == self.seen[other].ip() && passes && !self.blocked.tunnel[number] {
-                let carried = Carried::Heartbeat(transmit.bytes);
+            let card = match transmit.leaves_checksum {
+                true => self.cards[number],
+                false => Card::Completes,
+            };
+            let is_blocked = self.blocked.tunnel[number] || card == Card::Loses;
+            if transmit.address == self.seen[other].ip() && passes && !is_blocked {
+                let carried = Carried::Heartbeat(transmit.bytes, card == Card::Completes);
                 self.under_way.push_back((due, other, carried));
             }
         }
@@ -217,7 +250,7 @@ impl World {
     }
 }
 
-fn mesh(number: usize, life: u64, policy: PlaintextPolicy, now: Instant) -> Mesh {
+fn mesh(number: usize, life: u64, policy: PlaintextPolicy, port: u16, now: Instant) -> Mesh {
     let byte = number as u8 + 1;
     let config = Config {
         identity: Key::new([byte; 32]),
@@ -228,7 +261,7 @@ fn mesh(number: usize, life: u64, policy: PlaintextPolicy, now: Instant) -> Mesh
             random: life * 2 + number as u64,
         },
         seed: [byte + life as u8; 32],
-        port: 6783,
+        port,
         mtu_bytes: 1328,
         advertise: Vec::new(),
     };
@@ -294,6 +327,35 @@ fn a_translated_path_is_always_sealed() {
         reason.contains("sees this peer at 192.0.2.77:40000"),
         "{reason}"
     );
+}
+
+#[test]
+fn hosts_at_other_ports_are_sealed_and_told_why() {
+    let ports = [address(1), SocketAddr::new(ip(2), 7000)];
+    let mut world = World::at(ports, [everywhere(), everywhere()]);
+    world.run(10 * SECOND);
+    assert!(!world.is_in_use(0) && !world.is_in_use(1));
+    assert_eq!(world.counted, 0);
+    for number in [0, 1] {
+        let reason = world.reason(number);
+        assert!(reason.contains("the same --port"), "{reason}");
+    }
+}
+
+/// A host's routes lead to the other by the mesh itself, so its shell sends nothing there.
+#[test]
+fn a_tunnel_that_would_be_inside_itself_is_left_at_once() {
+    let mut world = World::new([everywhere(), everywhere()]);
+    world.time_until(2 * SECOND, World::both_in_use);
+    let inside = crate::SendFailure::Inside;
+    world.hosts[0].handle_send_failure(world.seen[1], inside, world.now);
+    assert!(!world.is_in_use(0));
+    let reason = world.reason(0);
+    assert!(reason.contains("leads into the mesh itself"), "{reason}");
+    let report = world.hosts[0].report(world.now);
+    assert_eq!(report.counters.sends_inside, 1);
+    world.hosts[0].handle_routes(world.now);
+    world.time_until(5 * SECOND, World::both_in_use);
 }
 
 #[test]
@@ -454,5 +516,78 @@ fn a_thousand_flaps_leave_nothing_stale() {
         let fast = world.fast(number);
         assert_eq!(fast.allowed, [only].into());
         assert_eq!(fast.in_use.values().copied().collect::<Vec<_>>(), [only]);
+    }
+}
+
+fn damages(world: &World, number: usize) -> usize {
+    let events = world.events[number].iter();
+    events
+        .filter(|(_, event)| matches!(event, Event::ChecksumsDamaged { .. }))
+        .count()
+}
+
+#[test]
+fn a_card_that_breaks_checksums_is_found_before_any_frame_crosses() {
+    for cards in [
+        [Card::Damages, Card::Completes],
+        [Card::Damages, Card::Damages],
+    ] {
+        let mut world = World::new([everywhere(), everywhere()]);
+        world.cards = cards;
+        let took = world.time_until(2 * SECOND, World::both_in_use);
+        std::println!("{cards:?}: on the tunnel after {took:?}");
+        let found = cards.map(|card| usize::from(card == Card::Damages));
+        assert_eq!([0, 1].map(|number| damages(&world, number)), found);
+    }
+    // One that nobody mends is never used.
+    let mut world = World::new([everywhere(), everywhere()]);
+    for _ in 0..100 {
+        world.cards[0] = Card::Damages;
+        world.run(SECOND / 10);
+        assert!(!world.is_in_use(0));
+    }
+    let reason = world.reason(0);
+    assert!(reason.contains("wrong checksums"), "{reason}");
+}
+
+#[test]
+fn a_card_that_loses_what_has_a_checksum_to_complete_is_found() {
+    for cards in [[Card::Completes, Card::Loses], [Card::Loses, Card::Loses]] {
+        let mut world = World::new([everywhere(), everywhere()]);
+        world.cards = cards;
+        let took = world.time_until(10 * SECOND, World::both_in_use);
+        std::println!("{cards:?}: on the tunnel after {took:?}");
+        let found = cards.map(|card| usize::from(card == Card::Loses));
+        assert_eq!([0, 1].map(|number| damages(&world, number)), found);
+    }
+}
+
+#[test]
+fn a_firewall_is_not_taken_for_a_card() {
+    for pause in 1..60u32 {
+        let mut world = World::new([everywhere(), everywhere()]);
+        world.blocked.tunnel = [true, pause % 2 == 0];
+        world.run(pause * SECOND / 4);
+        world.blocked = Blocked::default();
+        world.time_until(10 * SECOND, World::both_in_use);
+        assert_eq!([damages(&world, 0), damages(&world, 1)], [0, 0], "{pause}");
+    }
+}
+
+/// The other side neither leaves the tunnel for what a router says before it knows, nor stays off it.
+#[test]
+fn a_restart_at_any_moment_ends_no_tunnel() {
+    for moment in 0..200u32 {
+        let mut world = World::new([everywhere(), everywhere()]);
+        world.time_until(2 * SECOND, World::both_in_use);
+        world.run(3 * SECOND + moment * SECOND / 100);
+        let before = world.events[1].len();
+        world.restart(0);
+        world.time_until(2 * SECOND, World::both_in_use);
+        world.run(5 * SECOND);
+        assert!(world.both_in_use(), "{moment}");
+        let moved = |(_, event): &(Duration, Event)| matches!(event, Event::FastPathChanged { .. });
+        let since = &world.events[1][before..];
+        assert!(!since.iter().any(moved), "{moment}: {since:?}");
     }
 }

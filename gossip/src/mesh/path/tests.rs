@@ -25,7 +25,17 @@ fn run(
     to: u64,
     answers: impl Fn(u64, Question) -> bool,
 ) -> Vec<(u64, Change)> {
-    run_under(path, from, to, |_, _| (), answers)
+    run_under(path, from, to, (Pace::BUSY, |_, _| ()), answers)
+}
+
+/// The same without traffic.
+fn run_idle(
+    path: &mut PathState,
+    from: u64,
+    to: u64,
+    answers: impl Fn(u64, Question) -> bool,
+) -> Vec<(u64, Change)> {
+    run_under(path, from, to, (Pace::CLOSE, |_, _| ()), answers)
 }
 
 /// The same while `load` does what traffic does.
@@ -33,7 +43,7 @@ fn run_under(
     path: &mut PathState,
     from: u64,
     to: u64,
-    load: impl Fn(&mut PathState, u64),
+    (pace, load): (Pace, impl Fn(&mut PathState, u64)),
     answers: impl Fn(u64, Question) -> bool,
 ) -> Vec<(u64, Change)> {
     let mut changes = Vec::new();
@@ -53,7 +63,7 @@ fn run_under(
             token += 1;
             token
         };
-        let (change, question) = path.tick(at(now), Pace::CLOSE, next);
+        let (change, question) = path.tick(at(now), pace, next);
         changes.extend((change != Change::None).then_some((now, change)));
         if let Some(question) = question.filter(|question| answers(now, *question)) {
             replies.push((now + 10, question.token));
@@ -75,25 +85,51 @@ fn a_working_path_comes_up_within_one_round_trip_and_uses_its_full_size_after_an
 
 #[test]
 fn an_idle_path_that_is_cut_dies_within_three_seconds() {
-    let mut path = path();
-    run(&mut path, 0, 5_000, |_, _| true);
-    let changes = run(&mut path, 5_000, 9_000, |_, _| false);
-    let [(when, Change::Dead)] = changes[..] else {
-        panic!("{changes:?}")
-    };
-    assert!(when < 8_000, "died at {when} ms");
+    let cases = (5_000..6_800).step_by(50);
+    for (begin, pace) in cases.flat_map(|begin| [(begin, Pace::CLOSE), (begin, YIELDING)]) {
+        let mut path = path();
+        run_under(&mut path, 0, begin, (pace, |_, _| ()), |_, _| true);
+        let (end, idle) = (begin + 4_000, |_: &mut PathState, _| ());
+        let changes = run_under(&mut path, begin, end, (pace, idle), |_, _| false);
+        let [(when, Change::Dead)] = changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert!(when < begin + 3_000, "died after {} ms", when - begin);
+    }
 }
 
 #[test]
 fn a_suspected_path_that_is_cut_dies_within_half_a_second() {
     let mut path = path();
     run(&mut path, 0, 5_000, |_, _| true);
-    path.suspect(at(5_000));
+    path.suspect(at(5_000), at(5_000));
     let changes = run(&mut path, 5_000, 9_000, |_, _| false);
-    let [(when, Change::Dead)] = changes[..] else {
+    let [(overdue, Change::Overdue), (when, Change::Dead)] = changes[..] else {
         panic!("{changes:?}")
     };
+    assert!(overdue <= 5_210, "overdue at {overdue} ms");
     assert!(when < 5_400, "died at {when} ms");
+}
+
+#[test]
+fn a_suspected_path_gives_way_to_one_that_answers_and_began_to_lately_or_alone() {
+    let (mut used, mut spare) = (path(), path());
+    run(&mut used, 0, 5_000, |_, _| true);
+    run(&mut spare, 0, 5_000, |_, _| true);
+    for path in [&mut used, &mut spare] {
+        path.suspect(at(4_700), at(5_000));
+    }
+    assert!(!used.is_outdone_by(&spare), "neither has answered");
+    run(&mut spare, 5_000, 5_020, |_, _| true);
+    run(&mut used, 5_000, 5_020, |_, _| false);
+    assert!(!used.is_outdone_by(&spare), "it has had no time to answer");
+    let mut new = PathState::new(28, at(5_020));
+    run(&mut new, 5_020, 5_040, |_, _| true);
+    assert!(used.is_outdone_by(&new), "where the other end is now");
+    run(&mut used, 5_020, 5_220, |_, _| false);
+    assert!(used.is_outdone_by(&spare), "two answers are missing");
+    run(&mut used, 5_220, 5_300, |_, _| true);
+    assert!(!used.is_outdone_by(&spare) && !used.is_outdone_by(&new));
 }
 
 #[test]
@@ -121,15 +157,15 @@ fn a_path_that_swallows_long_datagrams_stays_alive_and_they_are_given_up_within_
                 path.busy(at(now));
             }
             if silent && now == begin + 400 {
-                path.suspect(at(now));
+                path.suspect(at(now), at(now));
             }
         };
-        run_under(&mut path, 0, begin, load, |_, question| {
+        run_under(&mut path, 0, begin, (Pace::BUSY, load), |_, question| {
             fits(question, LINK)
         });
         assert_eq!(path.packet_len(), (1_500, true));
         let less = |_, question| fits(question, 1_350);
-        let changes = run_under(&mut path, begin, 20_000, load, less);
+        let changes = run_under(&mut path, begin, 20_000, (Pace::BUSY, load), less);
         let (when, _) = changes
             .iter()
             .find(|change| change.1 == Change::SizeLost)
@@ -154,7 +190,60 @@ fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_prove
     assert_eq!(path.packet_len(), (1_428, true));
     // Nothing at all is answered for a while: that is no matter of length.
     run(&mut path, 6_000, 6_800, |_, _| false);
-    path.suspect(at(6_800));
-    assert!(run(&mut path, 6_800, 7_100, |_, _| false).is_empty());
+    path.suspect(at(6_800), at(6_800));
+    let changes = run(&mut path, 6_800, 7_100, |_, _| false);
+    assert!(matches!(changes[..], [(_, Change::Overdue)]), "{changes:?}");
     assert_eq!(path.packet_len(), (1_428, true));
+}
+
+const YIELDING: Pace = Pace::CLOSE.yielding();
+
+/// The other end asks every 1.5 s until `until`, and says that it is answered.
+fn run_asked(
+    path: &mut PathState,
+    from: u64,
+    to: u64,
+    until: u64,
+    proven: bool,
+) -> (u64, Option<u64>) {
+    let asked = core::cell::Cell::new(0);
+    let load = |path: &mut PathState, now: u64| {
+        if now < until && now.is_multiple_of(1_500) {
+            path.asked(proven, YIELDING, at(now));
+        }
+    };
+    let changes = run_under(path, from, to, (YIELDING, load), |now, _| {
+        asked.set(asked.get() + 1);
+        now < until
+    });
+    let died = changes.iter().find(|(_, change)| *change == Change::Dead);
+    (asked.get(), died.map(|(when, _)| *when))
+}
+
+#[test]
+fn who_is_asked_need_not_ask_and_notices_all_the_same_when_that_ends() {
+    let mut path = path();
+    run_idle(&mut path, 0, 6_000, |_, _| true);
+    let (asked, died) = run_asked(&mut path, 6_000, 66_000, 66_000, true);
+    assert_eq!(died, None);
+    // Three for own round trips, one for the length.
+    assert!(asked <= 5, "{asked}");
+    let (_, died) = run_asked(&mut path, 66_000, 76_000, 66_001, true);
+    let died = died.expect("nothing answers");
+    assert!(died < 69_000, "died at {died} ms");
+}
+
+#[test]
+fn who_is_asked_by_one_that_hears_no_answers_asks_itself() {
+    let mut path = path();
+    run_idle(&mut path, 0, 6_000, |_, _| true);
+    run_asked(&mut path, 6_000, 12_000, 12_000, true);
+    let (asked, _) = run_asked(&mut path, 12_000, 24_000, 24_000, false);
+    assert!(asked >= 7, "{asked}");
+    path.suspect(at(24_000), at(24_000));
+    path.asked(true, Pace::IDLE, at(24_000));
+    assert!(
+        path.deadline() <= at(24_000),
+        "what is suspected is asked by both"
+    );
 }

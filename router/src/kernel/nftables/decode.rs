@@ -65,6 +65,33 @@ impl<'a> Attributes<'a> {
         let mut expressions = list.filter(|(kind, _)| *kind == a::LIST_ELEMENT);
         expressions.find_map(|(_, inside)| Attributes(inside).counted())
     }
+
+    /// Whether a list of expressions refuses a packet without having looked at it.
+    fn refuses_all(self) -> bool {
+        let list = self.all().take(EXPRESSIONS_MAX);
+        let mut refuses = false;
+        for (_, inside) in list.filter(|(kind, _)| *kind == a::LIST_ELEMENT) {
+            let expression = Attributes(inside);
+            let data = expression.inside(a::EXPRESSION_DATA);
+            match expression.text(a::EXPRESSION_NAME).as_deref() {
+                Some("counter" | "log") => {}
+                Some("reject") => refuses = true,
+                // As iptables writes it.
+                Some("target") => {
+                    let name = data.and_then(|data| data.text(a::TARGET_NAME));
+                    refuses = name.as_deref() == Some("REJECT");
+                }
+                Some("immediate") => {
+                    let value = data.and_then(|data| data.inside(a::IMMEDIATE_DATA));
+                    let verdict = value.and_then(|value| value.inside(a::DATA_VERDICT));
+                    let code = verdict.and_then(|verdict| verdict.u32(a::VERDICT_CODE));
+                    refuses = code == Some(a::DROP);
+                }
+                _ => return false,
+            }
+        }
+        refuses
+    }
 }
 
 /// A table.
@@ -118,13 +145,14 @@ pub(crate) struct RuleState {
     pub(crate) user_data: Vec<u8>,
     /// Packets that came to its first counter.
     pub(crate) packets: u64,
+    /// Whether it drops or rejects everything that comes to it.
+    pub(crate) refuses_all: bool,
 }
 
 impl RuleState {
     pub(crate) fn read(attributes: Attributes<'_>) -> Option<Self> {
-        let counted = attributes
-            .inside(a::RULE_EXPRESSIONS)
-            .and_then(Attributes::counted_in_list);
+        let expressions = attributes.inside(a::RULE_EXPRESSIONS);
+        let counted = expressions.and_then(Attributes::counted_in_list);
         Some(RuleState {
             table: attributes.text(a::RULE_TABLE)?,
             chain: attributes.text(a::RULE_CHAIN)?,
@@ -134,6 +162,7 @@ impl RuleState {
                 .unwrap_or_default()
                 .to_vec(),
             packets: counted.map_or(0, |(_, packets)| packets),
+            refuses_all: expressions.is_some_and(Attributes::refuses_all),
         })
     }
 }
@@ -193,7 +222,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
 mod tests {
     use super::*;
     use crate::kernel::nftables::Family;
-    use crate::kernel::nftables::encode::{Rule, Table, Verdict, attribute, comment};
+    use crate::kernel::nftables::encode::{Is, Meta, Rule, Table, Verdict, attribute, comment};
     use proptest::prelude::*;
 
     fn table() -> Table {
@@ -221,6 +250,24 @@ mod tests {
         let read = RuleState::read(Attributes(&bytes)).unwrap();
         assert_eq!((read.chain.as_str(), read.handle), ("c", 5));
         assert_eq!((read.user_data, read.packets), (comment("mine"), 0));
+        assert!(read.refuses_all);
+    }
+
+    #[test]
+    fn what_refuses_all_is_told_from_what_looks_first() {
+        let looks = Rule::default().interface(Meta::InterfaceIn, Is::Equal, "lo");
+        let rules = [
+            (Rule::default().count().end(Verdict::Accept), false),
+            (looks.end(Verdict::Drop), false),
+            (Rule::default().count(), false),
+            (Rule::default().end(Verdict::Drop), true),
+        ];
+        for (rule, refuses) in rules {
+            let mut bytes = table().rule("c", &rule).attributes;
+            bytes.extend(attribute(a::RULE_HANDLE, &5u64.to_be_bytes()));
+            let read = RuleState::read(Attributes(&bytes)).unwrap();
+            assert_eq!(read.refuses_all, refuses, "{rule:?}");
+        }
     }
 
     proptest! {

@@ -61,9 +61,11 @@ pub(crate) mod attributes {
     pub(crate) const SET_NAME: u16 = 2;
     pub(crate) const SET_KEY_TYPE: u16 = 4;
     pub(crate) const SET_KEY_LEN: u16 = 5;
+    pub(crate) const SET_DESCRIPTION: u16 = 9;
     pub(crate) const SET_ID: u16 = 10;
     pub(crate) const SET_HANDLE: u16 = 16;
     pub(crate) const SET_EXPRESSION: u16 = 17;
+    pub(crate) const DESCRIPTION_SIZE: u16 = 1;
     pub(crate) const ELEMENTS_SET: u16 = 2;
     pub(crate) const ELEMENTS_LIST: u16 = 3;
     pub(crate) const ELEMENT_KEY: u16 = 1;
@@ -71,6 +73,11 @@ pub(crate) mod attributes {
     pub(crate) const ELEMENT_EXPRESSIONS: u16 = 11;
     pub(crate) const DATA_VALUE: u16 = 1;
     pub(crate) const DATA_VERDICT: u16 = 2;
+    pub(crate) const IMMEDIATE_DATA: u16 = 2;
+    pub(crate) const VERDICT_CODE: u16 = 1;
+    pub(crate) const TARGET_NAME: u16 = 1;
+    /// A verdict, and a chain's policy (NF_DROP).
+    pub(crate) const DROP: u32 = 0;
 }
 use attributes as a;
 
@@ -85,11 +92,9 @@ pub(crate) mod hook {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict<'a> {
+pub(crate) enum Verdict {
     Drop,
     Accept,
-    /// Goes on in another chain and does not come back.
-    GoTo(&'a str),
 }
 
 /// What is looked at of a packet (`enum nft_meta_keys`).
@@ -153,16 +158,12 @@ impl Rule {
         self.with("counter", &counter(0, 0))
     }
 
-    pub(crate) fn end(self, verdict: Verdict<'_>) -> Rule {
-        let (code, chain) = match verdict {
-            Verdict::Drop => (0, None),
-            Verdict::Accept => (1, None),
-            Verdict::GoTo(chain) => (-4_i32, Some(chain)),
+    pub(crate) fn end(self, verdict: Verdict) -> Rule {
+        let code = match verdict {
+            Verdict::Drop => 0,
+            Verdict::Accept => 1,
         };
-        let mut inside = attribute(1, &code.to_be_bytes());
-        if let Some(chain) = chain {
-            inside.extend(attribute(2, &text(chain)));
-        }
+        let inside = number(1, code);
         let data = nested(2, &nested(a::DATA_VERDICT, &inside));
         self.with("immediate", &[number(1, VERDICT), data].concat())
     }
@@ -205,7 +206,7 @@ pub(crate) struct Base<'a> {
     /// Of family netdev.
     pub(crate) device: Option<&'a str>,
     /// What becomes of packets that no rule decides.
-    pub(crate) policy: Verdict<'a>,
+    pub(crate) policy: Verdict,
 }
 
 impl Table {
@@ -267,8 +268,9 @@ impl Table {
         self.change(message::DELETE_RULE, 0, &inside)
     }
 
-    /// Makes a set of addresses that counts packets for each. `id` tells the sets of a batch apart.
-    pub(crate) fn set(&self, name: &str, key_len: u32, id: u32) -> Change {
+    /// Makes a set of addresses that counts packets for each. `id` tells the sets of a batch apart. A
+    /// set of a given size, beyond which it takes no more, is a plain hash table, the fastest there is.
+    pub(crate) fn set(&self, name: &str, key_len: u32, id: u32, size: u32) -> Change {
         /// How nft(8) calls addresses of the two families.
         const ADDRESS_TYPES: [u32; 2] = [7, 8];
         let [v4, v6] = ADDRESS_TYPES;
@@ -276,6 +278,7 @@ impl Table {
             attribute(a::SET_NAME, &text(name)),
             number(a::SET_KEY_TYPE, if key_len == 4 { v4 } else { v6 }),
             number(a::SET_KEY_LEN, key_len),
+            nested(a::SET_DESCRIPTION, &number(a::DESCRIPTION_SIZE, size)),
             number(a::SET_ID, id),
             nested(a::SET_EXPRESSION, &expression("counter", &counter(0, 0))),
         ];

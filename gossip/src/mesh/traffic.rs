@@ -1,0 +1,161 @@
+//! What traffic shows of the ways it takes.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rmesh_wire::{Instant, PeerId};
+
+use super::Mesh;
+use super::peer::Peer;
+use crate::api::{Path, TrafficSample};
+
+/// Traffic that stays unanswered this long, or four round trips, makes a path suspect.
+const SILENCE_MIN: Duration = Duration::from_millis(300);
+/// Where traffic came a moment ago and does not any more, this end asks: it may be that it is this end that
+/// cannot be reached, behind a NAT that has forgotten it, and then nothing comes before it calls.
+const LULL: Duration = Duration::from_millis(200);
+/// A frame that waited for a session keeps the peer close for this long.
+pub(super) const WANTED: Duration = Duration::from_secs(300);
+/// Traffic flows if there was some so long ago …
+const FLOWS: Duration = Duration::from_millis(200);
+/// … and never a longer pause than this since; for as long a pair counts as having traffic afterwards. A
+/// frame now and then, as idle containers send them, is none, and what it leaves unanswered tells nothing of the next.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Traffic without a long pause.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flow {
+    since: Instant,
+    last: Option<Instant>,
+}
+
+impl Flow {
+    /// Some is seen now; whether it begins with that.
+    fn note(&mut self, now: Instant) -> bool {
+        let is_new = self.last.is_none_or(|last| now.since(last) > PAUSE_MAX);
+        if is_new {
+            self.since = now;
+        }
+        self.last = Some(now);
+        is_new
+    }
+
+    fn flows(&self, now: Instant) -> bool {
+        now.since(self.since) >= FLOWS
+    }
+}
+
+impl Mesh {
+    /// What the data plane saw: traffic without an answer makes the path in use suspect.
+    pub(crate) fn on_traffic(&mut self, samples: &[TrafficSample], now: Instant) {
+        // What was sent without an answer was sent after the last look.
+        let begun = core::mem::replace(&mut self.traffic_seen, now);
+        let begun = if now.since(begun) < SILENCE_MIN {
+            begun
+        } else {
+            now
+        };
+        let mut suspected = Vec::new();
+        for sample in samples {
+            let Some(peer) = self.peers.get_mut(&sample.peer) else {
+                continue;
+            };
+            let index = peer.current;
+            let came_back = match peer.chosen {
+                Some(Path::Direct(_)) => sample.received_direct > 0,
+                Some(Path::Relay(_)) => sample.received_relayed > 0,
+                None => false,
+            };
+            if sample.sent + sample.received_direct + sample.received_relayed > 0 {
+                if peer.flow.note(now) {
+                    peer.silent_since = None;
+                }
+                if peer.flow.flows(now) {
+                    peer.note_busy(PAUSE_MAX, now);
+                }
+            }
+            if sample.sent > 0 {
+                peer.wanted_until = now + WANTED;
+                if peer.flow.flows(now)
+                    && let Some(path) = peer.used_mut()
+                {
+                    path.busy(now);
+                }
+            }
+            if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
+                session.records += sample.sent;
+            }
+            if came_back {
+                peer.silent_since = None;
+                peer.lull_at = Some(now + LULL);
+            } else if sample.sent > 0 {
+                let since = *peer.silent_since.get_or_insert(begun);
+                if now.since(since) >= patience(peer) {
+                    peer.silent_since = None;
+                    suspect(peer, since, now);
+                    suspected.push(sample.peer);
+                }
+            }
+        }
+        for id in suspected {
+            self.path_changed(id, "nothing comes back by the other", now);
+        }
+    }
+
+    /// Asks for a sign of life at once.
+    pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            suspect(peer, now, now);
+        }
+    }
+
+    pub(crate) fn on_want(&mut self, id: PeerId, now: Instant) {
+        let known = self.is_known(id);
+        if let Some(peer) = self.peers.get_mut(&id).filter(|_| known) {
+            peer.wanted_until = now + WANTED;
+        }
+    }
+}
+
+/// How long nothing may come back.
+fn patience(peer: &Peer) -> Duration {
+    let round_trips = peer.round_trip().unwrap_or_default() * 4;
+    round_trips.max(SILENCE_MIN)
+}
+
+fn suspect(peer: &mut Peer, silent: Instant, now: Instant) {
+    // What ends one way often ends others as well, and the next best should be one that works.
+    for path in peer.direct.values_mut() {
+        if !path.has_answered_since(silent) {
+            path.suspect(silent, now);
+        }
+    }
+    if let Some(path) = peer.used_mut() {
+        path.suspect(silent, now);
+    }
+}
+
+impl Peer {
+    /// Traffic may have ended, or cannot come any more: asks, and suspects the path if something was sent
+    /// that nothing came back for; true if it does.
+    pub(super) fn watch_lull(&mut self, now: Instant) -> bool {
+        if self.lull_at.is_none_or(|lull_at| lull_at > now) {
+            return false;
+        }
+        self.lull_at = None;
+        let Some(silent) = self.silent_since else {
+            if let Some(path) = self.used_mut() {
+                path.ask_now(now);
+            }
+            return false;
+        };
+        let due = silent + patience(self);
+        if due > now {
+            self.lull_at = Some(due);
+            return false;
+        }
+        self.silent_since = None;
+        suspect(self, silent, now);
+        true
+    }
+}
