@@ -425,11 +425,13 @@ impl PathState {
     }
 
     fn probe_fast(&self) -> Duration {
-        match self.doubted.is_some() {
-            // No more of them under way than are remembered.
-            true => DOUBTED_PROBE_FAST.max(self.trip.smoothed().unwrap_or_default() / 4),
+        let interval = match self.doubted.is_some() {
+            true => DOUBTED_PROBE_FAST,
             false => PROBE_FAST,
-        }
+        };
+        // No more of them under way than are remembered until they are late: a question that is pushed
+        // out before it is judged is never missed, and a path whose round trips vary would not die.
+        interval.max(self.answer_timeout() / (OUTSTANDING_MAX as u32 - 1))
     }
 
     fn misses_max(&self) -> u32 {

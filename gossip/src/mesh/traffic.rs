@@ -87,7 +87,9 @@ impl Mesh {
             }
             if came_back {
                 peer.silent_since = None;
-                peer.lull_at = Some(now + LULL);
+                if peer.flow.flows(now) {
+                    peer.lull_at = Some(now + LULL);
+                }
             } else if sample.sent > 0 {
                 let since = *peer.silent_since.get_or_insert(begun);
                 if now.since(since) >= patience(peer) {

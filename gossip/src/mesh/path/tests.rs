@@ -247,3 +247,21 @@ fn who_is_asked_by_one_that_hears_no_answers_asks_itself() {
         "what is suspected is asked by both"
     );
 }
+
+#[test]
+fn a_path_whose_round_trips_vary_dies_as_well() {
+    let mut path = path();
+    // The first answers were late, as on a busy host: the next are waited for longer.
+    for (sent, trip) in [(0, 300), (400, 1), (800, 400)] {
+        path.ask_now(at(sent));
+        let (_, question) = path.tick(at(sent), Pace::CLOSE, || sent + 1);
+        assert!(question.is_some(), "nothing asked at {sent} ms");
+        path.answered(sent + 1, at(sent + trip));
+    }
+    assert!(path.is_alive());
+    path.suspect(at(1_000), at(1_300));
+    let changes = run(&mut path, 1_300, 9_000, |_, _| false);
+    let died = changes.iter().find(|(_, change)| *change == Change::Dead);
+    let (when, _) = died.expect("it dies");
+    assert!(*when < 6_000, "dead after {} ms", when - 1_300);
+}
