@@ -13,8 +13,9 @@ pub const RSS_MAX: u64 = 20_000_000;
 pub const CPU_MAX: f64 = 0.005;
 /// Times a second an idle peer may be woken, all its threads together; with what idle containers send.
 pub const WAKEUPS_PER_S_MAX: f64 = 8.0;
-/// Joining is over after this time.
-const SETTLES: Duration = Duration::from_secs(3);
+/// Joining is over after this time: addresses are saved, new containers have said what they say, and the
+/// searches for a longer path MTU that follow 5 and 10 s after the first are done.
+const SETTLES: Duration = Duration::from_secs(12);
 
 /// What was measured, the worst of the three peers each.
 #[derive(Debug, Clone, Copy)]
