@@ -313,6 +313,7 @@ impl Core {
                 reply,
             } => {
                 let now = self.parts.clock.now();
+                self.parts.mesh.handle_demand(now);
                 let ring = &mut self.parts.ring;
                 ring.handle_request(request, now + within, reply, now);
             }

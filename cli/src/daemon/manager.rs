@@ -62,6 +62,12 @@ impl Manager {
         }
     }
 
+    /// The longest time between two calls of [`Manager::alive`] that leaves the manager content.
+    pub(super) fn patience(&self) -> Duration {
+        let interval = self.interval.unwrap_or(Duration::MAX);
+        interval.saturating_mul(SIGNS_PER_LIMIT - 1)
+    }
+
     fn tell(&self, words: &str) {
         let Some(socket) = &self.socket else {
             return;

@@ -14,6 +14,8 @@ use crate::failure::{Failure, FailureKind};
 
 /// How long the peer is given to show that it lives.
 const PROBE: Duration = Duration::from_secs(2);
+/// For how long at most a peer that is removed by force is looked for.
+const FORCED_LOOK: Duration = Duration::from_millis(1_500);
 /// How often it is looked at meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// What is left for the answer to travel back before the client's time is up.
@@ -37,7 +39,9 @@ pub(crate) async fn remove(
         return Err(Failure::new(FailureKind::Usage, what, why)
             .todo("rmesh stop, then run rmesh rmpeer on another member"));
     }
-    if !is_forced {
+    if is_forced {
+        look_again(handle, peer).await?;
+    } else {
         probe(handle, &what, (peer, &name), deadline).await?;
     }
     let left = deadline.saturating_duration_since(Instant::now());
@@ -93,6 +97,22 @@ async fn probe(
                 .todo("try again, with a longer --timeout"));
         }
     }
+}
+
+/// Whether it lives or not, what is asked for after this is to find here what is true: a peer that has
+/// just died may pass for one that is there until it is asked.
+async fn look_again(handle: &Handle, peer: PeerId) -> Result<(), Failure> {
+    let asked = Instant::now();
+    handle.tell(Call::Suspect(peer)).await?;
+    while asked.elapsed() < FORCED_LOOK {
+        sleep(LOOK_INTERVAL).await;
+        let snapshot = handle.snapshot().await?;
+        let answered = heard_ago(&snapshot, peer).is_some_and(|ago| ago < asked.elapsed());
+        if answered || !is_reachable(&snapshot, peer) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Its own word; that others still speak of it does not count.
