@@ -62,6 +62,8 @@ pub(crate) struct Peer {
     pub(crate) silent_since: Option<Instant>,
     /// When traffic has been missing for a while, if nothing comes until then.
     pub(crate) lull_at: Option<Instant>,
+    /// When it is asked again because somebody waits here.
+    pub(crate) next_demand: Instant,
     /// Digests in a row that differed from ours.
     pub(crate) mismatches: u32,
     /// When the next is counted: several probes may come at once.
@@ -98,6 +100,7 @@ impl Peer {
             flow: Flow::default(),
             silent_since: None,
             lull_at: None,
+            next_demand: Instant::ZERO,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
             next_mismatch: Instant::ZERO,

@@ -14,8 +14,8 @@ const SILENCE_MIN: Duration = Duration::from_millis(300);
 /// Where traffic came a moment ago and does not any more, this end asks: it may be that it is this end that
 /// cannot be reached, behind a NAT that has forgotten it, and then nothing comes before it calls.
 const LULL: Duration = Duration::from_millis(200);
-/// A neighbour that was heard within this time is there.
-const UNHEARD: Duration = Duration::from_millis(500);
+/// Each neighbour is asked at most so often because somebody waits.
+const DEMAND_EVERY: Duration = Duration::from_millis(500);
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
 /// Traffic flows if there was some so long ago …
@@ -113,12 +113,12 @@ impl Mesh {
         }
     }
 
-    /// Somebody waits here for what others may have to agree to: neighbours that have not been heard for a
-    /// while are asked, so that who has died does not pass for one that will answer.
+    /// Somebody waits here for what others may have to agree to: neighbours are asked, so that who has just
+    /// died does not pass for one that will answer.
     pub fn handle_demand(&mut self, now: Instant) {
         for peer in self.peers.values_mut().filter(|peer| peer.is_neighbour()) {
-            let session = peer.current.and_then(|index| self.sessions.get(&index));
-            if session.is_some_and(|session| now.since(session.heard) >= UNHEARD) {
+            if now >= peer.next_demand {
+                peer.next_demand = now + DEMAND_EVERY;
                 suspect(peer, now, now);
             }
         }
