@@ -60,7 +60,9 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             tell_running(daemon);
         }
         let rest = daemon.inbound.1.rest().map(|rest| now + rest);
-        let second_due = second.unwrap_or(now) + SECOND_MAX.min(manager.patience());
+        // A manager that wants more than that makes nobody go round all the time.
+        let second_max = manager.patience().clamp(SECOND_MIN, SECOND_MAX);
+        let second_due = second.unwrap_or(now) + second_max;
         let due = [due, look_again, follow_routes, rest].into_iter().flatten();
         let due = due.fold(second_due, Instant::min);
         daemon.alarm.set(due.max(now + SLEEP_MIN))?;
