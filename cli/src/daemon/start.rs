@@ -34,6 +34,7 @@ use super::pools;
 use super::ports::KernelPorts;
 use super::present::present;
 use super::ring::{Ring, RingOptions, fold};
+use super::streams::{Closed, Streams, TcpPort};
 use super::targets::{Resolved, Targets};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
@@ -60,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) name: String,
     /// UDP port.
     pub(crate) port: u16,
+    /// Where the same is to be had by TCP.
+    pub(crate) tcp_port: TcpPort,
     /// Local addresses to use; empty means all.
     pub(crate) bind: Vec<IpAddr>,
     /// Addresses to publish besides.
@@ -99,6 +102,8 @@ pub(super) struct Daemon {
     pub(super) watches: [AsyncFd<AddressWatch>; 2],
     /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
     pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
+    /// The other ends of TCP connections that are over.
+    pub(super) closed: Closed,
     pub(super) alarm: Alarm,
     pub(super) guard: Guard,
     pub(super) handle: Handle,
@@ -142,7 +147,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let attachments = take(&mut remembered.attachments);
     let moved_aside = take(&mut remembered.moved_aside);
     let known_ring = remembered.ring.take();
-    let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
+    let (streams, closed) = Streams::start(&options.bind, options.tcp_port, plane.port())?;
+    let mesh = streams.introduce(make_mesh(&options, remembered, plane.port(), clock)?);
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
     say_who(&options.name, &mesh, plane.port());
     let ring = RingOptions {
@@ -159,6 +165,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         plane,
         ring,
         fast,
+        streams,
         inside: Inside::open(&options.bridge).map_err(|e| cannot(&e))?,
         clock,
         saver,
@@ -186,6 +193,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         addresses: mpsc::channel(1),
         watches,
         heartbeats,
+        closed,
         alarm,
         guard,
         handle,

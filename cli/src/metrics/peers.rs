@@ -54,19 +54,25 @@ impl<'a> Labelled<'a> {
     }
 }
 
-fn kind(path: Path) -> PathKind {
+/// The word for a path; by TCP the data plane's kind is "direct".
+fn kind(path: Path) -> &'static str {
     match path {
-        Path::Direct(_) => PathKind::Direct,
-        Path::Relay(_) => PathKind::Relay,
+        Path::Direct(_) => PathKind::Direct.name(),
+        Path::Relay(_) => PathKind::Relay.name(),
+        Path::Tcp(_) => TCP,
     }
 }
+
+const TCP: &str = "tcp";
 
 fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
     let mut family = text.gauge("rmesh_peer_path", "1 for the kind of path in use, else 0.");
     for peer in peers {
         let used = peer.report.path.map(kind);
-        for path in PathKind::ALL {
-            family.sample(&peer.labels_of(path), u8::from(used == Some(path)));
+        let [name, id] = peer.labels();
+        for path in PathKind::ALL.map(PathKind::name).into_iter().chain([TCP]) {
+            let labels = [name, id, ("path", path)];
+            family.sample(&labels, u8::from(used == Some(path)));
         }
     }
     let help = "Addresses tried for a direct path to the peer, by what came of them; those that are none are left out.";

@@ -44,6 +44,7 @@ mod publish;
 mod relay;
 mod session;
 mod spread;
+mod tcp;
 mod traffic;
 mod twin;
 mod view;
@@ -81,6 +82,12 @@ impl Origin {
             Origin::Relayed { .. } | Origin::Fast { .. } => None,
         }
     }
+
+    /// Where the sender is seen; of a TCP connection's end that is of no use to it.
+    fn seen(self) -> Option<SocketAddr> {
+        self.address()
+            .filter(|address| !crate::tcp::is_tcp(*address))
+    }
 }
 
 /// What has to be brought up to date before anybody looks.
@@ -104,6 +111,7 @@ pub struct Mesh {
     binding: Signature,
     secret: Key,
     port: u16,
+    tcp_port: Option<u16>,
     mtu_bytes: u16,
     advertise: Vec<SocketAddr>,
     policy: PlaintextPolicy,
@@ -166,6 +174,7 @@ impl Mesh {
             binding,
             secret: config.secret,
             port: config.port,
+            tcp_port: None,
             mtu_bytes: config.mtu_bytes,
             advertise: config.advertise,
             policy: PlaintextPolicy::default(),
@@ -376,6 +385,7 @@ impl Mesh {
         self.peers
             .values()
             .filter_map(Peer::direct_address)
+            .map(crate::tcp::unmarked)
             .collect()
     }
 
@@ -548,6 +558,7 @@ impl Mesh {
         self.half_opens.expire(now);
         self.expire_sessions(now);
         self.resend_finishes(now);
+        self.watch_tcp(now);
         self.watch_paths(now);
         self.watch_fast(now);
         self.dial(now);
@@ -567,6 +578,7 @@ impl Mesh {
             (self.sessions_deadline(), "a session ends"),
             (self.finish_deadline(), "a third message is repeated"),
             (self.paths_deadline(), "a path is probed"),
+            (self.tcp_deadline(now), "TCP is tried or left"),
             (self.fast_deadline(), "a heartbeat is due"),
             (self.dial_deadline(now), "a peer is dialled"),
             (self.publisher_deadline(), "the own record is published"),
