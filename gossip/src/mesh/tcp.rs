@@ -162,7 +162,7 @@ impl Mesh {
     }
 
     fn is_second_link_wanted(&self) -> bool {
-        let by_tcp = |peer: &&Peer| peer.alive_by(true).next().is_some();
+        let by_tcp = |peer: &&Peer| peer.direct.keys().any(|address| is_tcp(*address));
         !self.peers.values().any(Peer::has_udp)
             && self.peers.values().filter(by_tcp).count() < LINKS_WANTED
     }
@@ -191,10 +191,15 @@ impl Mesh {
                 !is_tcp(*address) || !is_over
             });
         }
-        let is_due = |peer: &&Peer| self.tcp_due(peer, now).is_some_and(|due| due <= now);
-        let due: Vec<PeerId> = self.peers.values().filter(is_due).map(|p| p.id).collect();
-        for id in due {
+        let is_due =
+            |mesh: &Mesh, peer: &Peer| mesh.tcp_due(peer, now).is_some_and(|due| due <= now);
+        let due = self.peers.values().filter(|peer| is_due(self, peer));
+        for id in due.map(|peer| peer.id).collect::<Vec<_>>() {
             let addresses = self.tcp_addresses(id);
+            // One that was tried just now may be enough.
+            if !self.peers.get(&id).is_some_and(|peer| is_due(self, peer)) {
+                continue;
+            }
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
@@ -215,3 +220,6 @@ pub(crate) fn told(path: Path) -> Path {
         Path::Relay(_) | Path::Tcp(_) => path,
     }
 }
+
+#[cfg(test)]
+mod tests;
