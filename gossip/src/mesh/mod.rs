@@ -380,15 +380,6 @@ impl Mesh {
         self.build_report(now)
     }
 
-    /// Addresses at which peers are reached directly now: hints for the next life.
-    pub fn known_addresses(&self) -> Vec<SocketAddr> {
-        self.peers
-            .values()
-            .filter_map(Peer::direct_address)
-            .map(crate::tcp::unmarked)
-            .collect()
-    }
-
     /// This peer.
     pub fn id(&self) -> PeerId {
         self.me
