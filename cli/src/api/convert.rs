@@ -213,8 +213,8 @@ fn in_use(snapshot: &Snapshot, report: &PeerReport) -> Option<PathView> {
 }
 
 fn fast(snapshot: &Snapshot, report: &FastReport) -> FastView {
-    let counted = |to| snapshot.fast.counters.peers.get(&to).copied();
-    let bytes = report.address.and_then(counted).unwrap_or_default();
+    let counted = |to| snapshot.fast.counters.sent.get(&to).copied();
+    let bytes_sent = report.address.and_then(counted).unwrap_or_default();
     FastView {
         address: report.address,
         in_use: report.in_use,
@@ -222,8 +222,7 @@ fn fast(snapshot: &Snapshot, report: &FastReport) -> FastView {
         reason: report.reason.clone(),
         round_trip_us: report.round_trip.map(micros),
         loss_percent: report.loss_percent,
-        bytes_sent: bytes.sent,
-        bytes_received: bytes.received,
+        bytes_sent,
     }
 }
 

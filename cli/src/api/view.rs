@@ -182,8 +182,6 @@ pub(crate) struct FastView {
     pub(crate) loss_percent: Option<u8>,
     /// Bytes that the kernel has sent by it, headers included.
     pub(crate) bytes_sent: u64,
-    /// And received.
-    pub(crate) bytes_received: u64,
 }
 
 /// One address tried for a direct path.

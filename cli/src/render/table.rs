@@ -374,7 +374,6 @@ mod tests {
             round_trip_us: Some(80),
             loss_percent: Some(0),
             bytes_sent: 1,
-            bytes_received: 2,
         });
         let text = paths(&[peer]);
         let rows = cells(&text);
