@@ -138,7 +138,7 @@ impl fmt::Display for Netcheck {
         };
         writeln!(
             f,
-            "{:<8}{} peers reached by nothing else; {port}",
+            "{:<8}{} of the peers reached by nothing else; {port}",
             "TCP", self.tcp_only
         )?;
         writeln!(f, "{:<8}{}", "IPv4", self.ipv4)?;
