@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::codec::{self, Bounded};
-use rmesh_wire::{Instant, Mac};
+use rmesh_wire::{Instant, Mac, PeerId};
 
 use super::Mesh;
 use super::handshake::wire_name;
@@ -55,7 +55,10 @@ impl Mesh {
     /// everybody's routes lead over it, others with what else there is to say.
     pub(crate) fn refresh_links(&mut self, now: Instant) {
         let mut links: Vec<Link> = Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.is_neighbour()) {
+        let active: Vec<PeerId> = self.active.iter().copied().collect();
+        for id in active {
+            let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
+            let Some(peer) = peer else { continue };
             let alive = peer.direct.values().filter(|path| path.is_alive());
             let trip = alive.filter_map(super::path::PathState::round_trip).min();
             let measured = trip.map_or(1, cost_of);
@@ -92,7 +95,7 @@ impl Mesh {
     }
 
     /// A round trip was measured: publish the link's cost again if it changed enough.
-    pub(crate) fn cost_changed(&mut self, id: rmesh_wire::PeerId, now: Instant) {
+    pub(crate) fn cost_changed(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -217,7 +220,7 @@ impl Mesh {
         self.publisher
             .refresh_at
             .get_or_insert(now + RECORD_REFRESH);
-        self.routes_changed(now);
+        self.record_changed(&key, now);
         self.dirty.forwarding = true;
     }
 
