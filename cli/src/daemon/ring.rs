@@ -292,7 +292,9 @@ impl Ring {
 
     /// Once a second: is the ledger proven to be the newest by now, is there a ring?
     pub(super) fn handle_second(&mut self, now: Instant) {
-        let Some(node) = &self.node else { return };
+        let Some(node) = &mut self.node else { return };
+        // What may be done any time about now is done while the thread is awake.
+        node.handle_timeout(now);
         // Before a daemon that was away for long has proven its ledger, it is as if it were still away.
         if !node.is_fenced() {
             self.alive.note();

@@ -47,12 +47,12 @@ const RETRY_ROUTINE: Duration = Duration::from_secs(1);
 /// the round trip.
 const DEFERRED_MAX: u32 = 12;
 
-/// A probe may be sent so much before its time, together with others. Less than half of any interval: two
-/// hosts that answer each other's must not keep each other going.
-const EARLY: Duration = Duration::from_millis(400);
-/// One that is due less often may be more: by so many hundredths of the interval.
-const EARLY_LONG: Duration = Duration::from_secs(3);
-const EARLY_PERCENT: u32 = 45;
+/// A probe may be sent so much before its time, together with others, but never in the first half of its
+/// interval. Pairs of hosts fall into step by that, and a host with nothing else to do wakes once for all of
+/// them: the one that is asked first asks the others, and each of those has half of an interval at least to go.
+const EARLY: Duration = Duration::from_millis(750);
+/// Who waits for the other end's question goes on waiting if it is due so soon, or late.
+const SOON: Duration = Duration::from_millis(50);
 
 /// What was said about a direct path, by probes that took it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -274,16 +274,19 @@ impl PathState {
 
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
     pub(crate) fn bring_forward(&mut self, now: Instant) {
-        // What the other end asks need not be asked at all.
         let is_routine = match self.alive {
-            true => !self.suspected && self.deferred == 0,
+            true => !self.suspected,
             false => self.interval >= RETRY_ROUTINE,
         };
-        let early = match self.interval >= EARLY_LONG {
-            true => self.interval * EARLY_PERCENT / 100,
-            false => EARLY,
+        let early = EARLY.min(self.interval / 2);
+        let is_soon = match self.deferred {
+            0 => self.next_probe <= now + early,
+            _ => {
+                let other = self.next_probe.since(now).saturating_sub(pace::YIELD);
+                (SOON..=early).contains(&other)
+            }
         };
-        if is_routine && self.next_probe <= now + early {
+        if is_routine && is_soon {
             self.next_probe = now;
         }
     }

@@ -20,6 +20,8 @@ use crate::crypto::model::ModelCrypto;
 use crate::crypto::real::RealCrypto;
 use crate::limits::HALF_OPEN_MAX;
 
+mod step;
+
 const A: SocketAddr = at(1);
 const B: SocketAddr = at(2);
 

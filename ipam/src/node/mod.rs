@@ -14,7 +14,7 @@ use crate::api::{Event, Founding, Identity, Member, Recovered, Request, RequestI
 use crate::cell::OwnerId;
 use crate::entry::Entry;
 use crate::ledger::Ledger;
-use crate::limits::REFUSED_PEERS_MAX;
+use crate::limits::{DIGEST_LATE, REFUSED_PEERS_MAX};
 use crate::message::{Body, Message};
 use crate::random::Random;
 
@@ -305,7 +305,7 @@ impl Node {
             return None;
         }
         let routine = [
-            (Some(self.next_digest), "digest"),
+            (Some(self.next_digest + DIGEST_LATE), "digest"),
             (self.change_due(), "setup change"),
         ];
         let due = routine.into_iter().chain(self.other_dues());

@@ -17,7 +17,7 @@ pub(crate) struct Pace {
 }
 
 /// Without traffic the end with the larger id lets the other ask, and asks itself so much later.
-const YIELD: Duration = Duration::from_millis(250);
+pub(super) const YIELD: Duration = Duration::from_millis(250);
 
 impl Pace {
     /// Peers with traffic.
