@@ -44,6 +44,7 @@ mod publish;
 mod relay;
 mod session;
 mod spread;
+mod tcp;
 mod timers;
 mod traffic;
 mod twin;
@@ -82,6 +83,12 @@ impl Origin {
             Origin::Relayed { .. } | Origin::Fast { .. } => None,
         }
     }
+
+    /// Where the sender is seen; of a TCP connection's end that is of no use to it.
+    fn seen(self) -> Option<SocketAddr> {
+        self.address()
+            .filter(|address| !crate::tcp::is_tcp(*address))
+    }
 }
 
 /// What has to be brought up to date before anybody looks.
@@ -115,6 +122,7 @@ pub struct Mesh {
     binding: Signature,
     secret: Key,
     port: u16,
+    tcp_port: Option<u16>,
     mtu_bytes: u16,
     advertise: Vec<SocketAddr>,
     policy: PlaintextPolicy,
@@ -179,6 +187,7 @@ impl Mesh {
             binding,
             secret: config.secret,
             port: config.port,
+            tcp_port: None,
             mtu_bytes: config.mtu_bytes,
             advertise: config.advertise,
             policy: PlaintextPolicy::default(),
@@ -383,14 +392,6 @@ impl Mesh {
     /// Everything `status` shows.
     pub fn report(&self, now: Instant) -> Report {
         self.build_report(now)
-    }
-
-    /// Addresses at which peers are reached directly now: hints for the next life.
-    pub fn known_addresses(&self) -> Vec<SocketAddr> {
-        self.peers
-            .values()
-            .filter_map(Peer::direct_address)
-            .collect()
     }
 
     /// This peer.

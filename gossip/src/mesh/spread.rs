@@ -13,6 +13,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::Mesh;
 use super::peer::Way;
 use crate::api::{Event, Path};
+use crate::tcp::is_tcp;
 use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
 use crate::topology::record::{AgedRecord, Body, RecordKey};
 use crate::topology::store::Outcome;
@@ -83,7 +84,7 @@ impl Mesh {
         let way = match peer.chosen {
             Some(Path::Direct(address)) => Way::Direct(address),
             Some(Path::Relay(_)) => Way::Relay,
-            None => return,
+            Some(Path::Tcp(_)) | None => return,
         };
         let Some(payload) = self.control_payload(message) else {
             return;
@@ -223,7 +224,7 @@ impl Mesh {
         for address in ways {
             peer.add_published(address, now);
         }
-        peer.retain_candidates(|address| published.contains(address));
+        peer.retain_candidates(|address| is_tcp(*address) || published.contains(address));
         let mut withdrawn = false;
         for (address, path) in &mut peer.direct {
             path.note_published(published.contains(address), now);
