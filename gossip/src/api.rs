@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::ProbeMarks;
 use crate::crypto::Key;
 
+mod floods;
+
+pub use floods::{FloodTree, Floods};
+
 /// What a mesh is made with.
 pub struct Config {
     /// Seed of the peer's Ed25519 identity key (RFC 8032).
@@ -230,7 +234,7 @@ pub struct Forwarding {
     /// The peer that announced each MAC, this one included.
     pub macs: BTreeMap<Mac, PeerId>,
     /// Broadcast tree of each source, this peer included.
-    pub floods: BTreeMap<ShortId, FloodTree>,
+    pub floods: Floods,
     /// What goes by the kernel's VXLAN.
     pub fast: FastForwarding,
 }
@@ -277,15 +281,6 @@ pub struct PeerForwarding {
     pub datagram_len_max: u16,
     /// Whether a search found that; otherwise it is assumed, and most likely more will pass soon.
     pub is_len_found: bool,
-}
-
-/// Where frames flooded by one source come from and go to.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FloodTree {
-    /// The only neighbour they are accepted from; `None` at the source itself.
-    pub parent: Option<PeerId>,
-    /// Neighbours to pass them on to.
-    pub children: Vec<PeerId>,
 }
 
 /// A container's interface as its host announces it.

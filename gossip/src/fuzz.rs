@@ -22,7 +22,7 @@ use crate::crypto::{Crypto, Handshake, HandshakeSetup, Key, Role, peer_id, secre
 use crate::mesh::{Mesh, guard};
 use crate::topology::control::Control;
 use crate::topology::record::{AgedRecord, RECORD_LEN_MAX, Record, SignedRecord};
-use crate::topology::{Graph, Store};
+use crate::topology::{Routes, Store};
 
 /// A target's name and what it does with one input.
 pub type Entry = (&'static str, fn(&[u8]));
@@ -146,7 +146,9 @@ fn record(bytes: &[u8]) {
             signed: SignedRecord { ..signed },
         };
         store.insert(aged, &crypto, now);
-        let _ = Graph::from_store(&store).flood_trees(&peer_id(&public));
+        let (me, mut routes) = (peer_id(&public), Routes::default());
+        routes.follow(&me, &store, &[me].into());
+        let _ = routes.graph().flood_tree(&me, me.short_id());
     }
 }
 

@@ -38,6 +38,10 @@ const YIELD_TO_SMALLER: Duration = Duration::from_millis(300);
 /// The end that did not open a session renews it only this much later than the other should have.
 const REKEY_YIELD: Duration = Duration::from_secs(10);
 
+/// After this time it is seen whether a peer that has become wanted has to be dialled: the other end
+/// may be about to open a session.
+pub(super) const CHECK: Duration = Duration::from_millis(20);
+
 /// What a dial is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Goal {
@@ -191,6 +195,7 @@ impl Mesh {
 
     /// Starts, repeats and ends dials.
     pub(crate) fn dial(&mut self, now: Instant) {
+        self.dial_check = self.dial_check.filter(|check| *check > now);
         if self.gives_way() {
             return;
         }
@@ -241,7 +246,12 @@ impl Mesh {
 
     /// Peers known by record that need a session (or a new one) are dialled.
     fn want_peers(&mut self, now: Instant) {
-        for (id, peer) in &self.peers {
+        let mut at_rest = Vec::new();
+        for id in &self.active {
+            let Some(peer) = self.peers.get(id) else {
+                at_rest.push(*id);
+                continue;
+            };
             let needed = peer.desired || peer.desires_us || now < peer.wanted_until;
             let session = peer.current.and_then(|index| self.sessions.get(&index));
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
@@ -262,7 +272,13 @@ impl Mesh {
                 self.dialer.dials.entry(goal).or_insert_with(dial);
             } else {
                 self.dialer.dials.remove(&goal);
+                if session.is_none() && !needed && peer.fast.deadline().is_none() {
+                    at_rest.push(*id);
+                }
             }
+        }
+        for id in at_rest {
+            self.active.remove(&id);
         }
         let peers = &self.peers;
         self.dialer.dials.retain(|goal, _| match goal {
@@ -283,8 +299,7 @@ impl Mesh {
 
     fn next_rekey(&self, now: Instant) -> Option<Instant> {
         let current = self
-            .peers
-            .values()
+            .active_peers()
             .filter_map(|p| self.sessions.get(&p.current?));
         let due = current.map(|session| session.established + self.rekey_age(session));
         due.filter(|due| *due > now).min()

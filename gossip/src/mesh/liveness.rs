@@ -30,12 +30,8 @@ impl Mesh {
         }
         self.bring_forward(now);
         let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
-        let due: Vec<PeerId> = self
-            .peers
-            .values()
-            .filter(is_due)
-            .map(|peer| peer.id)
-            .collect();
+        let due = self.active_peers().filter(is_due);
+        let due: Vec<PeerId> = due.map(|peer| peer.id).collect();
         for id in due {
             self.watch_peer(id, now);
         }
@@ -43,15 +39,16 @@ impl Mesh {
 
     /// This host is awake, and most likely those it hears from: what is due soon is done now.
     fn bring_forward(&mut self, now: Instant) {
-        for peer in self.peers.values_mut().filter(|p| p.current.is_some()) {
-            for path in peer.direct.values_mut() {
+        for id in &self.active {
+            let peer = self.peers.get_mut(id).filter(|p| p.current.is_some());
+            for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
                 path.bring_forward(now);
             }
         }
     }
 
     pub(crate) fn paths_deadline(&self) -> Option<Instant> {
-        self.peers.values().filter_map(peer_deadline).min()
+        self.active_peers().filter_map(peer_deadline).min()
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
@@ -264,6 +261,7 @@ impl Mesh {
             return;
         };
         if core::mem::replace(&mut peer.desires_us, desires_us) != desires_us {
+            self.active.insert(id);
             self.links_changed(now);
         }
     }
@@ -297,6 +295,7 @@ impl Mesh {
     /// Something about the ways to a peer changed: choose again and tell whom it concerns.
     pub(crate) fn path_changed(&mut self, id: PeerId, reason: &'static str, now: Instant) {
         self.dirty.forwarding = true;
+        self.dirty.overlay = true;
         self.dirty.fast.insert(id);
         self.note_udp(id, now);
         self.links_changed(now);
@@ -307,8 +306,9 @@ impl Mesh {
             .is_some_and(|peer| peer.best_path(hop).is_none())
         {
             // The routes still lead over what has just died: they are followed first, and then
-            // every path is chosen again.
+            // the path is chosen again.
             self.dirty.routes = true;
+            self.dirty.choose.insert(id);
             return;
         }
         self.choose(id, reason, now);
@@ -323,6 +323,13 @@ impl Mesh {
         let path = peer.best_path(hop);
         if path == peer.chosen {
             return;
+        }
+        let is_direct = |path: Option<Path>| matches!(path, Some(Path::Direct(_)));
+        if is_direct(path) != is_direct(peer.chosen) {
+            // Whether it can hand on what is for others has changed.
+            self.dirty.choose.extend(self.routes.beyond(&id));
+            self.dirty.choose.remove(&id);
+            self.dirty.routes |= !self.dirty.choose.is_empty();
         }
         peer.chosen = path;
         peer.chosen_since = now;
@@ -432,6 +439,7 @@ impl Mesh {
         }
         if let Some(peer) = self.peers.get_mut(&id).filter(|_| wins) {
             peer.current = Some(index);
+            self.active.insert(id);
             peer.silent_since = None;
             for path in peer.direct.values_mut() {
                 path.hurry(now);
@@ -463,6 +471,7 @@ impl Mesh {
             return;
         };
         self.dirty.forwarding = true;
+        self.dirty.gone = true;
         let id = session.agreement.peer;
         if let Some(peer) = self
             .peers

@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -17,18 +16,19 @@ use rmesh_wire::{Boot, Instant, PeerId, ShortId};
 use zeroize::Zeroize as _;
 
 use crate::api::{
-    Config, Counters, Endpoint, Event, FastTransmit, FloodTree, Forwarding, Report, SendFailure,
-    Target, TrafficSample, Transmit,
+    Config, Counters, Endpoint, Event, FastTransmit, Forwarding, Report, SendFailure, Target,
+    TrafficSample, Transmit,
 };
 use crate::crypto::{Crypto, Key, peer_id};
 use crate::limits::REKEY_AFTER;
 use crate::plaintext::PlaintextPolicy;
 use crate::random::Random;
 use crate::topology::macs::Macs;
-use crate::topology::{Graph, Routes, Store};
+use crate::topology::{Routes, Store};
 
 mod dial;
 mod fast;
+mod follow;
 pub(crate) mod guard;
 mod half_open;
 mod handshake;
@@ -45,6 +45,7 @@ mod relay;
 mod session;
 mod spread;
 mod tcp;
+mod timers;
 mod traffic;
 mod twin;
 mod view;
@@ -96,6 +97,16 @@ struct Dirty {
     forwarding: bool,
     links: bool,
     routes: bool,
+    /// Whom to be a neighbour of.
+    overlay: bool,
+    /// A peer may have nothing left to be known by.
+    gone: bool,
+    /// Peers whose node record is new or gone since the routes were followed.
+    nodes: BTreeSet<PeerId>,
+    /// Peers whose announcements, or whether they count, may have changed.
+    macs: BTreeSet<PeerId>,
+    /// Peers whose path is to be chosen again when the routes have been followed.
+    choose: BTreeSet<PeerId>,
     /// Peers whose consent to plaintext is to be asked again.
     fast: BTreeSet<PeerId>,
 }
@@ -123,16 +134,14 @@ pub struct Mesh {
     observed: Observed,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Those of them with a session, or wanted in one way or another: all that have deadlines.
+    active: BTreeSet<PeerId>,
     sessions: BTreeMap<u32, Session>,
     half_opens: HalfOpens,
     guard: Guard,
     dialer: Dialer,
     store: Store,
-    /// The control links as the routes follow them, and the broadcast trees over them once asked for.
-    graph: Graph,
-    floods: OnceCell<BTreeMap<ShortId, FloodTree>>,
     routes: Routes,
-    hops: BTreeMap<ShortId, PeerId>,
     macs: Macs,
     publisher: publish::Publisher,
     outbox: spread::Outbox,
@@ -144,8 +153,12 @@ pub struct Mesh {
     counters: Counters,
     dirty: Dirty,
     news: members::News,
+    /// When to see whether a session is missing.
+    dial_check: Option<Instant>,
     routes_due: Option<Instant>,
     routes_followed: Instant,
+    overlay_due: Option<Instant>,
+    overlay_followed: Instant,
     refused_last: Option<Instant>,
     traffic_seen: Instant,
     next_refused_report: Instant,
@@ -185,15 +198,13 @@ impl Mesh {
             observed: Observed::default(),
             own_addresses_met: BTreeSet::new(),
             peers: BTreeMap::new(),
+            active: BTreeSet::new(),
             sessions: BTreeMap::new(),
             half_opens: HalfOpens::default(),
             guard,
             dialer: Dialer::default(),
             store: Store::default(),
-            graph: Graph::default(),
-            floods: OnceCell::new(),
             routes: Routes::default(),
-            hops: BTreeMap::new(),
             macs: Macs::default(),
             publisher: publish::Publisher::default(),
             outbox: spread::Outbox::default(),
@@ -206,11 +217,14 @@ impl Mesh {
                 forwarding: true,
                 links: true,
                 routes: true,
-                fast: BTreeSet::new(),
+                ..Dirty::default()
             },
             news: members::News::default(),
+            dial_check: None,
             routes_due: None,
             routes_followed: Instant::ZERO,
+            overlay_due: None,
+            overlay_followed: Instant::ZERO,
             refused_last: None,
             traffic_seen: Instant::ZERO,
             next_refused_report: Instant::ZERO,
@@ -477,7 +491,9 @@ impl Mesh {
         let unknown = self.store.node(&id).is_none();
         let peer = self.peers.entry(id).or_insert_with(|| {
             // Its record comes over the new link, so one is wanted until then.
-            self.dirty.routes = true;
+            self.dirty.overlay = true;
+            self.dial_check.get_or_insert(now + dial::CHECK);
+            self.active.insert(id);
             Peer {
                 desired: unknown,
                 ..Peer::new(id, now)
@@ -504,6 +520,11 @@ impl Mesh {
         }
     }
 
+    /// Peers with a session or wanted: all that anything has to be done about.
+    fn active_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.active.iter().filter_map(|id| self.peers.get(id))
+    }
+
     fn is_connected(&self, peer: PeerId) -> bool {
         let peer = self.peers.get(&peer);
         peer.is_some_and(|peer| peer.current.is_some() && peer.chosen.is_some())
@@ -525,67 +546,6 @@ impl Mesh {
                 return index;
             }
         }
-    }
-
-    /// Brings everything derived up to date; after every input.
-    fn settle(&mut self, now: Instant) {
-        // Routes follow links, paths follow routes, links follow paths: two rounds reach the end,
-        // and whatever is left is picked up by the timer that is set below.
-        self.refresh_fast(now);
-        for _ in 0..2 {
-            self.news.members |= self.dirty.links || self.dirty.routes;
-            if core::mem::replace(&mut self.dirty.links, false) {
-                self.refresh_links(now);
-            }
-            if !core::mem::replace(&mut self.dirty.routes, false) {
-                break;
-            }
-            self.refresh_routes(now);
-        }
-        self.next_timeout = self.next_deadline(now);
-    }
-
-    fn run_timers(&mut self, now: Instant) {
-        self.half_opens.expire(now);
-        self.expire_sessions(now);
-        self.resend_finishes(now);
-        self.watch_tcp(now);
-        self.watch_paths(now);
-        self.watch_fast(now);
-        self.dial(now);
-        self.watch_twin(now);
-        self.run_publisher(now);
-        self.flush(now);
-        self.dirty.routes |= self.routes_due.is_some_and(|due| due <= now);
-        if self.macs.deadline().is_some_and(|due| due <= now) {
-            self.refresh_macs(now);
-            self.dirty.forwarding = true;
-        }
-    }
-
-    fn next_deadline(&self, now: Instant) -> (Instant, &'static str) {
-        let deadlines = [
-            (self.half_opens.deadline(), "a handshake times out"),
-            (self.sessions_deadline(), "a session ends"),
-            (self.finish_deadline(), "a third message is repeated"),
-            (self.paths_deadline(), "a path is probed"),
-            (self.tcp_deadline(now), "TCP is tried or left"),
-            (self.fast_deadline(), "a heartbeat is due"),
-            (self.dial_deadline(now), "a peer is dialled"),
-            (self.publisher_deadline(), "the own record is published"),
-            (self.flush_deadline(), "records are spread"),
-            (self.routes_due, "the routes follow changed records"),
-            (self.twin_deadline(), "a twin is looked after"),
-            (self.macs.deadline(), "a frozen MAC may move again"),
-            (self.store.deadline(self.me), "a record expires"),
-        ];
-        let due = deadlines
-            .into_iter()
-            .filter_map(|(due, why)| Some((due?, why)));
-        let (due, why) = due
-            .min()
-            .unwrap_or((now + crate::limits::RECORD_REFRESH, "idle"));
-        (due.max(now), why)
     }
 }
 

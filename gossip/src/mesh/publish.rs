@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use rmesh_wire::codec::{self, Bounded};
-use rmesh_wire::{Instant, Mac};
+use rmesh_wire::{Instant, Mac, PeerId};
 
 use super::Mesh;
 use super::handshake::wire_name;
@@ -55,7 +55,10 @@ impl Mesh {
     /// everybody's routes lead over it, others with what else there is to say.
     pub(crate) fn refresh_links(&mut self, now: Instant) {
         let mut links: Vec<Link> = Vec::new();
-        for peer in self.peers.values_mut().filter(|peer| peer.is_neighbour()) {
+        let active: Vec<PeerId> = self.active.iter().copied().collect();
+        for id in active {
+            let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
+            let Some(peer) = peer else { continue };
             let measured = peer.link_trip().map_or(1, cost_of);
             let cost_us = match peer.published_cost {
                 Some((cost_us, _)) => cost_us,
@@ -90,7 +93,7 @@ impl Mesh {
     }
 
     /// A round trip was measured: publish the link's cost again if it changed enough.
-    pub(crate) fn cost_changed(&mut self, id: rmesh_wire::PeerId, now: Instant) {
+    pub(crate) fn cost_changed(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -221,7 +224,7 @@ impl Mesh {
         self.publisher
             .refresh_at
             .get_or_insert(now + RECORD_REFRESH);
-        self.routes_changed(now);
+        self.record_changed(&key, now);
         self.dirty.forwarding = true;
     }
 

@@ -69,7 +69,7 @@ impl Mesh {
 
     /// The neighbour to hand a datagram for `destination` to, which is not `from`.
     fn relay_hop(&self, destination: ShortId, from: Option<PeerId>) -> Option<PeerId> {
-        let hop = self.hops.get(&destination).copied();
+        let hop = self.routes.next_hop(destination);
         let usable = |hop: &PeerId| {
             Some(*hop) != from
                 && self

@@ -2,7 +2,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -12,24 +11,17 @@ use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
-use super::peer::{Peer, Way};
+use super::peer::Way;
 use crate::api::{Event, Path};
 use crate::tcp::is_tcp;
 use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
-use crate::topology::macs::Announcement;
 use crate::topology::record::{AgedRecord, Body, RecordKey};
 use crate::topology::store::Outcome;
-use crate::topology::{Graph, Routes, overlay};
 
 /// News arriving within this time is passed on together.
 const BATCH: Duration = Duration::from_millis(5);
 /// Digests in a row that must differ before a repair: one may just be news under way.
 const MISMATCHES: u32 = 2;
-/// Changed records within this time are followed together: one computation for all of them.
-const ROUTES_COALESCE: Duration = Duration::from_millis(10);
-/// Routes are followed at most this often while records keep changing: one change is followed at
-/// once, a burst of them does not cost a computation each (the hold-down of RFC 8405).
-const ROUTES_HOLD: Duration = Duration::from_millis(50);
 /// A repair with one neighbour is started at most this often.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -57,20 +49,18 @@ impl Mesh {
 
     /// Passes news on to every neighbour it did not come from, and forgets what is too old.
     pub(crate) fn flush(&mut self, now: Instant) {
-        if self.store.expire(self.me, now) {
+        for key in self.store.expire(self.me, now) {
+            self.record_changed(&key, now);
             self.dirty.routes = true;
+            self.dirty.gone = true;
         }
         if self.outbox.due.is_none_or(|due| now < due) && !self.outbox_is_final() {
             return;
         }
         self.outbox.due = None;
         let news = core::mem::take(&mut self.outbox.news);
-        let neighbours: Vec<PeerId> = self
-            .peers
-            .values()
-            .filter(|peer| peer.is_neighbour())
-            .map(|peer| peer.id)
-            .collect();
+        let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
+        let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
         for neighbour in neighbours {
             let fresh = news.iter().filter(|(_, from)| **from != Some(neighbour));
             let records: Vec<AgedRecord> = fresh
@@ -168,7 +158,7 @@ impl Mesh {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
-                    self.routes_changed(now);
+                    self.record_changed(&key, now);
                     self.record_taken(&key, now);
                 }
                 Outcome::Outdated(key) => {
@@ -252,6 +242,7 @@ impl Mesh {
         };
         peer.direct.clear();
         self.dirty.fast.insert(id);
+        self.dirty.gone = true;
         peer.desired = false;
         peer.desires_us = false;
         let over: Vec<u32> = self
@@ -288,110 +279,6 @@ impl Mesh {
             self.counters.repairs_started += 1;
             let buckets = self.store.buckets();
             self.send_control(id, &buckets, now);
-        }
-    }
-
-    /// Records changed: the routes follow soon.
-    pub(crate) fn routes_changed(&mut self, now: Instant) {
-        let soon = now + ROUTES_COALESCE;
-        self.routes_due
-            .get_or_insert(soon.max(self.routes_followed + ROUTES_HOLD));
-    }
-
-    /// Follows changed records: routes, whom to be a neighbour of, paths that depend on both.
-    pub(crate) fn refresh_routes(&mut self, now: Instant) {
-        self.routes_due = None;
-        self.routes_followed = now;
-        let graph = Graph::from_store(&self.store);
-        let routes = graph.routes(&self.me);
-        let known: Vec<PeerId> = self
-            .store
-            .nodes()
-            .map(|(peer, _)| peer)
-            .filter(|peer| *peer != self.me)
-            .collect();
-        let peers = &self.peers;
-        let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
-        let mut desired = overlay::desired(&self.me, &known, trip);
-        let direct = peers
-            .values()
-            .filter(|peer| peer.has_direct())
-            .map(|peer| &peer.id);
-        desired.extend(overlay::bridges(&self.me, direct, &graph));
-        for (id, peer) in &mut self.peers {
-            // A peer without a record has just been met: its record follows over the new link.
-            let wanted = desired.contains(id) || self.store.node(id).is_none();
-            if core::mem::replace(&mut peer.desired, wanted) != wanted {
-                self.dirty.links = true;
-            }
-        }
-        self.set_routes(routes);
-        self.set_graph(graph);
-        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        for id in ids {
-            self.choose(id, "the routes changed", now);
-        }
-        self.forget_peers();
-        self.refresh_macs(now);
-    }
-
-    pub(crate) fn set_graph(&mut self, graph: Graph) {
-        if graph != self.graph {
-            self.graph = graph;
-            self.floods = OnceCell::new();
-            self.dirty.forwarding = true;
-        }
-    }
-
-    fn set_routes(&mut self, routes: Routes) {
-        if routes != self.routes {
-            self.dirty.forwarding = true;
-        }
-        self.hops = routes
-            .iter()
-            .map(|(peer, route)| (peer.short_id(), route.next_hop))
-            .collect();
-        self.routes = routes;
-    }
-
-    /// Peers of whom nothing is left, neither record nor session, are forgotten.
-    fn forget_peers(&mut self) {
-        let open: alloc::collections::BTreeSet<PeerId> = self
-            .sessions
-            .values()
-            .map(|session| session.agreement.peer)
-            .collect();
-        let store = &self.store;
-        self.peers
-            .retain(|id, _| store.get(&(*id, 0)).is_some() || open.contains(id));
-    }
-
-    pub(crate) fn refresh_macs(&mut self, now: Instant) {
-        let (me, routes, peers) = (self.me, &self.routes, &self.peers);
-        // The kernel may go on carrying frames for one whose router is restarting.
-        let is_held = |peer: &PeerId| {
-            let peer = peers.get(peer);
-            peer.is_some_and(|peer: &Peer| peer.fast.in_use().is_some())
-        };
-        let is_there = |peer: &PeerId| routes.reaches(peer) || is_held(peer);
-        let in_force = self
-            .store
-            .iter()
-            .filter(|stored| stored.record.peer == me || is_there(&stored.record.peer));
-        let announcements = in_force.flat_map(|stored| {
-            let endpoints = match &stored.record.body {
-                Body::Endpoints(endpoints) => endpoints.as_slice(),
-                Body::Node(_) => &[],
-            };
-            let peer = stored.record.peer;
-            endpoints.iter().map(move |e| Announcement {
-                mac: e.mac,
-                peer,
-                moves: e.moves,
-            })
-        });
-        for (mac, peer) in self.macs.refresh(announcements, now) {
-            self.events.push_back(Event::MacFrozen { mac, peer });
         }
     }
 }

@@ -168,7 +168,7 @@ impl Mesh {
     }
 
     pub(crate) fn tcp_deadline(&self, now: Instant) -> Option<Instant> {
-        let peers = self.peers.values().filter(|_| self.is_tcp_on());
+        let peers = self.active_peers().filter(|_| self.is_tcp_on());
         let due = peers.flat_map(|peer| [self.tcp_due(peer, now), peer.tcp_ends()]);
         due.flatten().min()
     }

@@ -116,8 +116,9 @@ impl Mesh {
     /// Somebody waits here for what others may have to agree to: neighbours are asked, so that who has just
     /// died does not pass for one that will answer.
     pub fn handle_demand(&mut self, now: Instant) {
-        for peer in self.peers.values_mut().filter(|peer| peer.is_neighbour()) {
-            if now >= peer.next_demand {
+        for id in &self.active {
+            let peer = self.peers.get_mut(id).filter(|peer| peer.is_neighbour());
+            if let Some(peer) = peer.filter(|peer| now >= peer.next_demand) {
                 peer.next_demand = now + DEMAND_EVERY;
                 suspect(peer, now, now);
             }
@@ -129,6 +130,10 @@ impl Mesh {
         let known = self.is_known(id);
         if let Some(peer) = self.peers.get_mut(&id).filter(|_| known) {
             peer.wanted_until = now + WANTED;
+            self.active.insert(id);
+            if peer.current.is_none() {
+                self.dial_check = Some(now);
+            }
         }
     }
 }

@@ -19,8 +19,9 @@ use super::{Mesh, Origin};
 use crate::api::Event;
 use crate::limits::ADDRESSES_MAX;
 use crate::topology::control::pack_records;
+use crate::topology::macs::Macs;
 use crate::topology::record::{Body, Record};
-use crate::topology::{Graph, Store};
+use crate::topology::{Routes, Store};
 
 /// Lives that began within this time of each other count as equally old: what they say of their
 /// age has been under way for a while. The larger random number goes on then.
@@ -255,8 +256,10 @@ impl Mesh {
             self.path_changed(id, "this peer gave way to its twin", now);
         }
         self.peers.clear();
+        self.active.clear();
         self.store = Store::default();
-        self.set_graph(Graph::default());
+        self.routes = Routes::default();
+        self.macs = Macs::default();
         self.dirty.forwarding = true;
         self.dirty.routes = true;
         self.dirty.links = true;

@@ -15,7 +15,8 @@ use super::session::Session;
 use super::tcp::told;
 use crate::ProbeMarks;
 use crate::api::{
-    CandidateReport, Endpoint, EndpointReport, Forwarding, PeerForwarding, PeerReport, Report,
+    CandidateReport, Endpoint, EndpointReport, Floods, Forwarding, PeerForwarding, PeerReport,
+    Report,
 };
 use crate::tcp::{is_tcp, unmarked};
 use crate::topology::record::{Body, EndpointRecord};
@@ -25,16 +26,17 @@ impl Mesh {
         let mut sessions: Vec<&Session> = self.sessions.values().collect();
         sessions.sort_by_key(|session| session.established);
         let peers = self.peers.values().filter(|peer| peer.chosen.is_some());
-        let trees = || self.graph.flood_trees(&self.me);
+        let routes = self.routes.iter();
+        let next_hops = routes.map(|(peer, route)| (peer.short_id(), route.next_hop));
         Forwarding {
             me: self.me,
             boot: self.boot,
             probe_marks: ProbeMarks::new(&self.secret),
             sessions: sessions.into_iter().map(Session::keys).collect(),
             peers: peers.map(|peer| (peer.id, forwarding_of(peer))).collect(),
-            next_hops: self.hops.clone(),
+            next_hops: next_hops.collect(),
             macs: self.macs.iter().collect(),
-            floods: self.floods.get_or_init(trees).clone(),
+            floods: Floods::over(self.routes.graph(), self.me),
             fast: self.fast_forwarding(),
         }
     }

@@ -1,18 +1,21 @@
 //! Who has which MAC, by announcement (DESIGN D7).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use rmesh_wire::{Instant, Mac, PeerId};
 
 use crate::limits::{MOVE_WINDOW, MOVES_MAX};
 
-/// One announcement of a MAC by a reachable peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Announcement {
-    pub(crate) mac: Mac,
-    pub(crate) peer: PeerId,
-    pub(crate) moves: u32,
+/// What one peer announces: MACs and their move counters.
+pub(crate) type Announced = Vec<(Mac, u32)>;
+
+/// The announcement that wins a MAC.
+#[derive(Debug, Clone, Copy)]
+struct Winner {
+    peer: PeerId,
+    moves: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,68 +31,119 @@ struct Place {
 
 /// The MAC table. Its size is bounded by that of the records it is made from.
 #[derive(Debug, Default)]
-pub(crate) struct Macs(BTreeMap<Mac, Place>);
+pub(crate) struct Macs {
+    places: BTreeMap<Mac, Place>,
+    /// All announcements in force.
+    by_mac: BTreeMap<Mac, Vec<(PeerId, u32)>>,
+    by_peer: BTreeMap<PeerId, Announced>,
+    /// MACs to be looked at by [`Macs::settle`].
+    touched: BTreeSet<Mac>,
+    frozen: BTreeSet<Mac>,
+}
 
 impl Macs {
-    /// Brings the table up to date with all announcements in force. The highest move counter
-    /// wins, ties go to the smaller peer id. A MAC that moves five times in 180 s stays where it
-    /// is until the window has passed (RFC 7432 section 15.1); those that just froze are returned.
-    pub(crate) fn refresh(
-        &mut self,
-        announcements: impl Iterator<Item = Announcement>,
-        now: Instant,
-    ) -> Vec<(Mac, PeerId)> {
-        let mut best: BTreeMap<Mac, Announcement> = BTreeMap::new();
-        let mut holders: Vec<(Mac, PeerId)> = Vec::new();
-        for new in announcements {
-            holders.push((new.mac, new.peer));
-            let kept = best.entry(new.mac).or_insert(new);
-            let wins = new.moves > kept.moves || (new.moves == kept.moves && new.peer < kept.peer);
-            if wins {
-                *kept = new;
-            }
+    /// What `peer` announces from now on as far as it is in force; counts from [`Macs::settle`] on.
+    pub(crate) fn announce(&mut self, peer: PeerId, mut announced: Announced) {
+        announced.sort_unstable();
+        announced.reverse();
+        // Of one MAC announced twice the higher counter stays.
+        announced.dedup_by_key(|(mac, _)| *mac);
+        let known = self.by_peer.get(&peer).map_or(&[][..], Vec::as_slice);
+        if known == announced {
+            return;
         }
-        self.0.retain(|mac, _| best.contains_key(mac));
-        holders.sort_unstable();
-        let mut frozen = Vec::new();
-        for (mac, announcement) in best {
-            let new = Place {
-                peer: announcement.peer,
-                highest: announcement.moves,
-                window_start: now,
-                moved: 0,
-                frozen_until: None,
-            };
-            let place = self.0.entry(mac).or_insert(new);
-            let holds = holders.binary_search(&(mac, place.peer)).is_ok();
-            if place.settle(announcement, holds, now) {
-                frozen.push((mac, place.peer));
+        let before = self.by_peer.remove(&peer).unwrap_or_default();
+        for (mac, _) in before {
+            if let Some(holders) = self.by_mac.get_mut(&mac) {
+                holders.retain(|(holder, _)| *holder != peer);
+                if holders.is_empty() {
+                    self.by_mac.remove(&mac);
+                }
             }
+            self.touched.insert(mac);
+        }
+        for (mac, moves) in &announced {
+            self.by_mac.entry(*mac).or_default().push((peer, *moves));
+            self.touched.insert(*mac);
+        }
+        if !announced.is_empty() {
+            self.by_peer.insert(peer, announced);
+        }
+    }
+
+    /// Brings the table up to date with what was announced. The highest move counter wins, ties go
+    /// to the smaller peer id. A MAC that moves five times in 180 s stays where it is until the
+    /// window has passed (RFC 7432 section 15.1); those that just froze are returned.
+    pub(crate) fn settle(&mut self, now: Instant) -> Vec<(Mac, PeerId)> {
+        let thawed = self.frozen.iter().filter(|mac| {
+            let place = self.places.get(mac);
+            let until = place.and_then(|place| place.frozen_until);
+            until.is_none_or(|until| until <= now)
+        });
+        let mut touched = core::mem::take(&mut self.touched);
+        touched.extend(thawed.copied());
+        let mut frozen = Vec::new();
+        for mac in touched {
+            frozen.extend(self.settle_one(mac, now).map(|peer| (mac, peer)));
         }
         frozen
+    }
+
+    fn settle_one(&mut self, mac: Mac, now: Instant) -> Option<PeerId> {
+        self.frozen.remove(&mac);
+        let Some((holders, winner)) = self.by_mac.get(&mac).and_then(|h| Some((h, winner(h)?)))
+        else {
+            self.places.remove(&mac);
+            return None;
+        };
+        let new = Place {
+            peer: winner.peer,
+            highest: winner.moves,
+            window_start: now,
+            moved: 0,
+            frozen_until: None,
+        };
+        let place = self.places.entry(mac).or_insert(new);
+        let holds = holders.iter().any(|(peer, _)| *peer == place.peer);
+        let freezes = place.settle(winner, holds, now);
+        if place.frozen_until.is_some() {
+            self.frozen.insert(mac);
+        }
+        freezes.then_some(place.peer)
     }
 
     /// The peer in force for a MAC.
     #[cfg(test)]
     pub(crate) fn get(&self, mac: &Mac) -> Option<PeerId> {
-        self.0.get(mac).map(|place| place.peer)
+        self.places.get(mac).map(|place| place.peer)
     }
 
     /// When the next frozen MAC may move again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.0.values().filter_map(|place| place.frozen_until).min()
+        let frozen = self.frozen.iter().filter_map(|mac| self.places.get(mac));
+        frozen.filter_map(|place| place.frozen_until).min()
     }
 
     /// The peer in force for every announced MAC.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Mac, PeerId)> {
-        self.0.iter().map(|(mac, place)| (*mac, place.peer))
+        self.places.iter().map(|(mac, place)| (*mac, place.peer))
     }
+}
+
+fn winner(holders: &[(PeerId, u32)]) -> Option<Winner> {
+    let best = holders
+        .iter()
+        .min_by_key(|(peer, moves)| (Reverse(*moves), *peer));
+    best.map(|(peer, moves)| Winner {
+        peer: *peer,
+        moves: *moves,
+    })
 }
 
 impl Place {
     /// Moves to the place announced unless frozen; returns whether it froze just now. A frozen MAC
     /// moves all the same once the peer it is frozen at no longer announces it.
-    fn settle(&mut self, to: Announcement, still_announced: bool, now: Instant) -> bool {
+    fn settle(&mut self, to: Winner, still_announced: bool, now: Instant) -> bool {
         self.frozen_until = self.frozen_until.filter(|until| now < *until);
         let is_move = to.moves > self.highest;
         self.highest = self.highest.max(to.moves);
@@ -126,11 +180,23 @@ mod tests {
     const A: PeerId = PeerId([1; 16]);
     const B: PeerId = PeerId([2; 16]);
 
-    fn says(peer: PeerId, moves: u32) -> Announcement {
-        Announcement {
-            mac: MAC,
-            peer,
-            moves,
+    fn says(peer: PeerId, moves: u32) -> (PeerId, u32) {
+        (peer, moves)
+    }
+
+    impl Macs {
+        /// Everybody says what is announced now.
+        fn refresh(
+            &mut self,
+            announced: impl Iterator<Item = (PeerId, u32)>,
+            now: Instant,
+        ) -> Vec<(Mac, PeerId)> {
+            let announced: Vec<_> = announced.collect();
+            for peer in [A, B] {
+                let own = announced.iter().filter(|(of, _)| *of == peer);
+                self.announce(peer, own.map(|(_, moves)| (MAC, *moves)).collect());
+            }
+            self.settle(now)
         }
     }
 

@@ -106,6 +106,7 @@ fn pair_hash(a: &PeerId, b: &PeerId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Routes;
 
     fn mesh(count: u64) -> Vec<PeerId> {
         let id = |n: u64| {
@@ -252,7 +253,7 @@ mod tests {
         }
 
         fn is_joined_by(&self, links: &BTreeSet<(usize, usize)>) -> bool {
-            self.graph(links).routes(&self.peers[0]).iter().count() + 1 == self.peers.len()
+            Routes::of(self.graph(links), &self.peers[0]).iter().count() + 1 == self.peers.len()
         }
 
         /// Everybody decides at once, round after round, on what was kept in the last.

@@ -1,31 +1,17 @@
-//! Shortest paths over the published control links, and every source's broadcast tree.
+//! Shortest routes over the published control links, followed change by change.
 //!
-//! A link counts only if both ends publish it; its cost is the larger of the two. All peers with
-//! the same records compute the same trees: ties go to fewer hops, then to the smaller parent.
+//! What a change cannot have touched is not looked at again: the ways below a link that is gone or
+//! has changed are forgotten, and Dijkstra's algorithm goes on from their surroundings.
 
-use alloc::collections::{BTreeMap, BinaryHeap};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 
 use rmesh_wire::{PeerId, ShortId};
 
 use super::Store;
-use crate::api::FloodTree;
-
-/// The control links of all peers. Nodes are numbered in the order of their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Graph {
-    nodes: Vec<PeerId>,
-    edges: Vec<Vec<(usize, u32)>>,
-}
-
-/// How one node is reached from a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Reach {
-    cost_us: u32,
-    hops: u8,
-    parent: usize,
-}
+use super::graph::{Change, Frontier, Graph, Reach};
+use super::record::Link;
 
 /// A route to one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,211 +23,262 @@ pub(crate) struct Route {
 }
 
 /// Shortest routes from one peer to all it can reach.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Routes(BTreeMap<PeerId, Route>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routes {
+    graph: Arc<Graph>,
+    source: Option<usize>,
+    reach: Vec<Option<Reach>>,
+}
+
+/// What all peers publish.
+pub(crate) trait Claims {
+    /// The links of a peer, if it is there.
+    fn links(&self, peer: &PeerId) -> Option<&[Link]>;
+    /// The same of everybody.
+    fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone;
+}
+
+impl Claims for Store {
+    fn links(&self, peer: &PeerId) -> Option<&[Link]> {
+        self.node(peer).map(|node| node.links.as_slice())
+    }
+
+    fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone {
+        self.nodes()
+            .map(|(peer, node)| (peer, node.links.as_slice()))
+    }
+}
+
+/// What became of the routes.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    /// Peers to whom another way leads now, or none, or one over another first hop.
+    pub(crate) touched: BTreeSet<PeerId>,
+    /// Those of them that routes lead to and did not before, or the other way round.
+    pub(crate) gained: BTreeSet<PeerId>,
+    pub(crate) lost: BTreeSet<PeerId>,
+    /// Whether a link changed, or a peer came or went.
+    pub(crate) is_news: bool,
+}
 
 impl Routes {
     /// Whether any route leads to `peer`.
     pub(crate) fn reaches(&self, peer: &PeerId) -> bool {
-        self.0.contains_key(peer)
+        self.graph
+            .number(peer)
+            .is_some_and(|at| Some(at) != self.source && self.at(at).is_some())
     }
 
     /// The route to `peer`.
     pub(crate) fn get(&self, peer: &PeerId) -> Option<Route> {
-        self.0.get(peer).copied()
+        self.route(self.graph.number(peer)?)
+    }
+
+    /// First hop towards whoever has this short id.
+    pub(crate) fn next_hop(&self, destination: ShortId) -> Option<PeerId> {
+        let route = self.route(self.graph.place(destination)?)?;
+        Some(route.next_hop)
     }
 
     /// All routes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, Route)> {
-        self.0.iter().map(|(peer, route)| (*peer, *route))
-    }
-}
-
-impl Graph {
-    /// The graph that the records describe.
-    pub(crate) fn from_store(store: &Store) -> Self {
-        let nodes: Vec<PeerId> = store.nodes().map(|(peer, _)| peer).collect();
-        // Ids are in order, and so are the short ids they begin with.
-        let place = |short: &ShortId| {
-            let at = nodes.partition_point(|peer| peer.short_id() < *short);
-            let names = |at: usize| nodes.get(at).is_some_and(|peer| peer.short_id() == *short);
-            // A short id that two peers share names neither of them.
-            (names(at) && !names(at + 1)).then_some(at)
-        };
-        let claims: Vec<Vec<(usize, u32)>> = store
-            .nodes()
-            .map(|(_, node)| {
-                let links = node.links.as_slice().iter();
-                let mut claimed: Vec<(usize, u32)> = links
-                    .filter_map(|link| Some((place(&link.to)?, link.cost_us)))
-                    .collect();
-                claimed.sort_unstable();
-                claimed.dedup_by_key(|(to, _)| *to);
-                claimed
-            })
-            .collect();
-        let both = |from: usize, to: usize, cost: u32| {
-            let theirs = claims.get(to)?;
-            let back = theirs.binary_search_by_key(&from, |(to, _)| *to).ok()?;
-            let (_, back) = theirs.get(back)?;
-            (from != to).then(|| (to, cost.max(*back)))
-        };
-        let edges = claims
-            .iter()
-            .enumerate()
-            .map(|(from, links)| {
-                links
-                    .iter()
-                    .filter_map(|(to, cost)| both(from, *to, *cost))
-                    .collect()
-            })
-            .collect();
-        Graph { nodes, edges }
+        let nodes = self.graph.nodes();
+        nodes.filter_map(|(peer, at)| Some((peer, self.route(at)?)))
     }
 
-    fn index(&self, peer: &PeerId) -> Option<usize> {
-        self.nodes.binary_search(peer).ok()
+    /// The links that the routes follow.
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
     }
 
-    /// Dijkstra's algorithm from one node; `None` for what it cannot reach.
-    fn reach(&self, source: usize) -> Vec<Option<Reach>> {
-        let mut best: Vec<Option<Reach>> = alloc::vec![None; self.nodes.len()];
-        let mut queue = BinaryHeap::new();
-        let start = Reach {
-            cost_us: 0,
-            hops: 0,
-            parent: source,
-        };
-        if let Some(slot) = best.get_mut(source) {
-            *slot = Some(start);
-            queue.push(Reverse((start, source)));
+    /// Peers to whom the way leads over `neighbour`, itself included.
+    pub(crate) fn beyond(&self, neighbour: &PeerId) -> Vec<PeerId> {
+        let mut queue: Vec<usize> = self.graph.number(neighbour).into_iter().collect();
+        queue.retain(|at| {
+            self.at(*at)
+                .is_some_and(|reach| Some(reach.parent) == self.source)
+        });
+        let mut next = 0;
+        while let Some(at) = queue.get(next).copied() {
+            next += 1;
+            queue.extend(self.below(at));
         }
-        while let Some(Reverse((reach, at))) = queue.pop() {
-            if best.get(at).copied().flatten() != Some(reach) {
-                continue;
-            }
-            for (to, cost) in self.edges.get(at).into_iter().flatten() {
-                let candidate = Reach {
-                    cost_us: reach.cost_us.saturating_add(*cost),
-                    hops: reach.hops.saturating_add(1),
-                    parent: at,
-                };
-                let Some(slot) = best.get_mut(*to) else {
-                    continue;
-                };
-                if slot.is_none_or(|known| candidate < known) {
-                    *slot = Some(candidate);
-                    queue.push(Reverse((candidate, *to)));
-                }
-            }
-        }
-        best
-    }
-
-    /// For every peer that links lead to from `me`: over all ways there, the least that the
-    /// heaviest link of the way weighs (Prim's algorithm).
-    pub(crate) fn bottlenecks(
-        &self,
-        me: &PeerId,
-        weight: impl Fn(&PeerId, &PeerId) -> u64,
-    ) -> BTreeMap<PeerId, u64> {
-        let mut found: Vec<Option<u64>> = alloc::vec![None; self.nodes.len()];
-        let mut queue = BinaryHeap::new();
-        queue.extend(self.index(me).map(|source| Reverse((0, source))));
-        while let Some(Reverse((heaviest, at))) = queue.pop() {
-            let Some(slot) = found.get_mut(at).filter(|slot| slot.is_none()) else {
-                continue;
-            };
-            *slot = Some(heaviest);
-            for (to, _) in self.edges.get(at).into_iter().flatten() {
-                let ends = self.nodes.get(at).zip(self.nodes.get(*to));
-                let Some((here, there)) = ends.filter(|_| found.get(*to) == Some(&None)) else {
-                    continue;
-                };
-                queue.push(Reverse((heaviest.max(weight(here, there)), *to)));
-            }
-        }
-        let found = self.nodes.iter().zip(found);
-        found
-            .filter_map(|(peer, heaviest)| Some((*peer, heaviest?)))
+        queue
+            .into_iter()
+            .filter_map(|at| self.graph.id(at))
             .collect()
     }
 
-    /// Shortest routes from `me`.
-    pub(crate) fn routes(&self, me: &PeerId) -> Routes {
-        let Some(source) = self.index(me) else {
-            return Routes::default();
-        };
-        let reach = self.reach(source);
-        let mut routes = BTreeMap::new();
-        for (at, peer) in self.nodes.iter().enumerate() {
-            let Some(there) = reach.get(at).copied().flatten().filter(|_| at != source) else {
-                continue;
-            };
-            if let Some(next_hop) = self.first_hop(&reach, source, at) {
-                let Reach { cost_us, hops, .. } = there;
-                routes.insert(
-                    *peer,
-                    Route {
-                        next_hop,
-                        cost_us,
-                        hops,
-                    },
-                );
-            }
-        }
-        Routes(routes)
+    fn at(&self, number: usize) -> Option<Reach> {
+        self.reach.get(number).copied().flatten()
     }
 
-    fn first_hop(&self, reach: &[Option<Reach>], source: usize, to: usize) -> Option<PeerId> {
+    fn route(&self, to: usize) -> Option<Route> {
+        let source = self.source.filter(|source| *source != to)?;
+        let Reach { cost_us, hops, .. } = self.at(to)?;
         let mut at = to;
         // A path cannot be longer than there are nodes.
-        for _ in 0..self.nodes.len() {
-            let parent = reach.get(at).copied().flatten()?.parent;
+        for _ in 0..self.reach.len() {
+            let parent = self.at(at)?.parent;
             if parent == source {
-                return self.nodes.get(at).copied();
+                let next_hop = self.graph.id(at)?;
+                return Some(Route {
+                    next_hop,
+                    cost_us,
+                    hops,
+                });
             }
             at = parent;
         }
         None
     }
 
-    /// The broadcast tree of every source that reaches `me`, as seen from `me`.
-    pub(crate) fn flood_trees(&self, me: &PeerId) -> BTreeMap<ShortId, FloodTree> {
-        let Some(here) = self.index(me) else {
-            return BTreeMap::new();
-        };
-        let mut trees = BTreeMap::new();
-        for (source, peer) in self.nodes.iter().enumerate() {
-            let reach = self.reach(source);
-            let Some(own) = reach.get(here).copied().flatten() else {
+    /// Follows what the `changed` peers claim now.
+    pub(crate) fn follow(
+        &mut self,
+        me: &PeerId,
+        claims: &impl Claims,
+        changed: &BTreeSet<PeerId>,
+    ) -> Followed {
+        let graph = Arc::make_mut(&mut self.graph);
+        let mut changes: Vec<Change> = Vec::new();
+        let mut came_or_went = false;
+        for peer in changed {
+            let (links, known) = (claims.links(peer), graph.number(peer).is_some());
+            if links.is_none() && !known {
                 continue;
-            };
-            let parent = if source == here {
-                None
-            } else {
-                self.nodes.get(own.parent).copied()
-            };
-            let is_child = |(at, reach): &(usize, &Option<Reach>)| {
-                *at != source && reach.is_some_and(|reach| reach.parent == here)
-            };
-            let children = reach.iter().enumerate().filter(is_child);
-            let children = children
-                .filter_map(|(at, _)| self.nodes.get(at).copied())
-                .collect();
-            trees.insert(peer.short_id(), FloodTree { parent, children });
+            }
+            came_or_went |= links.is_some() != known;
+            match graph.follow(peer, links) {
+                Some(more) => changes.extend(more),
+                None => return self.begin_anew(me, claims),
+            }
         }
-        trees
+        if self.graph.number(me) != self.source {
+            return self.begin_anew(me, claims);
+        }
+        let mut followed = self.repair(&changes);
+        followed.is_news |= came_or_went;
+        followed
     }
 
-    #[cfg(test)]
-    pub(crate) fn new(nodes: Vec<PeerId>, links: &[(usize, usize, u32)]) -> Self {
-        let mut edges = alloc::vec![Vec::new(); nodes.len()];
-        for (a, b, cost) in links {
-            edges[*a].push((*b, *cost));
-            edges[*b].push((*a, *cost));
+    fn begin_anew(&mut self, me: &PeerId, claims: &impl Claims) -> Followed {
+        let before: BTreeMap<PeerId, Route> = self.iter().collect();
+        self.graph = Arc::new(Graph::of(claims.all()));
+        self.source = self.graph.number(me);
+        self.reach = self
+            .source
+            .map_or_else(Vec::new, |source| self.graph.reach(source));
+        let after: BTreeMap<PeerId, Route> = self.iter().collect();
+        let all = || before.keys().chain(after.keys()).copied();
+        let is_touched = |peer: &PeerId| before.get(peer) != after.get(peer);
+        Followed {
+            touched: all().filter(is_touched).collect(),
+            gained: all().filter(|peer| !before.contains_key(peer)).collect(),
+            lost: all().filter(|peer| !after.contains_key(peer)).collect(),
+            is_news: true,
         }
-        Graph { nodes, edges }
+    }
+
+    /// Brings the routes up to date with changed links.
+    fn repair(&mut self, changes: &[Change]) -> Followed {
+        self.reach.resize(self.graph.len(), None);
+        let mut before: BTreeMap<usize, Option<Reach>> = BTreeMap::new();
+        let cut = self.forget_below(changes, &mut before);
+        let mut frontier = Frontier::default();
+        let graph = Arc::clone(&self.graph);
+        // Every node beside one that was cut off, or at a link that changed, may lead on.
+        let beside = cut.iter().flat_map(|at| graph.edges(*at));
+        let ends = changes.iter().flat_map(|(a, b)| [*a, *b]);
+        for at in beside.map(|(at, _)| *at).chain(ends) {
+            if let Some(reach) = self.at(at) {
+                frontier.push(reach, at);
+            }
+        }
+        graph.relax(&mut self.reach, &mut frontier, |at, old| {
+            before.entry(at).or_insert(old);
+        });
+        self.tell(&before, !changes.is_empty())
+    }
+
+    /// Forgets every way that leads over a changed link.
+    fn forget_below(
+        &mut self,
+        changes: &[Change],
+        before: &mut BTreeMap<usize, Option<Reach>>,
+    ) -> Vec<usize> {
+        let ways = changes.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        let is_way = |(from, to): &(usize, usize)| {
+            Some(*to) != self.source && self.at(*to).is_some_and(|reach| reach.parent == *from)
+        };
+        let mut cut: Vec<usize> = ways.filter(is_way).map(|(_, to)| to).collect();
+        cut.sort_unstable();
+        cut.dedup();
+        let mut next = 0;
+        while let Some(at) = cut.get(next).copied() {
+            next += 1;
+            let below = self.below(at);
+            let Some(old) = self.reach.get_mut(at).and_then(Option::take) else {
+                continue;
+            };
+            before.insert(at, Some(old));
+            cut.extend(below);
+        }
+        cut
+    }
+
+    /// Nodes that are reached over `at` as the last hop before them.
+    fn below(&self, at: usize) -> Vec<usize> {
+        let is_below = |to: &usize| {
+            Some(*to) != self.source && self.at(*to).is_some_and(|reach| reach.parent == at)
+        };
+        let others = self.graph.edges(at).iter().map(|(to, _)| *to);
+        others.filter(is_below).collect()
+    }
+
+    fn tell(&self, before: &BTreeMap<usize, Option<Reach>>, is_news: bool) -> Followed {
+        let mut followed = Followed {
+            is_news,
+            ..Followed::default()
+        };
+        let mut queue: Vec<usize> = Vec::new();
+        for (at, old) in before {
+            let (now, Some(peer)) = (self.at(*at), self.graph.id(*at)) else {
+                continue;
+            };
+            if now == *old {
+                continue;
+            }
+            queue.push(*at);
+            match (old.is_some(), now.is_some()) {
+                (false, true) => followed.gained.insert(peer),
+                (true, false) => followed.lost.insert(peer),
+                (true, true) | (false, false) => false,
+            };
+        }
+        // Whoever lies beyond may be reached over another first hop now.
+        while let Some(at) = queue.pop() {
+            if let Some(peer) = self.graph.id(at)
+                && followed.touched.insert(peer)
+            {
+                queue.extend(self.below(at));
+            }
+        }
+        followed
+    }
+}
+
+#[cfg(test)]
+impl Routes {
+    /// All routes from one peer, computed at once.
+    pub(crate) fn of(graph: Graph, me: &PeerId) -> Self {
+        let source = graph.number(me);
+        let reach = source.map_or_else(Vec::new, |source| graph.reach(source));
+        Routes {
+            graph: Arc::new(graph),
+            source,
+            reach,
+        }
     }
 }
 
@@ -250,6 +287,7 @@ mod tests {
     extern crate std;
 
     use super::*;
+    use crate::api::FloodTree;
     use proptest::prelude::*;
 
     fn peers(count: usize) -> Vec<PeerId> {
@@ -279,6 +317,29 @@ mod tests {
             .collect()
     }
 
+    fn trees(graph: &Graph, me: &PeerId) -> BTreeMap<ShortId, FloodTree> {
+        let tree = |source| Some((source, graph.flood_tree(me, source)?));
+        graph.sources().filter_map(tree).collect()
+    }
+
+    impl Claims for BTreeMap<PeerId, Vec<Link>> {
+        fn links(&self, peer: &PeerId) -> Option<&[Link]> {
+            self.get(peer).map(Vec::as_slice)
+        }
+
+        fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone {
+            self.iter().map(|(peer, links)| (*peer, links.as_slice()))
+        }
+    }
+
+    /// What one peer publishes next: nothing if it is gone, and otherwise links and their costs.
+    type Step = (usize, Option<Vec<(usize, u32)>>);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let links = prop::collection::vec((0usize..9, 1u32..5), 0..7);
+        prop::collection::vec((0usize..9, prop::option::weighted(0.9, links)), 1..60)
+    }
+
     fn floyd_warshall(count: usize, links: &[(usize, usize, u32)]) -> Vec<Vec<u32>> {
         let mut cost = alloc::vec![alloc::vec![u32::MAX / 4; count]; count];
         for (at, row) in cost.iter_mut().enumerate() {
@@ -304,7 +365,7 @@ mod tests {
             let (ids, links) = (peers(count), simple(links));
             let graph = Graph::new(ids.clone(), &links);
             let oracle = floyd_warshall(count, &links);
-            let all: Vec<Routes> = ids.iter().map(|me| graph.routes(me)).collect();
+            let all: Vec<Routes> = ids.iter().map(|me| Routes::of(graph.clone(), me)).collect();
             for a in 0..count {
                 for b in (0..count).filter(|b| *b != a) {
                     let expected = (oracle[a][b] < u32::MAX / 4).then_some(oracle[a][b]);
@@ -320,10 +381,40 @@ mod tests {
         }
 
         #[test]
+        fn followed_change_by_change_the_routes_are_those_computed_at_once(steps in steps(), twins in any::<bool>()) {
+            let mut ids = peers(9);
+            if twins {
+                // Two that share a short id name neither.
+                ids[8] = PeerId(core::array::from_fn(|at| ids[7].0[at] | u8::from(at == 15)));
+            }
+            let (mut claims, mut routes) = (BTreeMap::new(), Routes::default());
+            for (peer, links) in steps {
+                let link = |(to, cost_us)| Link { to: PeerId::short_id(&ids[to]), cost_us };
+                match links {
+                    Some(links) => claims.insert(ids[peer], links.into_iter().map(link).collect()),
+                    None => claims.remove(&ids[peer]),
+                };
+                let before: BTreeMap<PeerId, Route> = routes.iter().collect();
+                let followed = routes.follow(&ids[0], &claims, &BTreeSet::from([ids[peer]]));
+                let oracle = Routes::of(Graph::of(claims.all()), &ids[0]);
+                let after: BTreeMap<PeerId, Route> = routes.iter().collect();
+                prop_assert_eq!(&after, &oracle.iter().collect());
+                for id in &ids {
+                    let (old, new) = (before.get(id), after.get(id));
+                    prop_assert!(old == new || followed.touched.contains(id));
+                    prop_assert_eq!(followed.gained.contains(id), old.is_none() && new.is_some());
+                    prop_assert_eq!(followed.lost.contains(id), old.is_some() && new.is_none());
+                    let trees = [&routes, &oracle].map(|r| r.graph().flood_tree(&ids[0], id.short_id()));
+                    prop_assert_eq!(&trees[0], &trees[1]);
+                }
+            }
+        }
+
+        #[test]
         fn every_broadcast_reaches_everybody_exactly_once((count, links) in graphs()) {
             let (ids, links) = (peers(count), simple(links));
             let graph = Graph::new(ids.clone(), &links);
-            let trees: Vec<_> = ids.iter().map(|me| graph.flood_trees(me)).collect();
+            let trees: Vec<_> = ids.iter().map(|me| trees(&graph, me)).collect();
             for source in &ids {
                 let mut got = alloc::vec![0; count];
                 let mut queue = alloc::vec![*source];
@@ -338,7 +429,7 @@ mod tests {
                         queue.push(*child);
                     }
                 }
-                let routes = graph.routes(source);
+                let routes = Routes::of(graph.clone(), source);
                 for (peer, got) in ids.iter().zip(got) {
                     prop_assert_eq!(got == 1, peer == source || routes.reaches(peer));
                 }
@@ -369,7 +460,7 @@ mod tests {
         for (count, bound_ms) in [(50, 20), (300, 500), (1_000, 5_000)] {
             let graph = overlay_like(count);
             let start = std::time::Instant::now();
-            let trees = graph.flood_trees(&peers(count)[count / 2]);
+            let trees = trees(&graph, &peers(count)[count / 2]);
             let took = start.elapsed();
             std::println!("broadcast trees of {count} sources: {took:?}");
             assert_eq!(trees.len(), count);

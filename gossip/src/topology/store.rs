@@ -176,15 +176,15 @@ impl Store {
         }
     }
 
-    /// Forgets records that were not refreshed; returns whether there were any.
-    pub(crate) fn expire(&mut self, except: PeerId, now: Instant) -> bool {
+    /// Forgets records that were not refreshed; returns which.
+    pub(crate) fn expire(&mut self, except: PeerId, now: Instant) -> Vec<RecordKey> {
         let due = self.expiry.iter().take_while(|(at, _)| *at <= now);
         let of_others = due.filter(|(_, key)| key.0 != except);
         let over: Vec<RecordKey> = of_others.map(|(_, key)| *key).collect();
         for key in &over {
             self.remove(key);
         }
-        !over.is_empty()
+        over
     }
 
     /// When the next record of another peer expires.
@@ -216,8 +216,14 @@ impl Store {
         }
     }
 
+    /// The endpoint sections of a peer.
+    pub(crate) fn sections(&self, peer: &PeerId) -> impl Iterator<Item = &Stored> {
+        let sections = self.records.range((*peer, 1)..=(*peer, u8::MAX));
+        sections.map(|(_, stored)| stored)
+    }
+
     /// All node records of peers that are not leaving.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = (PeerId, &Node)> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (PeerId, &Node)> + Clone {
         self.records
             .iter()
             .filter(|(key, _)| key.1 == 0)

@@ -87,7 +87,7 @@ impl Engine {
     /// A new snapshot: what waited may go now.
     pub(crate) fn handle_tables(&mut self, tables: &Tables, now: Instant) {
         if self.is_first() {
-            let known = |source| tables.flood_tree(source).is_some();
+            let known = |source| tables.is_source(source);
             self.shared.broadcasts().floods.retain(known);
         }
         let ready = self.pending.take_ready(|peer| tables.route(peer).is_some());

@@ -3,10 +3,10 @@
 use foldhash::{HashMap, HashMapExt as _};
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use rmesh_gossip::api::FloodTree;
+use rmesh_gossip::api::{FloodTree, Floods};
 use rmesh_gossip::limits::SESSION_LIFETIME;
 use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
@@ -33,7 +33,7 @@ pub(crate) struct Tables {
     by_short: HashMap<ShortId, Option<PeerId>>,
     next_hops: HashMap<ShortId, PeerId>,
     macs: HashMap<Mac, PeerId>,
-    floods: HashMap<ShortId, FloodTree>,
+    trees: Arc<Trees>,
     /// Counters of every peer that is reachable or has a session, and of those lately gone: one
     /// that comes back goes on counting.
     stats: HashMap<PeerId, Counted>,
@@ -42,6 +42,28 @@ pub(crate) struct Tables {
     retired: Vec<(Instant, Arc<Session>)>,
     /// Sessions whose cipher is not spoken here.
     pub(crate) unusable_sessions: u64,
+}
+
+/// The broadcast trees, each computed once, by the worker that needs it first.
+#[derive(Default)]
+struct Trees {
+    of: Floods,
+    computed: HashMap<ShortId, OnceLock<Option<FloodTree>>>,
+}
+
+impl Trees {
+    fn new(of: Floods) -> Self {
+        let computed = of.sources().map(|source| (source, OnceLock::new()));
+        Trees {
+            computed: computed.collect(),
+            of,
+        }
+    }
+
+    fn of(&self, source: ShortId) -> Option<&FloodTree> {
+        let tree = self.computed.get(&source)?;
+        tree.get_or_init(|| self.of.tree(source)).as_ref()
+    }
 }
 
 /// One reachable peer.
@@ -103,7 +125,10 @@ impl Tables {
             probe_marks: forwarding.probe_marks,
             next_hops: forwarding.next_hops.into_iter().collect(),
             macs: forwarding.macs.into_iter().collect(),
-            floods: forwarding.floods.into_iter().collect(),
+            trees: match forwarding.floods.are_those_of(&old.trees.of) {
+                true => Arc::clone(&old.trees),
+                false => Arc::new(Trees::new(forwarding.floods)),
+            },
             ..Tables::default()
         };
         for keys in &forwarding.sessions {
@@ -181,7 +206,12 @@ impl Tables {
 
     /// Broadcast tree of `source`.
     pub(crate) fn flood_tree(&self, source: ShortId) -> Option<&FloodTree> {
-        self.floods.get(&source)
+        self.trees.of(source)
+    }
+
+    /// Whether broadcasts of `source` may come by.
+    pub(crate) fn is_source(&self, source: ShortId) -> bool {
+        self.trees.computed.contains_key(&source)
     }
 
     /// Neighbour that brings a relayed datagram nearer to `destination`.

@@ -140,7 +140,7 @@ fn flood(world: &World, tables: &Tables, source: usize, copies: &mut [u32]) -> R
     while let Some((at, ttl)) = frontier.pop() {
         let tree = tables[at]
             .as_ref()
-            .and_then(|table| table.floods.get(&name));
+            .and_then(|table| table.floods.tree(name));
         for child in tree.iter().flat_map(|tree| &tree.children) {
             let to = node_of(world, *child).ok_or("is passed on to a stranger")?;
             if !is_straight(world, at, to, path_to(world, tables, at, to)) {
@@ -148,7 +148,7 @@ fn flood(world: &World, tables: &Tables, source: usize, copies: &mut [u32]) -> R
             }
             let theirs = tables[to]
                 .as_ref()
-                .and_then(|table| table.floods.get(&name));
+                .and_then(|table| table.floods.tree(name));
             let is_parent = theirs.is_some_and(|tree| tree.parent == Some(world.nodes[at].id));
             if !is_parent {
                 continue;

@@ -159,6 +159,9 @@ impl Mesh {
             let before = peer.fast.to();
             let step = peer.fast.agree(consent, now);
             self.dirty.forwarding |= peer.fast.to() != before;
+            if peer.fast.deadline().is_some() {
+                self.active.insert(id);
+            }
             self.fast_changed(id, step);
         }
     }
@@ -169,7 +172,8 @@ impl Mesh {
             return;
         }
         let is_due = |peer: &&Peer| peer.fast.deadline().is_some_and(|due| due <= now);
-        let due: Vec<PeerId> = self.peers.values().filter(is_due).map(|p| p.id).collect();
+        let due = self.active_peers().filter(is_due);
+        let due: Vec<PeerId> = due.map(|peer| peer.id).collect();
         for id in due {
             self.watch_fast_of(id, now);
         }
@@ -179,7 +183,7 @@ impl Mesh {
         if self.policy.is_never() {
             return None;
         }
-        let deadlines = self.peers.values().filter_map(|peer| peer.fast.deadline());
+        let deadlines = self.active_peers().filter_map(|peer| peer.fast.deadline());
         deadlines.min()
     }
 
@@ -329,6 +333,7 @@ impl Mesh {
         self.dirty.forwarding = true;
         // It may be tried at another address now.
         self.dirty.fast.insert(id);
+        self.dirty.macs.insert(id);
         // One whose router was silent may only have been kept for this.
         self.dirty.routes |= !is_up;
         if let Some(peer) = self.peers.get(&id) {
@@ -351,6 +356,7 @@ impl Mesh {
             {
                 peer.wanted_until = now + super::traffic::WANTED;
                 peer.note_busy(state::USED, now);
+                self.active.insert(peer.id);
             }
         }
     }
