@@ -192,6 +192,7 @@ impl Core {
                 let source = streams.source(source);
                 mesh.handle_datagram(source, &bytes, now);
                 streams.heard(source, mesh);
+                streams.hang_up(mesh);
             }
             Inbound::Relayed { neighbour, inner } => mesh.handle_relayed(neighbour, &inner, now),
             Inbound::Want(peer) => mesh.handle_want(peer, now),

@@ -106,6 +106,15 @@ impl Streams {
         }
     }
 
+    /// Ends the connections of those that the mesh has refused.
+    pub(super) fn hang_up(&self, mesh: &mut Mesh) {
+        while let Some(unwelcome) = mesh.poll_unwelcome() {
+            if let Some((tcp, remote)) = self.0.as_ref().zip(tcp_remote(unwelcome)) {
+                tcp.hang_up(remote);
+            }
+        }
+    }
+
     /// Somebody was heard at an address: perhaps a peer, by a connection that was a stranger's.
     pub(super) fn heard(&self, from: SocketAddr, mesh: &Mesh) {
         if let Some((tcp, remote)) = self.0.as_ref().zip(tcp_remote(from)) {

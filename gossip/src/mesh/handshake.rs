@@ -466,6 +466,7 @@ impl Mesh {
         let Some(source) = origin.address() else {
             return;
         };
+        self.note_unwelcome(source);
         if now >= self.next_refused_report {
             self.next_refused_report = now + REFUSED_REPORT;
             let source = crate::tcp::unmarked(source);

@@ -124,6 +124,8 @@ pub struct Mesh {
     port: u16,
     tcp_port: Option<u16>,
     no_relay: bool,
+    /// Connections by which somebody without the secret came.
+    unwelcome: VecDeque<SocketAddr>,
     mtu_bytes: u16,
     advertise: Vec<SocketAddr>,
     policy: PlaintextPolicy,
@@ -190,6 +192,7 @@ impl Mesh {
             port: config.port,
             tcp_port: None,
             no_relay: false,
+            unwelcome: VecDeque::new(),
             mtu_bytes: config.mtu_bytes,
             advertise: config.advertise,
             policy: PlaintextPolicy::default(),

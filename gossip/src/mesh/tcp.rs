@@ -31,6 +31,8 @@ pub(crate) const ADDRESSES_MAX: usize = 4;
 const LINKS_WANTED: usize = 2;
 /// What such a link costs more than its round trip: a way by UDP through others is better.
 const LINK_COST: Duration = Duration::from_millis(100);
+/// Connections to be ended that are remembered; others end by time.
+const UNWELCOME_MAX: usize = 64;
 /// Where the port is in a node record's capabilities.
 const PORT_SHIFT: u32 = 16;
 
@@ -107,6 +109,17 @@ impl Mesh {
             self.path_changed(id, "its TCP connection ended", now);
         }
         self.settle(now);
+    }
+
+    /// Next connection that is to be ended, for what came by it was refused.
+    pub fn poll_unwelcome(&mut self) -> Option<SocketAddr> {
+        self.unwelcome.pop_front()
+    }
+
+    pub(crate) fn note_unwelcome(&mut self, source: SocketAddr) {
+        if is_tcp(source) && self.unwelcome.len() < UNWELCOME_MAX && !self.has_way(source) {
+            self.unwelcome.push_back(source);
+        }
     }
 
     pub(crate) fn is_tcp_on(&self) -> bool {
