@@ -488,6 +488,9 @@ pub struct Counters {
     pub datagrams_relayed: u64,
     /// Signed records accepted.
     pub records_accepted: u64,
+    /// Signed records not taken because their peer publishes too many.
+    #[serde(default)]
+    pub records_limited: u64,
     /// Signed records that were known already, or outdated.
     #[serde(default)]
     pub records_known: u64,

@@ -252,12 +252,13 @@ impl Mesh {
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
             // There are probes every second or ten: silence means that the other end has
             // forgotten the session, or that nothing gets through.
-            let patience = SILENCE_MIN + peer.pace(now).alive * 2;
+            let patience = SILENCE_MIN + peer.pace(self.is_large(), now).alive * 2;
             let silent = session.is_some_and(|session| now.since(session.heard) >= patience);
             let stuck = silent || (session.is_some() && peer.chosen.is_none());
             let missing = session.is_none() && needed && self.is_known(*id);
             let goal = Goal::Peer(*id);
-            if missing || stuck || renew {
+            // What nobody has used for long comes to its end.
+            if missing || (needed && (stuck || renew)) {
                 let yielding = if missing && *id < self.me && peer.desired {
                     YIELD_TO_SMALLER
                 } else {

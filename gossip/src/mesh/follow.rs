@@ -30,6 +30,7 @@ impl Mesh {
             self.dirty.nodes.insert(key.0);
         }
         self.dirty.macs.insert(key.0);
+        self.tell_digest_soon(now);
         self.routes_changed(now);
     }
 
@@ -50,8 +51,12 @@ impl Mesh {
             self.dirty.forwarding = true;
             self.dirty.overlay = true;
         }
-        self.dirty.macs.extend(followed.gained);
-        self.dirty.macs.extend(followed.lost);
+        for (peers, is_reached) in [(followed.gained, true), (followed.lost, false)] {
+            for peer in peers {
+                self.store.set_reached(peer, is_reached, now);
+                self.dirty.macs.insert(peer);
+            }
+        }
         let mut to_choose = core::mem::take(&mut self.dirty.choose);
         to_choose.extend(followed.touched);
         for id in to_choose {

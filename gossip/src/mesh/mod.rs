@@ -42,6 +42,7 @@ mod peer;
 mod pieces;
 mod publish;
 mod relay;
+mod repair;
 mod session;
 mod spread;
 mod timers;
@@ -138,6 +139,9 @@ pub struct Mesh {
     publisher: publish::Publisher,
     outbox: spread::Outbox,
     twins: Twins,
+    doubt: Option<repair::Doubt>,
+    next_repair: Instant,
+    telling: repair::Telling,
 
     transmits: VecDeque<Transmit>,
     fast_transmits: VecDeque<FastTransmit>,
@@ -200,6 +204,9 @@ impl Mesh {
             publisher: publish::Publisher::default(),
             outbox: spread::Outbox::default(),
             twins: Twins::new(now),
+            doubt: None,
+            next_repair: Instant::ZERO,
+            telling: repair::Telling::default(),
             transmits: VecDeque::new(),
             fast_transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -405,6 +412,11 @@ impl Mesh {
             .view_hash(|peer| *peer == self.me || self.routes.reaches(peer))
     }
 
+    /// Digest of all records this peer holds: cheaper than [`Mesh::view_hash`], and equal where records are.
+    pub fn digest(&self) -> rmesh_wire::probe::Digest {
+        self.store.digest()
+    }
+
     /// Some session of this peer, for fuzzers that speak as a member.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn fuzz_session(&mut self) -> Option<&mut Session> {
@@ -517,6 +529,11 @@ impl Mesh {
         if !own && !address.ip().is_unspecified() && self.observed.note(address, now) {
             self.node_changed(now);
         }
+    }
+
+    /// Whether there are more peers than anybody keeps links with.
+    fn is_large(&self) -> bool {
+        self.peers.len() > crate::limits::SPARSE_PEERS_MIN
     }
 
     /// Peers with a session or wanted: all that anything has to be done about.

@@ -1,52 +1,95 @@
 //! Spreading records to the neighbours and taking in theirs.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use rmesh_wire::codec::{self, Bytes};
+use rmesh_wire::codec::{self, Bounded, Bytes};
 use rmesh_wire::payload::{Head, PayloadKind};
 use rmesh_wire::probe::Digest;
-use rmesh_wire::{Instant, PeerId};
+use rmesh_wire::{Instant, PeerId, ShortId};
 
 use super::Mesh;
 use super::peer::Way;
 use crate::api::{Event, Path};
-use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
-use crate::topology::record::{AgedRecord, Body, RecordKey};
+use crate::crypto::peer_id;
+use crate::limits::{
+    LINKS_MAX, RECORDS_BURST, RECORDS_PER_S, SPREAD_BYTES_PER_S, SPREAD_BYTES_PER_S_OF_ALL,
+};
+use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records, record_len};
+use crate::topology::record::{AgedRecord, Body, Link, RecordKey};
 use crate::topology::store::Outcome;
 
-/// News arriving within this time is passed on together.
+/// News arriving within this time is passed on together, …
 const BATCH: Duration = Duration::from_millis(5);
-/// Digests in a row that must differ before a repair: one may just be news under way.
-const MISMATCHES: u32 = 2;
-/// A repair with one neighbour is started at most this often.
-const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// … and where there is always more, what comes within this time.
+const BATCH_BUSY: Duration = Duration::from_millis(25);
+/// What there was no room for waits this long.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Records to be passed on, and from whom each came.
 #[derive(Default)]
 pub(crate) struct Outbox {
     news: BTreeMap<RecordKey, Option<PeerId>>,
+    /// The same in the order they came; each once.
+    order: VecDeque<RecordKey>,
     due: Option<Instant>,
+    passed_on: Instant,
+    budget: Budget,
+}
+
+/// Bytes of records sent lately, of which only so many may be sent in a second.
+#[derive(Default)]
+struct Budget {
+    used: u32,
+    since: Instant,
+}
+
+impl Budget {
+    /// Whether more may be sent, with `peers` known. Few peers may send more each.
+    fn is_left(&mut self, peers: usize, now: Instant) -> bool {
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+        let per_s = (SPREAD_BYTES_PER_S_OF_ALL / peers).max(SPREAD_BYTES_PER_S);
+        let back = now.since(self.since).as_millis() * u128::from(per_s) / 1_000;
+        if back > 0 {
+            let back = u32::try_from(back).unwrap_or(u32::MAX);
+            self.used = self.used.saturating_sub(back);
+            self.since = now;
+        }
+        self.used < per_s
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.used = self.used.saturating_add(bytes);
+    }
 }
 
 impl Outbox {
     pub(crate) fn add(&mut self, key: RecordKey, from: Option<PeerId>, now: Instant) {
-        self.news.insert(key, from);
-        self.due.get_or_insert(now + BATCH);
+        if self.news.insert(key, from).is_none() {
+            match from {
+                Some(_) => self.order.push_back(key),
+                None => self.order.push_front(key),
+            }
+        }
+        let due = (now + BATCH).max(self.passed_on + BATCH_BUSY);
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn next(&mut self) -> Option<(RecordKey, Option<PeerId>)> {
+        let key = self.order.pop_front()?;
+        self.news.remove_entry(&key)
     }
 }
-
-/// Probes that come together tell of one moment only: digests that differ are counted this often.
-const MISMATCH_INTERVAL: Duration = Duration::from_millis(300);
 
 impl Mesh {
     pub(crate) fn flush_deadline(&self) -> Option<Instant> {
         self.outbox.due
     }
 
-    /// Passes news on to every neighbour it did not come from, and forgets what is too old.
+    /// Passes news on to the neighbours that do not get it another way, and forgets what is too old.
     pub(crate) fn flush(&mut self, now: Instant) {
         for key in self.store.expire(self.me, now) {
             self.record_changed(&key, now);
@@ -57,18 +100,43 @@ impl Mesh {
             return;
         }
         self.outbox.due = None;
-        let news = core::mem::take(&mut self.outbox.news);
+        self.outbox.passed_on = now;
         let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
         let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
-        for neighbour in neighbours {
-            let fresh = news.iter().filter(|(_, from)| **from != Some(neighbour));
-            let records: Vec<AgedRecord> = fresh
-                .filter_map(|(key, _)| Some(self.store.get(key)?.aged(now)))
-                .collect();
+        let mut batches: BTreeMap<PeerId, Vec<AgedRecord>> = BTreeMap::new();
+        while self.may_pass_on(now)
+            && let Some((key, from)) = self.outbox.next()
+        {
+            let Some(record) = self.store.get(&key).map(|stored| stored.aged(now)) else {
+                continue;
+            };
+            let origin = key.0.short_id();
+            for neighbour in neighbours.iter().filter(|to| Some(**to) != from) {
+                let peer = self.peers.get(neighbour);
+                if peer.is_some_and(|peer| !peer.pruned.contains(&origin)) {
+                    self.outbox.budget.spend(record_len(&record));
+                    batches.entry(*neighbour).or_default().push(record.clone());
+                }
+            }
+        }
+        if !self.outbox.order.is_empty() {
+            self.outbox.due = Some(now + WAIT);
+        }
+        for (neighbour, records) in batches {
             for message in pack_records(records) {
                 self.send_control(neighbour, &message, now);
             }
         }
+    }
+
+    /// Whether the next of the news may go now: the own always does.
+    fn may_pass_on(&mut self, now: Instant) -> bool {
+        let own = self
+            .outbox
+            .order
+            .front()
+            .is_some_and(|key| key.0 == self.me);
+        own || self.outbox.budget.is_left(self.peers.len(), now)
     }
 
     fn outbox_is_final(&self) -> bool {
@@ -132,6 +200,12 @@ impl Mesh {
             Control::Buckets(digests) => self.store.on_buckets(digests.as_slice()),
             Control::Have(have) => self.store.on_have(&have, now),
             Control::Want(keys) => self.store.on_want(keys.as_slice(), now),
+            Control::Prune(origins) => return self.on_prune(from, origins.as_slice()),
+            Control::Graft => return self.on_graft(from),
+            Control::Digest(count, xor, sum) => {
+                let digest = Digest { count, xor, sum };
+                return self.compare_digest(from, digest, now);
+            }
             Control::Channel(channel, bytes) => {
                 let bytes = bytes.into_vec();
                 self.events.push_back(Event::ChannelMessage {
@@ -142,27 +216,69 @@ impl Mesh {
                 return;
             }
         };
+        self.answer(from, answers, now);
+    }
+
+    /// Sends what a neighbour lacks: more of it when it asks again. It did not get these another way.
+    fn answer(&mut self, to: PeerId, answers: Vec<Control>, now: Instant) {
         for answer in answers {
-            self.send_control(from, &answer, now);
+            if let Control::Records(records) = &answer {
+                if !self.outbox.budget.is_left(self.peers.len(), now) {
+                    continue;
+                }
+                for record in records.as_slice() {
+                    self.outbox.budget.spend(record_len(record));
+                    let origin = peer_id(&record.signed.identity).short_id();
+                    if let Some(peer) = self.peers.get_mut(&to) {
+                        peer.pruned.remove(&origin);
+                    }
+                }
+            }
+            self.send_control(to, &answer, now);
         }
     }
 
     fn on_records(&mut self, from: PeerId, records: Vec<AgedRecord>, now: Instant) {
         let mut outdated = Vec::new();
+        let mut useless = Vec::new();
         for aged in records {
             if self.is_own(&aged, now) {
                 continue;
             }
-            match self.store.insert(aged, self.crypto.as_ref(), now) {
+            let origin = peer_id(&aged.signed.identity);
+            if let Some(held) = self.store.held(origin, &aged.signed) {
+                let first = held.arrival();
+                self.counters.records_known += 1;
+                let slower = self.slower(origin, from, first, now);
+                useless.extend(slower.map(|neighbour| (neighbour, origin)));
+                continue;
+            }
+            if !self.may_publish(origin, now) {
+                self.counters.records_limited += 1;
+                continue;
+            }
+            let links = self.store.node(&origin).map(|node| node.links.clone());
+            match self
+                .store
+                .insert(aged, Some(from), self.crypto.as_ref(), now)
+            {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
+                    self.arrived_first(origin, from);
                     self.record_changed(&key, now);
                     self.record_taken(&key, now);
+                    self.ask_who_lost_a_link(origin, links, now);
+                    self.count_published(origin, now);
                 }
                 Outcome::Outdated(key) => {
                     self.counters.records_known += 1;
                     outdated.push(key);
+                    let is_parent = self
+                        .peers
+                        .get(&origin)
+                        .is_some_and(|p| p.parent == Some(from));
+                    useless.extend((!is_parent).then_some((from, origin)));
                 }
                 Outcome::Known => self.counters.records_known += 1,
                 Outcome::Refused => self.counters.records_refused += 1,
@@ -171,8 +287,52 @@ impl Mesh {
         let newer = outdated
             .iter()
             .filter_map(|key| Some(self.store.get(key)?.aged(now)));
-        for message in pack_records(newer.collect::<Vec<_>>()) {
-            self.send_control(from, &message, now);
+        let newer = pack_records(newer.collect::<Vec<_>>());
+        self.answer(from, newer, now);
+        self.prune(useless, now);
+    }
+
+    /// Whether a peer has not published too much lately; forgeries in its name do not count.
+    fn may_publish(&mut self, origin: PeerId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&origin) else {
+            return true;
+        };
+        let may = peer.records.is_left(RECORDS_BURST, RECORDS_PER_S, now);
+        if !may {
+            peer.limited = Some(now);
+        }
+        may
+    }
+
+    fn count_published(&mut self, origin: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&origin) {
+            peer.records.take(RECORDS_BURST, RECORDS_PER_S, now);
+        }
+    }
+
+    /// Somebody has lost a link: its other end may be gone, and is asked for a sign of life at once by
+    /// those that would otherwise notice when its next probe is due.
+    fn ask_who_lost_a_link(
+        &mut self,
+        origin: PeerId,
+        before: Option<Bounded<Link, LINKS_MAX>>,
+        now: Instant,
+    ) {
+        let after = self.store.node(&origin).map(|node| node.links.as_slice());
+        let after = after.unwrap_or_default();
+        let is_lost = |link: &&Link| after.iter().all(|other| other.to != link.to);
+        let before = before.as_ref().map_or(&[][..], Bounded::as_slice);
+        let lost = before.iter().filter(is_lost);
+        let lost: Vec<ShortId> = lost.map(|link| link.to).collect();
+        if lost.is_empty() {
+            return;
+        }
+        for id in &self.active {
+            let peer = self.peers.get_mut(id).filter(|peer| peer.is_neighbour());
+            let peer = peer.filter(|peer| lost.contains(&peer.id.short_id()));
+            for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
+                path.ask_now(now);
+            }
         }
     }
 
@@ -251,7 +411,7 @@ impl Mesh {
             .map(|session| session.agreement.local_index)
             .collect();
         for index in over {
-            self.drop_session(index);
+            self.drop_session(index, now);
         }
         self.path_changed(id, "it said good-bye", now);
     }

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use rmesh_wire::codec::{self, Bounded, Bytes};
-use rmesh_wire::{Instant, PeerId};
+use rmesh_wire::{Instant, PeerId, ShortId};
 use serde::{Deserialize, Serialize};
 
 use super::record::{AgedRecord, RecordKey, Version};
@@ -22,6 +22,8 @@ const RECORDS_PER_MESSAGE: usize = 16;
 const HOLDINGS_PER_MESSAGE: usize = 20;
 /// Keys in one message, likewise.
 const WANTED_PER_MESSAGE: usize = 48;
+/// Peers in one message: 8 bytes each.
+pub(crate) const PRUNED_PER_MESSAGE: usize = 128;
 /// Messages sent in answer to one message; the rest comes in the next round.
 const ANSWERS_MAX: usize = 16;
 /// Opaque bytes of a channel message.
@@ -40,6 +42,12 @@ pub(crate) enum Control {
     Want(Bounded<RecordKey, WANTED_PER_MESSAGE>),
     /// Opaque bytes of another core.
     Channel(u8, Bytes<CHANNEL_LEN_MAX>),
+    /// Peers whose records reach the sender another way first: they need not be passed on to it.
+    Prune(Bounded<ShortId, PRUNED_PER_MESSAGE>),
+    /// The sender has lost neighbours: everybody's records are to be passed on to it.
+    Graft,
+    /// Count, exclusive or and sum of the hashes of all records, as in a probe.
+    Digest(u64, u64, u64),
 }
 
 /// What the sender holds in some buckets.
@@ -72,6 +80,11 @@ fn bucket(key: &RecordKey) -> u8 {
     hash.to_be_bytes()[0]
 }
 
+/// Bytes of a record in a message, at most.
+pub(crate) fn record_len(record: &AgedRecord) -> usize {
+    record.signed.bytes.as_slice().len() + 32 + 64 + 13
+}
+
 /// Packs records into as few messages as fit datagrams.
 pub(crate) fn pack_records(records: impl IntoIterator<Item = AgedRecord>) -> Vec<Control> {
     let mut messages = Vec::new();
@@ -80,7 +93,7 @@ pub(crate) fn pack_records(records: impl IntoIterator<Item = AgedRecord>) -> Vec
     let room = CONTROL_LEN_MAX - 8;
     let mut used = 0;
     for record in records {
-        let len = record.signed.bytes.as_slice().len() + 32 + 64 + 8;
+        let len = record_len(&record);
         if !batch.is_empty() && (used + len > room || batch.len() >= RECORDS_PER_MESSAGE) {
             messages.push(Control::Records(Bounded::take_from(core::mem::take(
                 &mut batch,
