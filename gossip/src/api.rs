@@ -491,6 +491,9 @@ pub struct Counters {
     /// Signed records not taken because their peer publishes too many.
     #[serde(default)]
     pub records_limited: u64,
+    /// Signed records that were announced, did not come and were asked for.
+    #[serde(default)]
+    pub records_fetched: u64,
     /// Signed records that were known already, or outdated.
     #[serde(default)]
     pub records_known: u64,

@@ -128,7 +128,7 @@ fn record(bytes: &[u8]) {
     let mut store = Store::default();
     if let Ok(aged) = codec::decode::<AgedRecord>(bytes) {
         let _ = aged.signed.decode();
-        store.insert(aged, None, &crypto, now);
+        store.insert(aged, &crypto, now);
     }
     let public = crypto.identity_public(&identity);
     let mut own = Vec::from(bytes.get(..RECORD_LEN_MAX).unwrap_or(bytes));
@@ -146,7 +146,7 @@ fn record(bytes: &[u8]) {
             apart_ms: 0,
             signed: SignedRecord { ..signed },
         };
-        store.insert(aged, None, &crypto, now);
+        store.insert(aged, &crypto, now);
         let (me, mut routes) = (peer_id(&public), Routes::default());
         routes.follow(&me, &store, &[me].into());
         let _ = routes.graph().flood_tree(&me, me.short_id());

@@ -226,8 +226,12 @@ impl Mesh {
     fn want_targets(&mut self, now: Instant) {
         let mut wanted = Vec::new();
         for (name, target) in &self.dialer.targets {
-            let connected = target.peer.is_some_and(|peer| self.is_connected(peer));
-            if connected || target.is_me {
+            // In a large mesh it is enough that it is there: a session is opened when it is used.
+            let is_reached = |peer| match self.is_large() {
+                true => self.is_reachable(&peer),
+                false => self.is_connected(peer),
+            };
+            if target.peer.is_some_and(is_reached) || target.is_me {
                 self.dialer.dials.remove(&Goal::Target(name.clone()));
             } else {
                 wanted.push((Goal::Target(name.clone()), target.rests_until));
@@ -380,7 +384,7 @@ impl Mesh {
                 String::from("this peer")
             } else if target.peer == Some(self.me) {
                 String::from("runs with this peer's identity")
-            } else if target.peer.is_some_and(|peer| self.is_connected(peer)) {
+            } else if target.peer.is_some_and(|peer| self.is_reachable(&peer)) {
                 String::from("connected")
             } else if target.addresses.is_empty() {
                 String::from("does not resolve")

@@ -30,7 +30,6 @@ impl Mesh {
             self.dirty.nodes.insert(key.0);
         }
         self.dirty.macs.insert(key.0);
-        self.tell_digest_soon(now);
         self.routes_changed(now);
     }
 

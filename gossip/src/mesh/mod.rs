@@ -26,6 +26,7 @@ use crate::random::Random;
 use crate::topology::macs::Macs;
 use crate::topology::{Routes, Store};
 
+mod announce;
 mod dial;
 mod fast;
 mod follow;
@@ -139,9 +140,8 @@ pub struct Mesh {
     publisher: publish::Publisher,
     outbox: spread::Outbox,
     twins: Twins,
-    doubt: Option<repair::Doubt>,
+    announced: announce::Announced,
     next_repair: Instant,
-    telling: repair::Telling,
 
     transmits: VecDeque<Transmit>,
     fast_transmits: VecDeque<FastTransmit>,
@@ -204,9 +204,8 @@ impl Mesh {
             publisher: publish::Publisher::default(),
             outbox: spread::Outbox::default(),
             twins: Twins::new(now),
-            doubt: None,
+            announced: announce::Announced::default(),
             next_repair: Instant::ZERO,
-            telling: repair::Telling::default(),
             transmits: VecDeque::new(),
             fast_transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -494,12 +493,15 @@ impl Mesh {
         }
     }
 
-    /// A name for a peer this side has met or heard of.
+    /// A name for a peer this side has met or heard of; what its record says goes before it.
     fn meet(&mut self, id: PeerId, name: &str, now: Instant) {
         if id == self.me {
             return;
         }
-        let unknown = self.store.node(&id).is_none();
+        let record = self.store.node(&id);
+        let unknown = record.is_none();
+        // A twin that gave way has another name, and said so when it called.
+        let name = record.map_or(name, |node| node.name.as_str());
         let peer = self.peers.entry(id).or_insert_with(|| {
             // Its record comes over the new link, so one is wanted until then.
             self.dirty.overlay = true;

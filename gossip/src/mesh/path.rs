@@ -348,7 +348,7 @@ impl PathState {
         pace: Pace,
         token: impl FnOnce() -> u64,
     ) -> (Change, Option<Question>) {
-        self.mtu.set_control_only(pace == Pace::LINK, now);
+        self.mtu.set_control_only(pace.is_control_only, now);
         let mut change = self.judge(now);
         let proven = self.alive && !self.suspected && self.outstanding.is_empty();
         let patience = self.patience();

@@ -1,13 +1,13 @@
 //! What is known of one other peer: its sessions, the ways to it, and the one in use.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use rmesh_wire::{Instant, PeerId, ShortId};
+use rmesh_wire::{Instant, PeerId};
 
 use super::fast::FastPath;
 use super::guard::Allowance;

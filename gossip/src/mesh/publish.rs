@@ -68,14 +68,8 @@ impl Mesh {
         let mut links: Vec<(bool, Link)> = Vec::new();
         let active: Vec<PeerId> = self.active.iter().copied().collect();
         for id in active {
-            let Some(peer) = self.peers.get_mut(&id) else {
-                continue;
-            };
-            if !peer.is_neighbour() {
-                peer.pruned.clear();
-                peer.told.clear();
-                continue;
-            }
+            let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
+            let Some(peer) = peer else { continue };
             let alive = peer.direct.values().filter(|path| path.is_alive());
             let trip = alive.filter_map(super::path::PathState::round_trip).min();
             let measured = trip.map_or(1, cost_of);
@@ -108,7 +102,6 @@ impl Mesh {
             self.dirty.routes = true;
             self.publish_node_at(now.max(self.publisher.node_published + self.hold() / 8));
             self.run_publisher(now);
-            self.graft(now);
         } else {
             self.node_changed(now);
         }

@@ -7,7 +7,6 @@ use core::time::Duration;
 
 use rmesh_wire::codec::{self, Bounded, Bytes};
 use rmesh_wire::payload::{Head, PayloadKind};
-use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId, ShortId};
 
 use super::Mesh;
@@ -17,7 +16,7 @@ use crate::crypto::peer_id;
 use crate::limits::{
     LINKS_MAX, RECORDS_BURST, RECORDS_PER_S, SPREAD_BYTES_PER_S, SPREAD_BYTES_PER_S_OF_ALL,
 };
-use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records, record_len};
+use crate::topology::control::{Announcement, CHANNEL_LEN_MAX, Control, pack_records, record_len};
 use crate::topology::record::{AgedRecord, Body, Link, RecordKey};
 use crate::topology::store::Outcome;
 
@@ -25,8 +24,8 @@ use crate::topology::store::Outcome;
 const BATCH: Duration = Duration::from_millis(5);
 /// … and where there is always more, what comes within this time.
 const BATCH_BUSY: Duration = Duration::from_millis(25);
-/// What there was no room for waits this long.
-const WAIT: Duration = Duration::from_millis(50);
+/// Of more records at once most are old news elsewhere: they are announced only.
+const PUSHED_MAX: usize = 12;
 
 /// Records to be passed on, and from whom each came.
 #[derive(Default)]
@@ -78,6 +77,12 @@ impl Outbox {
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
+    /// Whether so much is to be passed on that no tree is computed for it, and it is only announced: whoever
+    /// lacks it asks one that has it.
+    fn is_busy(&self) -> bool {
+        self.order.len() > PUSHED_MAX
+    }
+
     fn next(&mut self) -> Option<(RecordKey, Option<PeerId>)> {
         let key = self.order.pop_front()?;
         self.news.remove_entry(&key)
@@ -89,7 +94,7 @@ impl Mesh {
         self.outbox.due
     }
 
-    /// Passes news on to the neighbours that do not get it another way, and forgets what is too old.
+    /// Passes news on to the neighbours below in their trees, tells others of them, and forgets what is too old.
     pub(crate) fn flush(&mut self, now: Instant) {
         for key in self.store.expire(self.me, now) {
             self.record_changed(&key, now);
@@ -101,42 +106,37 @@ impl Mesh {
         }
         self.outbox.due = None;
         self.outbox.passed_on = now;
+        if !self.outbox.is_busy() && !self.dirty.nodes.is_empty() {
+            // Everybody passes a record on by the trees that it is part of.
+            self.refresh_routes(now);
+        }
         let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
         let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
+        let is_busy = self.outbox.is_busy();
         let mut batches: BTreeMap<PeerId, Vec<AgedRecord>> = BTreeMap::new();
-        while self.may_pass_on(now)
-            && let Some((key, from)) = self.outbox.next()
-        {
-            let Some(record) = self.store.get(&key).map(|stored| stored.aged(now)) else {
+        let mut told: BTreeMap<PeerId, Vec<Announcement>> = BTreeMap::new();
+        while let Some((key, from)) = self.outbox.next() {
+            let Some((record, hash)) = self.store.get(&key).map(|s| (s.aged(now), s.hash())) else {
                 continue;
             };
-            let origin = key.0.short_id();
-            for neighbour in neighbours.iter().filter(|to| Some(**to) != from) {
-                let peer = self.peers.get(neighbour);
-                if peer.is_some_and(|peer| !peer.pruned.contains(&origin)) {
-                    self.outbox.budget.spend(record_len(&record));
-                    batches.entry(*neighbour).or_default().push(record.clone());
-                }
+            let has_room = !is_busy && self.outbox.budget.is_left(self.peers.len(), now);
+            let pushed = key.0 == self.me || has_room;
+            let audience = self.audience(key.0, from, &neighbours, pushed);
+            for neighbour in audience.pushed {
+                self.outbox.budget.spend(record_len(&record));
+                batches.entry(neighbour).or_default().push(record.clone());
             }
-        }
-        if !self.outbox.order.is_empty() {
-            self.outbox.due = Some(now + WAIT);
+            for neighbour in audience.told {
+                let announcement = Announcement { key, hash };
+                told.entry(neighbour).or_default().push(announcement);
+            }
         }
         for (neighbour, records) in batches {
             for message in pack_records(records) {
                 self.send_control(neighbour, &message, now);
             }
         }
-    }
-
-    /// Whether the next of the news may go now: the own always does.
-    fn may_pass_on(&mut self, now: Instant) -> bool {
-        let own = self
-            .outbox
-            .order
-            .front()
-            .is_some_and(|key| key.0 == self.me);
-        own || self.outbox.budget.is_left(self.peers.len(), now)
+        self.announce(told, now);
     }
 
     fn outbox_is_final(&self) -> bool {
@@ -200,11 +200,8 @@ impl Mesh {
             Control::Buckets(digests) => self.store.on_buckets(digests.as_slice()),
             Control::Have(have) => self.store.on_have(&have, now),
             Control::Want(keys) => self.store.on_want(keys.as_slice(), now),
-            Control::Prune(origins) => return self.on_prune(from, origins.as_slice()),
-            Control::Graft => return self.on_graft(from),
-            Control::Digest(count, xor, sum) => {
-                let digest = Digest { count, xor, sum };
-                return self.compare_digest(from, digest, now);
+            Control::Announce(announced) => {
+                return self.on_announce(from, announced.as_slice(), now);
             }
             Control::Channel(channel, bytes) => {
                 let bytes = bytes.into_vec();
@@ -228,10 +225,6 @@ impl Mesh {
                 }
                 for record in records.as_slice() {
                     self.outbox.budget.spend(record_len(record));
-                    let origin = peer_id(&record.signed.identity).short_id();
-                    if let Some(peer) = self.peers.get_mut(&to) {
-                        peer.pruned.remove(&origin);
-                    }
                 }
             }
             self.send_control(to, &answer, now);
@@ -240,17 +233,13 @@ impl Mesh {
 
     fn on_records(&mut self, from: PeerId, records: Vec<AgedRecord>, now: Instant) {
         let mut outdated = Vec::new();
-        let mut useless = Vec::new();
         for aged in records {
             if self.is_own(&aged, now) {
                 continue;
             }
             let origin = peer_id(&aged.signed.identity);
-            if let Some(held) = self.store.held(origin, &aged.signed) {
-                let first = held.arrival();
+            if self.store.holds(origin, &aged.signed) {
                 self.counters.records_known += 1;
-                let slower = self.slower(origin, from, first, now);
-                useless.extend(slower.map(|neighbour| (neighbour, origin)));
                 continue;
             }
             if !self.may_publish(origin, now) {
@@ -258,14 +247,11 @@ impl Mesh {
                 continue;
             }
             let links = self.store.node(&origin).map(|node| node.links.clone());
-            match self
-                .store
-                .insert(aged, Some(from), self.crypto.as_ref(), now)
-            {
+            match self.store.insert(aged, self.crypto.as_ref(), now) {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
-                    self.arrived_first(origin, from);
+                    self.note_came(&key);
                     self.record_changed(&key, now);
                     self.record_taken(&key, now);
                     self.ask_who_lost_a_link(origin, links, now);
@@ -274,11 +260,6 @@ impl Mesh {
                 Outcome::Outdated(key) => {
                     self.counters.records_known += 1;
                     outdated.push(key);
-                    let is_parent = self
-                        .peers
-                        .get(&origin)
-                        .is_some_and(|p| p.parent == Some(from));
-                    useless.extend((!is_parent).then_some((from, origin)));
                 }
                 Outcome::Known => self.counters.records_known += 1,
                 Outcome::Refused => self.counters.records_refused += 1,
@@ -289,7 +270,12 @@ impl Mesh {
             .filter_map(|key| Some(self.store.get(key)?.aged(now)));
         let newer = pack_records(newer.collect::<Vec<_>>());
         self.answer(from, newer, now);
-        self.prune(useless, now);
+    }
+
+    fn note_came(&mut self, key: &RecordKey) {
+        if let Some(stored) = self.store.get(key) {
+            self.announced.came(key, stored.hash());
+        }
     }
 
     /// Whether a peer has not published too much lately; forgeries in its name do not count.
@@ -414,30 +400,5 @@ impl Mesh {
             self.drop_session(index, now);
         }
         self.path_changed(id, "it said good-bye", now);
-    }
-
-    /// A neighbour's digest came with its probe.
-    pub(crate) fn compare_digest(&mut self, id: PeerId, digest: Digest, now: Instant) {
-        let same = digest == self.store.digest();
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour()) else {
-            return;
-        };
-        if same {
-            peer.mismatches = 0;
-        } else if now >= peer.next_mismatch {
-            peer.mismatches = peer.mismatches.saturating_add(1);
-            peer.next_mismatch = now + MISMATCH_INTERVAL;
-            let is_first = peer.mismatches < MISMATCHES;
-            // Whether that was news under way shows soon, and not only with the next question.
-            if let Some(path) = peer.used_mut().filter(|_| is_first) {
-                path.ask_by(now + MISMATCH_INTERVAL);
-            }
-        }
-        if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
-            peer.next_buckets = now + REPAIR_INTERVAL;
-            self.counters.repairs_started += 1;
-            let buckets = self.store.buckets();
-            self.send_control(id, &buckets, now);
-        }
     }
 }

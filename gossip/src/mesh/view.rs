@@ -123,7 +123,7 @@ impl Mesh {
         })
     }
 
-    fn is_reachable(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_reachable(&self, peer: &PeerId) -> bool {
         *peer == self.me
             || self
                 .peers

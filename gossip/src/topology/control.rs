@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use rmesh_wire::codec::{self, Bounded, Bytes};
-use rmesh_wire::{Instant, PeerId, ShortId};
+use rmesh_wire::{Instant, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::record::{AgedRecord, RecordKey, Version};
@@ -21,9 +21,9 @@ const RECORDS_PER_MESSAGE: usize = 16;
 /// Holdings in one message: 24 of at most 44 bytes and their buckets fit a datagram.
 const HOLDINGS_PER_MESSAGE: usize = 20;
 /// Keys in one message, likewise.
-const WANTED_PER_MESSAGE: usize = 48;
-/// Peers in one message: 8 bytes each.
-pub(crate) const PRUNED_PER_MESSAGE: usize = 128;
+pub(crate) const WANTED_PER_MESSAGE: usize = 48;
+/// Announcements in one message: 26 bytes each.
+pub(crate) const ANNOUNCED_PER_MESSAGE: usize = 40;
 /// Messages sent in answer to one message; the rest comes in the next round.
 const ANSWERS_MAX: usize = 16;
 /// Opaque bytes of a channel message.
@@ -42,12 +42,8 @@ pub(crate) enum Control {
     Want(Bounded<RecordKey, WANTED_PER_MESSAGE>),
     /// Opaque bytes of another core.
     Channel(u8, Bytes<CHANNEL_LEN_MAX>),
-    /// Peers whose records reach the sender another way first: they need not be passed on to it.
-    Prune(Bounded<ShortId, PRUNED_PER_MESSAGE>),
-    /// The sender has lost neighbours: everybody's records are to be passed on to it.
-    Graft,
-    /// Count, exclusive or and sum of the hashes of all records, as in a probe.
-    Digest(u64, u64, u64),
+    /// Records the sender holds, which most likely reach the receiver another way: it asks for what does not.
+    Announce(Bounded<Announcement, ANNOUNCED_PER_MESSAGE>),
 }
 
 /// What the sender holds in some buckets.
@@ -63,6 +59,13 @@ pub(crate) struct Have {
 pub(crate) struct Holding {
     key: RecordKey,
     version: Version,
+}
+
+/// One record the sender holds, and the hash of it that digests are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announcement {
+    pub(crate) key: RecordKey,
+    pub(crate) hash: u64,
 }
 
 impl Control {

@@ -25,8 +25,6 @@ pub(crate) struct Stored {
     age_before: Duration,
     /// Since when no links lead to the peer, and how long that had been so for others before.
     apart: Option<(Instant, Duration)>,
-    /// The neighbour who brought it.
-    from: Option<PeerId>,
     hash: u64,
 }
 
@@ -39,11 +37,6 @@ impl Stored {
             apart_ms: millis(self.apart_for(now)),
             signed: self.signed.clone(),
         }
-    }
-
-    /// Who brought it, and when.
-    pub(crate) fn arrival(&self) -> (Option<PeerId>, Instant) {
-        (self.from, self.made)
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -102,7 +95,6 @@ impl Store {
     pub(crate) fn insert(
         &mut self,
         aged: AgedRecord,
-        from: Option<PeerId>,
         crypto: &dyn Crypto,
         now: Instant,
     ) -> Outcome {
@@ -134,16 +126,15 @@ impl Store {
             return Outcome::Refused;
         }
         let apart = (!self.reached.contains(&key.0)).then_some((now, apart));
-        self.put(record, signed, (age, apart, from), now);
+        self.put(record, signed, (age, apart), now);
         Outcome::Taken(key)
     }
 
-    /// This very record if it is kept: many that come more than once are told apart by their
+    /// Whether this very record is kept: many that come more than once are told apart by their
     /// signature, before anything is decoded.
-    pub(crate) fn held(&self, peer: PeerId, signed: &SignedRecord) -> Option<&Stored> {
+    pub(crate) fn holds(&self, peer: PeerId, signed: &SignedRecord) -> bool {
         let mut sections = self.records.range((peer, 0)..=(peer, u8::MAX));
-        let held = sections.find(|(_, stored)| stored.signed == *signed);
-        held.map(|(_, stored)| stored)
+        sections.any(|(_, stored)| stored.signed == *signed)
     }
 
     /// Links lead to a peer now, or none do any more: from then on its records grow old.
@@ -164,14 +155,14 @@ impl Store {
 
     /// Keeps a record without asking: it is the own one.
     pub(crate) fn put_own(&mut self, record: Record, signed: SignedRecord, now: Instant) {
-        self.put(record, signed, (Duration::ZERO, None, None), now);
+        self.put(record, signed, (Duration::ZERO, None), now);
     }
 
     fn put(
         &mut self,
         record: Record,
         signed: SignedRecord,
-        (age_before, apart, from): (Duration, Option<(Instant, Duration)>, Option<PeerId>),
+        (age_before, apart): (Duration, Option<(Instant, Duration)>),
         now: Instant,
     ) {
         let key = record.key();
@@ -184,7 +175,6 @@ impl Store {
             made: now,
             age_before,
             apart,
-            from,
             hash,
         };
         self.expiry.insert((stored.expires(), key));
@@ -345,7 +335,8 @@ pub(crate) fn finish(hash: u64) -> u64 {
 }
 
 impl Stored {
-    pub(super) fn hash(&self) -> u64 {
+    /// What digests are made of.
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 }

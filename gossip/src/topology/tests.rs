@@ -94,7 +94,7 @@ fn endpoints(number: u8) -> Body {
 }
 
 fn insert(store: &mut Store, aged: &AgedRecord) -> Outcome {
-    store.insert(aged.clone(), None, &ModelCrypto, Instant::ZERO)
+    store.insert(aged.clone(), &ModelCrypto, Instant::ZERO)
 }
 
 fn contents(store: &Store) -> BTreeMap<RecordKey, Version> {
@@ -195,9 +195,7 @@ impl Pair {
                 }
                 Vec::new()
             }
-            Control::Channel(..) | Control::Prune(_) | Control::Graft | Control::Digest(..) => {
-                Vec::new()
-            }
+            Control::Channel(..) | Control::Announce(_) => Vec::new(),
         }
     }
 
@@ -432,7 +430,7 @@ fn a_dead_peers_record_dies_everywhere_and_is_not_handed_back() {
     let (mut first, mut second) = (Store::default(), Store::default());
     let aged = sign(1, 0, version(1, 1), Body::Node(node(0)));
     insert(&mut first, &aged);
-    second.insert(aged, None, &ModelCrypto, Instant::ZERO + delay);
+    second.insert(aged, &ModelCrypto, Instant::ZERO + delay);
     let me = peer(9);
     assert_eq!(first.deadline(me), Some(Instant::ZERO + RECORD_APART_MAX));
     // The second holds it a little longer than the first, and each tells the other all it has.
@@ -445,10 +443,7 @@ fn a_dead_peers_record_dies_everywhere_and_is_not_handed_back() {
             now = now + delay;
             first.expire(me, now);
             for aged in said {
-                assert_eq!(
-                    first.insert(aged, None, &ModelCrypto, now),
-                    Outcome::Refused
-                );
+                assert_eq!(first.insert(aged, &ModelCrypto, now), Outcome::Refused);
             }
             core::mem::swap(&mut first, &mut second);
         }
@@ -473,7 +468,7 @@ fn a_record_lives_while_links_lead_to_its_peer_and_dies_once_they_are_gone() {
     let now = later + RECORD_APART_MAX / 3;
     let mut other = Store::default();
     for stored in store.iter() {
-        other.insert(stored.aged(now), None, &ModelCrypto, now);
+        other.insert(stored.aged(now), &ModelCrypto, now);
     }
     let end = later + RECORD_APART_MAX;
     assert_eq!(
