@@ -19,6 +19,7 @@ use clap::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::daemon::TcpPort;
 use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
@@ -180,6 +181,12 @@ pub(crate) struct LaunchArgs {
     /// UDP port
     #[arg(long, env = "RMESH_PORT", default_value_t = PORT_DEFAULT)]
     pub(crate) port: u16,
+    /// TCP port for hosts that UDP does not reach, or `none` [default: the number of the UDP port]
+    ///
+    /// The same datagrams cross by TCP where UDP to a peer has not been answered for 5 s and no other peer
+    /// relays, and by UDP again as soon as that works. Where only few ports are open, 443 may be one of them.
+    #[arg(long, value_name = "PORT", env = "RMESH_TCP_PORT", value_parser = parse_tcp_port)]
+    pub(crate) tcp_port: Option<TcpPort>,
     /// Local address to use; repeatable [default: all]
     #[arg(long, env = "RMESH_BIND", value_delimiter = ',')]
     pub(crate) bind: Vec<IpAddr>,
@@ -446,6 +453,16 @@ pub(crate) fn parse(
         parsed.global.timeout = ipam::RMPEER_TIMEOUT;
     }
     Ok(parsed)
+}
+
+fn parse_tcp_port(text: &str) -> Result<TcpPort, String> {
+    match text {
+        "none" | "0" => Ok(TcpPort::Off),
+        port => port
+            .parse()
+            .map(TcpPort::At)
+            .map_err(|_| format!("{text:?} is no port; `none` switches TCP off")),
+    }
 }
 
 fn parse_ip(text: &str) -> Result<IpNet, String> {

@@ -25,6 +25,7 @@ mod reset;
 mod secret_word;
 mod state;
 mod subnet;
+mod tcp;
 mod without;
 
 use std::process::ExitCode;

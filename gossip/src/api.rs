@@ -49,7 +49,7 @@ pub struct Target {
 /// A datagram to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
+    /// Where to; by TCP if [`crate::tcp::tcp_remote`] says so.
     pub destination: SocketAddr,
     /// The whole UDP payload.
     pub bytes: Vec<u8>,
@@ -212,6 +212,8 @@ pub enum Path {
     Direct(SocketAddr),
     /// Wrapped for this neighbour.
     Relay(PeerId),
+    /// Length-prefixed over a TCP connection with this address.
+    Tcp(SocketAddr),
 }
 
 /// Everything the data plane needs, as one immutable snapshot.
@@ -407,6 +409,9 @@ pub struct FastReport {
 pub struct CandidateReport {
     /// The address.
     pub address: SocketAddr,
+    /// Whether it is tried by TCP.
+    #[serde(default)]
+    pub tcp: bool,
     /// What came of it: "alive", "no answer", "unreachable", "not tried yet".
     pub state: String,
     /// Smoothed round-trip time if alive.

@@ -19,6 +19,7 @@ pub mod plaintext;
 mod random;
 pub mod replay;
 mod second_way;
+pub mod tcp;
 mod topology;
 
 pub use api::{

@@ -19,3 +19,4 @@ pub use plane::{
     Control, FrameCounters, Inbound, LearnedMac, PathKind, PeerCounters, Plane, PlaneCapabilities,
     PlaneCounters, PlaneError, PlaneOptions, Without, has_aes_instructions,
 };
+pub use sys::udp::dropped as datagrams_dropped;

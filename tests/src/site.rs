@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rmesh_lab::{Host, Link, Nat, NatBehavior};
+use rmesh_lab::{Firewall, Host, Link, Nat, NatBehavior};
 
 use crate::story::Story;
 
@@ -26,16 +26,19 @@ pub enum Access {
     Symmetric,
     /// Two translators in a row, as with a carrier's behind the own one.
     Double,
+    /// A translator that lets no UDP pass.
+    NoUdp,
 }
 
 impl Access {
     /// All of them.
-    pub const ALL: [Access; 5] = [
+    pub const ALL: [Access; 6] = [
         Access::Open,
         Access::EndpointIndependent,
         Access::AddressDependent,
         Access::Symmetric,
         Access::Double,
+        Access::NoUdp,
     ];
 
     /// A short name, for hosts and tables.
@@ -46,6 +49,7 @@ impl Access {
             Access::AddressDependent => "ad",
             Access::Symmetric => "sym",
             Access::Double => "dbl",
+            Access::NoUdp => "noudp",
         }
     }
 
@@ -54,7 +58,8 @@ impl Access {
     /// other end lets in who comes from an address it has called, whatever the port, one such
     /// translator is no obstacle.
     pub fn direct_with(self, other: Access) -> bool {
-        self != Access::Symmetric || other != Access::Symmetric
+        let both = [self, other];
+        !both.contains(&Access::NoUdp) && both != [Access::Symmetric; 2]
     }
 }
 
@@ -98,6 +103,7 @@ impl Internet {
             Access::AddressDependent => &[AddressDependent],
             Access::Symmetric => &[Symmetric],
             Access::Double => &[EndpointIndependent, AddressDependent],
+            Access::NoUdp => &[EndpointIndependent],
         };
         let routers: Vec<Host> = (0..behaviors.len())
             .map(|number| story.host(&format!("{name}-r{number}")))
@@ -119,6 +125,10 @@ impl Internet {
             let nat = nat.unwrap_or_else(|error| panic!("translator of {name}: {error}"));
             inside = (v4(link.address(router, false)), nat.first_port());
             nats.push(nat);
+            if access == Access::NoUdp {
+                let firewall = router.firewall(&interface, Firewall::Udp);
+                firewall.unwrap_or_else(|error| panic!("firewall of {name}: {error}"));
+            }
         }
         let public = uplink.address(routers.last().unwrap_or(&host), false);
         Site {

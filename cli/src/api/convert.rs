@@ -39,6 +39,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         state: state(snapshot).into(),
         encryption: encryption(report),
         port: snapshot.port,
+        tcp_port: snapshot.tcp_port,
         addresses: snapshot.addresses.clone(),
         bridge: snapshot.bridge.clone(),
         mtu_bytes: snapshot.mtu_bytes,
@@ -49,6 +50,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         vxlan_dropped_in: snapshot.fast.counters.dropped_in,
         peers_direct: by(|path| matches!(path, Path::Direct(_))),
         peers_relayed: by(|path| matches!(path, Path::Relay(_))),
+        peers_tcp: by(|path| matches!(path, Path::Tcp(_))),
         targets: report.targets.iter().map(target).collect(),
         warnings: warnings(snapshot),
         attached: snapshot.attachments.len(),
@@ -211,8 +213,8 @@ fn in_use(snapshot: &Snapshot, report: &PeerReport) -> Option<PathView> {
 }
 
 fn fast(snapshot: &Snapshot, report: &FastReport) -> FastView {
-    let counted = |to| snapshot.fast.counters.peers.get(&to).copied();
-    let bytes = report.address.and_then(counted).unwrap_or_default();
+    let counted = |to| snapshot.fast.counters.sent.get(&to).copied();
+    let bytes_sent = report.address.and_then(counted).unwrap_or_default();
     FastView {
         address: report.address,
         in_use: report.in_use,
@@ -220,8 +222,7 @@ fn fast(snapshot: &Snapshot, report: &FastReport) -> FastView {
         reason: report.reason.clone(),
         round_trip_us: report.round_trip.map(micros),
         loss_percent: report.loss_percent,
-        bytes_sent: bytes.sent,
-        bytes_received: bytes.received,
+        bytes_sent,
     }
 }
 
@@ -232,12 +233,14 @@ fn path(snapshot: &Snapshot, path: Path) -> PathView {
             peer: peer.to_string(),
             name: snapshot.name_of(peer),
         },
+        Path::Tcp(address) => PathView::Tcp { address },
     }
 }
 
 fn candidate(report: &CandidateReport) -> CandidateView {
     CandidateView {
         address: report.address,
+        tcp: report.tcp,
         state: report.state.clone(),
         round_trip_us: report.round_trip.map(micros),
         mtu_bytes: report.mtu_bytes,
@@ -315,6 +318,7 @@ pub(crate) mod samples {
             mtu_bytes: 1328,
             reason: reason.into(),
             candidates: vec![CandidateReport {
+                tcp: false,
                 address: "192.0.2.2:6783".parse().unwrap(),
                 state: "alive".into(),
                 round_trip: Some(Duration::from_micros(430)),
@@ -388,6 +392,8 @@ pub(crate) mod samples {
             attachments: vec![],
             moved_aside: vec![],
             exposed: vec![],
+            tcp_port: Some(6783),
+            tcp: Default::default(),
             port: 6783,
             bridge: "rmesh".into(),
             mtu_bytes: 1328,

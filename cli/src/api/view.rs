@@ -30,6 +30,9 @@ pub(crate) struct StatusView {
     pub(crate) encryption: String,
     /// UDP port.
     pub(crate) port: u16,
+    /// TCP port at which the same is to be had where UDP does not pass; `null` if nobody can call there.
+    #[serde(default)]
+    pub(crate) tcp_port: Option<u16>,
     /// Addresses of this host that others may reach.
     pub(crate) addresses: Vec<IpAddr>,
     /// Name of the bridge.
@@ -54,6 +57,9 @@ pub(crate) struct StatusView {
     pub(crate) peers_direct: usize,
     /// Reachable peers whose path leads through another.
     pub(crate) peers_relayed: usize,
+    /// Reachable peers whose path is a TCP connection.
+    #[serde(default)]
+    pub(crate) peers_tcp: usize,
     /// Configured peers.
     pub(crate) targets: Vec<TargetView>,
     /// Sentences about what an operator should look at.
@@ -104,6 +110,11 @@ pub(crate) enum PathView {
         peer: String,
         /// Its name.
         name: String,
+    },
+    /// By a TCP connection with this address.
+    Tcp {
+        /// Address and port of the other end.
+        address: SocketAddr,
     },
 }
 
@@ -171,8 +182,6 @@ pub(crate) struct FastView {
     pub(crate) loss_percent: Option<u8>,
     /// Bytes that the kernel has sent by it, headers included.
     pub(crate) bytes_sent: u64,
-    /// And received.
-    pub(crate) bytes_received: u64,
 }
 
 /// One address tried for a direct path.
@@ -180,6 +189,9 @@ pub(crate) struct FastView {
 pub(crate) struct CandidateView {
     /// The address.
     pub(crate) address: SocketAddr,
+    /// Whether it is tried by TCP.
+    #[serde(default)]
+    pub(crate) tcp: bool,
     /// `alive`, `no answer`, `unreachable` or `not tried yet`.
     pub(crate) state: String,
     /// Smoothed round-trip time, in microseconds.

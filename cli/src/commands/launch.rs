@@ -16,7 +16,7 @@ use super::{print, print_json};
 use crate::api::StatusView;
 use crate::args::{Global, LaunchArgs};
 use crate::client;
-use crate::daemon::{self, Options};
+use crate::daemon::{self, Options, TcpPort};
 use crate::failure::{Failure, FailureKind};
 use crate::logging::{self, LogFormat};
 use crate::render;
@@ -90,6 +90,7 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         state_dir: global.state_dir.clone(),
         name: args.name.unwrap_or_else(host_name),
         port: args.port,
+        tcp_port: args.tcp_port.unwrap_or(TcpPort::Same),
         bind: args.bind,
         advertise: args.advertise,
         mtu_bytes: args.mtu,
@@ -151,6 +152,11 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
         flag("--name", name.into());
     }
     flag("--port", args.port.to_string().into());
+    match args.tcp_port {
+        Some(TcpPort::At(port)) => flag("--tcp-port", port.to_string().into()),
+        Some(TcpPort::Off) => flag("--tcp-port", "none".into()),
+        Some(TcpPort::Same) | None => {}
+    }
     for address in &args.bind {
         flag("--bind", address.to_string().into());
     }

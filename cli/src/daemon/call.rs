@@ -19,6 +19,7 @@ use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
 use crate::state::StateError;
+use crate::tcp::TcpCounters;
 
 /// Calls waiting for the task; beyond it callers wait within their time limit.
 pub(crate) const CALLS_MAX: usize = 64;
@@ -82,6 +83,10 @@ pub(crate) struct Snapshot {
     pub(crate) exposed: Vec<String>,
     /// UDP port.
     pub(crate) port: u16,
+    /// TCP port that others can call.
+    pub(crate) tcp_port: Option<u16>,
+    /// Counts of what goes by TCP.
+    pub(crate) tcp: TcpCounters,
     /// Name of the bridge.
     pub(crate) bridge: String,
     /// MTU of the containers in bytes.

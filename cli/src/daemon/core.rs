@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rmesh_gossip::api::Endpoint;
 use rmesh_gossip::crypto::{Key, secret};
+use rmesh_gossip::tcp::{over_tcp, unmarked};
 use rmesh_gossip::{Event, Mesh, SendFailure, Transmit};
 use rmesh_router::attach::Attachment;
 use rmesh_router::kernel::Inside;
@@ -22,6 +23,7 @@ use super::clock::Clock;
 use super::fast::FastLane;
 use super::journal::Journal;
 use super::ring::Ring;
+use super::streams::Streams;
 use super::targets::{Resolved, Targets};
 use crate::failure::Failure;
 use crate::ledger;
@@ -49,6 +51,7 @@ pub(super) struct Parts {
     pub(super) plane: Plane,
     pub(super) ring: Ring,
     pub(super) fast: FastLane,
+    pub(super) streams: Streams,
     pub(super) inside: Inside,
     pub(super) clock: Clock,
     pub(super) saver: Saver,
@@ -149,6 +152,12 @@ impl Core {
         self.parts.fast.heartbeats()
     }
 
+    /// A TCP connection with this other end is over.
+    pub(super) fn handle_closed(&mut self, remote: SocketAddr) {
+        let now = self.parts.clock.now();
+        self.parts.mesh.handle_tcp_closed(over_tcp(remote), now);
+    }
+
     /// News of the ledger from the disk.
     pub(super) fn handle_ledger(&mut self, news: ledger::News) {
         let now = self.parts.clock.now();
@@ -177,9 +186,13 @@ impl Core {
     /// News from the data plane.
     pub(super) fn handle_inbound(&mut self, inbound: Inbound) {
         let now = self.parts.clock.now();
-        let mesh = &mut self.parts.mesh;
+        let Parts { mesh, streams, .. } = &mut self.parts;
         match inbound {
-            Inbound::Datagram { source, bytes } => mesh.handle_datagram(source, &bytes, now),
+            Inbound::Datagram { source, bytes } => {
+                let source = streams.source(source);
+                mesh.handle_datagram(source, &bytes, now);
+                streams.heard(source, mesh);
+            }
             Inbound::Relayed { neighbour, inner } => mesh.handle_relayed(neighbour, &inner, now),
             Inbound::Want(peer) => mesh.handle_want(peer, now),
             Inbound::Traffic => {
@@ -189,7 +202,7 @@ impl Core {
             Inbound::SendFailed {
                 destination,
                 failure,
-            } => mesh.handle_send_failure(destination, failure, now),
+            } => mesh.handle_send_failure(streams.source(destination), failure, now),
             Inbound::SecondWay { peer, suppressed } => self.second_way(peer, suppressed, now),
         }
     }
@@ -248,6 +261,7 @@ impl Core {
             self.sample(now);
         }
         self.parts.ring.handle_second(now);
+        self.parts.streams.judge(&self.parts.mesh);
         if self.parts.fast.is_on() {
             let learned = self.parts.plane.learned();
             self.parts.fast.note_learned(&learned, now);
@@ -384,6 +398,8 @@ impl Core {
             moved_aside: self.parts.moved_aside.clone(),
             exposed: self.parts.exposed.clone(),
             port: self.parts.plane.port(),
+            tcp_port: self.parts.streams.port(),
+            tcp: self.parts.streams.counters(),
             bridge: self.parts.bridge.clone(),
             mtu_bytes: self.parts.mtu_bytes,
             capabilities: self.parts.plane.capabilities(),
@@ -440,8 +456,9 @@ impl Core {
             }
         }
         if changed {
-            let forwarding = self.parts.mesh.forwarding();
+            let mut forwarding = self.parts.mesh.forwarding();
             self.parts.fast.follow(&forwarding, now);
+            self.parts.streams.translate(&mut forwarding);
             self.parts.plane.publish(forwarding);
         }
     }
@@ -451,9 +468,9 @@ impl Core {
             self.parts.fast.send(&heartbeat);
         }
         while let Some(transmit) = self.parts.mesh.poll_transmit() {
-            if let Err(failure) = self.send(&transmit) {
+            let destination = transmit.destination;
+            if let Err(failure) = self.send(transmit) {
                 let now = self.parts.clock.now();
-                let destination = transmit.destination;
                 self.parts
                     .mesh
                     .handle_send_failure(destination, failure, now);
@@ -463,14 +480,15 @@ impl Core {
 
     /// Sends a datagram, unless its way leads into the mesh itself. What a stranger gets, who may claim to be at
     /// a new address each time, costs no look at the routes; it came from outside.
-    fn send(&mut self, transmit: &Transmit) -> Result<(), SendFailure> {
+    fn send(&mut self, mut transmit: Transmit) -> Result<(), SendFailure> {
         let is_for_stranger =
             Header::decode(&transmit.bytes).is_ok_and(|header| header.kind == Kind::Cookie);
-        let to = transmit.destination.ip();
+        let to = unmarked(transmit.destination).ip();
         if !is_for_stranger && self.parts.inside.leads_inside(to) {
             return Err(SendFailure::Inside);
         }
-        self.parts.plane.send(transmit)
+        transmit.destination = self.parts.streams.destination(transmit.destination)?;
+        self.parts.plane.send(&transmit)
     }
 
     /// Routes or interfaces of this host may have changed: ways that lead into the mesh itself now are left at
@@ -480,7 +498,7 @@ impl Core {
         let Parts { inside, mesh, .. } = &mut self.parts;
         inside.forget();
         for address in mesh.direct_addresses() {
-            if inside.leads_inside(address.ip()) {
+            if inside.leads_inside(unmarked(address).ip()) {
                 mesh.handle_send_failure(address, SendFailure::Inside, now);
             }
         }

@@ -196,11 +196,16 @@ impl FastLane {
             return Vec::new();
         }
         self.count_at = now + COUNT_INTERVAL;
-        self.count();
-        let peers = self.counters.peers.iter();
-        peers
-            .map(|(address, bytes)| (*address, bytes.sent + bytes.received))
-            .collect()
+        let Some(fast) = &mut self.fast else {
+            return Vec::new();
+        };
+        match fast.sent() {
+            Ok(sent) => sent.into_iter().collect(),
+            Err(error) => {
+                tracing::debug!("{error}");
+                Vec::new()
+            }
+        }
     }
 
     fn count(&mut self) {

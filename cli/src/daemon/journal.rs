@@ -147,6 +147,7 @@ fn shown(path: Path) -> String {
     match path {
         Path::Direct(address) => format!("direct to {address}"),
         Path::Relay(peer) => format!("through {}", peer.short()),
+        Path::Tcp(address) => format!("by TCP to {address}"),
     }
 }
 

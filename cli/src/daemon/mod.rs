@@ -18,6 +18,7 @@ mod privileges;
 mod removal;
 mod ring;
 mod start;
+mod streams;
 mod targets;
 mod turn;
 mod watch;
@@ -38,6 +39,7 @@ pub(crate) use ring::{RingView, fold, lost_in_words};
 pub(crate) use start::Options;
 #[cfg(test)]
 pub(crate) use start::{Remembered, remember};
+pub(crate) use streams::TcpPort;
 pub(crate) use targets::TARGETS_MAX;
 
 use crate::api;
@@ -53,7 +55,7 @@ const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(1);
 
 /// Runs a daemon in this process until it is asked to stop.
 pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    privileges::give_up(options.port)?;
+    privileges::give_up(options.port, options.tcp_port)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

@@ -12,6 +12,7 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
+use super::streams::TcpPort;
 use crate::failure::Failure;
 
 const WHAT: &str = "cannot start the router";
@@ -48,15 +49,15 @@ const NEEDED: [Needed; 4] = [
 const BIND: Needed = (
     CapabilitySet::NET_BIND_SERVICE,
     "CAP_NET_BIND_SERVICE",
-    "a UDP port below 1024 cannot be opened",
+    "a port below 1024 cannot be opened",
 );
 
-/// Gives up every capability but those a daemon at this UDP port needs, in all five sets, any way
+/// Gives up every capability but those a daemon at these ports needs, in all five sets, any way
 /// to gain one again, and core dumps.
 ///
 /// # Errors
 /// If the process has other threads already, lacks CAP_NET_ADMIN, or the kernel refuses.
-pub(super) fn give_up(port: u16) -> Result<(), Failure> {
+pub(super) fn give_up(port: u16, tcp_port: TcpPort) -> Result<(), Failure> {
     let cannot = |doing: &str| {
         let doing = doing.to_owned();
         move |cause: io::Error| Failure::failed(WHAT, format!("cannot {doing}: {cause}"))
@@ -66,7 +67,7 @@ pub(super) fn give_up(port: u16) -> Result<(), Failure> {
     set_no_new_privs(true)
         .map_err(io::Error::from)
         .map_err(cannot("set no_new_privs"))?;
-    let keep = kept(port)?;
+    let keep = kept(port, tcp_port)?;
     shrink_to(keep).map_err(cannot("give up capabilities"))
 }
 
@@ -92,9 +93,11 @@ fn refuse_dumps() -> io::Result<()> {
 }
 
 /// Those needed and there; complains of those that are not.
-fn kept(port: u16) -> Result<CapabilitySet, Failure> {
+fn kept(port: u16, tcp_port: TcpPort) -> Result<CapabilitySet, Failure> {
     let here = capabilities(None).map_err(|cause| Failure::failed(WHAT, cause))?;
-    let bind = (1..UNPRIVILEGED_PORT_MIN).contains(&port).then_some(BIND);
+    let is_low = |port: u16| (1..UNPRIVILEGED_PORT_MIN).contains(&port);
+    let is_tcp_low = matches!(tcp_port, TcpPort::At(port) if is_low(port));
+    let bind = (is_low(port) || is_tcp_low).then_some(BIND);
     let mut kept = CapabilitySet::empty();
     for (capability, name, lost) in NEEDED.into_iter().chain(bind) {
         if here.permitted.contains(capability) {

@@ -17,7 +17,7 @@ use rmesh_router::attach::Attachment;
 use rmesh_router::fast::{Fast, FastOptions, heartbeat_mac};
 use rmesh_router::kernel::{AddressWatch, Bridge, Inside, KernelError, local_addresses};
 use rmesh_router::{Plane, PlaneOptions, Without};
-use rmesh_wire::Boot;
+use rmesh_wire::{Boot, PeerId};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
@@ -34,6 +34,7 @@ use super::pools;
 use super::ports::KernelPorts;
 use super::present::present;
 use super::ring::{Ring, RingOptions, fold};
+use super::streams::{Closed, Streams, TcpPort};
 use super::targets::{Resolved, Targets};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
@@ -60,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) name: String,
     /// UDP port.
     pub(crate) port: u16,
+    /// Where the same is to be had by TCP.
+    pub(crate) tcp_port: TcpPort,
     /// Local addresses to use; empty means all.
     pub(crate) bind: Vec<IpAddr>,
     /// Addresses to publish besides.
@@ -99,6 +102,8 @@ pub(super) struct Daemon {
     pub(super) watches: [AsyncFd<AddressWatch>; 2],
     /// Readable when heartbeats have arrived through the kernel's VXLAN, if it is used.
     pub(super) heartbeats: Option<AsyncFd<OwnedFd>>,
+    /// The other ends of TCP connections that are over.
+    pub(super) closed: Closed,
     pub(super) alarm: Alarm,
     pub(super) guard: Guard,
     pub(super) handle: Handle,
@@ -138,27 +143,23 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let (mut targets, resolved) = Targets::new();
     targets.connect(&remembered.peers, true)?;
     let secret = remembered.secret.clone();
-    let hints = take(&mut remembered.hints);
-    let attachments = take(&mut remembered.attachments);
-    let moved_aside = take(&mut remembered.moved_aside);
-    let known_ring = remembered.ring.take();
-    let mesh = make_mesh(&options, remembered, plane.port(), clock)?;
+    let (hints, attachments) = (
+        take(&mut remembered.hints),
+        take(&mut remembered.attachments),
+    );
+    let (known_ring, moved_aside) = (remembered.ring.take(), take(&mut remembered.moved_aside));
+    let (streams, closed) = Streams::start(&options.bind, options.tcp_port, plane.port())?;
+    let mesh = streams.introduce(make_mesh(&options, remembered, plane.port(), clock)?);
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
     say_who(&options.name, &mesh, plane.port());
-    let ring = RingOptions {
-        me: mesh.id(),
-        pools,
-        targets: targets.peers().len(),
-        init_peers: options.init_peers,
-        remembered: known_ring.unwrap_or_default(),
-    };
-    let (ring, ledger) =
-        Ring::start(ring, ledger_place(&options), clock.now()).map_err(|e| cannot(&e))?;
+    let proposed = (mesh.id(), pools, targets.peers().len());
+    let (ring, ledger) = open_ring(&options, proposed, known_ring, clock)?;
     let parts = Parts {
         mesh,
         plane,
         ring,
         fast,
+        streams,
         inside: Inside::open(&options.bridge).map_err(|e| cannot(&e))?,
         clock,
         saver,
@@ -186,6 +187,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         addresses: mpsc::channel(1),
         watches,
         heartbeats,
+        closed,
         alarm,
         guard,
         handle,
@@ -195,6 +197,23 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         bind: options.bind,
         locks,
     })
+}
+
+/// What this peer knows of the ring of addresses, or proposes if there is none.
+fn open_ring(
+    options: &Options,
+    (me, pools, targets): (PeerId, Vec<IpNet>, usize),
+    remembered: Option<KnownRing>,
+    clock: Clock,
+) -> Result<(Ring, mpsc::UnboundedReceiver<News>), Failure> {
+    let ring = RingOptions {
+        me,
+        pools,
+        targets,
+        init_peers: options.init_peers,
+        remembered: remembered.unwrap_or_default(),
+    };
+    Ring::start(ring, ledger_place(options), clock.now()).map_err(|e| Failure::failed(WHAT, e))
 }
 
 fn say_who(name: &str, mesh: &Mesh, port: u16) {

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::call::Call;
 use super::manager::Manager;
 use super::pools::overlaps_here;
 use super::start::Daemon;
+use super::streams::Closed;
 use ipnet::IpNet;
 use rmesh_router::kernel::{AddressWatch, local_addresses};
 use rmesh_wire::Instant;
@@ -89,6 +91,7 @@ pub(super) async fn serve(daemon: &mut Daemon, manager: &mut Manager) -> io::Res
             }
             Some(resolved) = daemon.resolved.recv() => daemon.core.handle_resolved(resolved),
             () = heartbeats(daemon.heartbeats.as_ref()) => daemon.core.handle_heartbeats(),
+            Some(remote) = closed(&mut daemon.closed) => daemon.core.handle_closed(remote),
             Some(addresses) = daemon.addresses.1.recv() => daemon.core.handle_addresses(addresses),
             () = drained(&daemon.watches[0]) => {
                 let now = daemon.core.now();
@@ -145,6 +148,14 @@ async fn heartbeats(arrivals: Option<&AsyncFd<OwnedFd>>) {
     if let Ok(mut ready) = arrivals.readable().await {
         // All that has come is read before the next wait.
         ready.clear_ready();
+    }
+}
+
+/// Waits until a TCP connection is over; for ever where there is no TCP.
+async fn closed(news: &mut Closed) -> Option<SocketAddr> {
+    match news {
+        Some(news) => news.recv().await,
+        None => pending().await,
     }
 }
 

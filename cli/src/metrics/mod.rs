@@ -20,6 +20,7 @@ pub mod parse;
 mod peers;
 mod process;
 mod ring;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -31,10 +32,11 @@ use text::Text;
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All sections, in the order of the answer.
-const SECTIONS: [fn(&mut Text, &Snapshot); 6] = [
+const SECTIONS: [fn(&mut Text, &Snapshot); 7] = [
     this_host,
     peers::section,
     frames::section,
+    tcp::section,
     control::section,
     ring::section,
     process::section,

@@ -54,19 +54,25 @@ impl<'a> Labelled<'a> {
     }
 }
 
-fn kind(path: Path) -> PathKind {
+/// The word for a path; by TCP the data plane's kind is "direct".
+fn kind(path: Path) -> &'static str {
     match path {
-        Path::Direct(_) => PathKind::Direct,
-        Path::Relay(_) => PathKind::Relay,
+        Path::Direct(_) => PathKind::Direct.name(),
+        Path::Relay(_) => PathKind::Relay.name(),
+        Path::Tcp(_) => TCP,
     }
 }
+
+const TCP: &str = "tcp";
 
 fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
     let mut family = text.gauge("rmesh_peer_path", "1 for the kind of path in use, else 0.");
     for peer in peers {
         let used = peer.report.path.map(kind);
-        for path in PathKind::ALL {
-            family.sample(&peer.labels_of(path), u8::from(used == Some(path)));
+        let [name, id] = peer.labels();
+        for path in PathKind::ALL.map(PathKind::name).into_iter().chain([TCP]) {
+            let labels = [name, id, ("path", path)];
+            family.sample(&labels, u8::from(used == Some(path)));
         }
     }
     let help = "Addresses tried for a direct path to the peer, by what came of them; those that are none are left out.";
@@ -132,19 +138,17 @@ fn vxlan(text: &mut Text, snapshot: &Snapshot, peers: &[Labelled<'_>]) {
     }
     let counted = |peer: &Labelled<'_>| {
         let to = peer.report.fast.as_ref()?.address?;
-        snapshot.fast.counters.peers.get(&to).copied()
+        snapshot.fast.counters.sent.get(&to).copied()
     };
     let help = "Bytes sent to the peer's address by VXLAN, heartbeats and headers included.";
     let mut family = text.counter("rmesh_peer_vxlan_sent_bytes_total", help);
     for (peer, bytes) in fast().filter_map(|peer| Some((peer, counted(peer)?))) {
-        family.sample(&peer.labels(), bytes.sent);
-    }
-    let help = "The same, received.";
-    let mut family = text.counter("rmesh_peer_vxlan_received_bytes_total", help);
-    for (peer, bytes) in fast().filter_map(|peer| Some((peer, counted(peer)?))) {
-        family.sample(&peer.labels(), bytes.received);
+        family.sample(&peer.labels(), bytes);
     }
     let counters = &snapshot.fast.counters;
+    let help = "Bytes of frames received by VXLAN, from all peers together: to count each peer's takes longer than to let it through.";
+    text.counter("rmesh_vxlan_received_bytes_total", help)
+        .sample(&[], counters.received);
     let help = "VXLAN datagrams from and to addresses that are not a plaintext peer's.";
     text.counter("rmesh_vxlan_dropped_datagrams_total", help)
         .sample(&[("direction", "in")], counters.dropped_in)

@@ -37,7 +37,7 @@ pub(crate) fn status(view: &StatusView) -> String {
     line("encryption", view.encryption.clone());
     line(
         "listening",
-        format!("UDP port {} at {}", view.port, list(&addresses)),
+        format!("{} at {}", ports(view), list(&addresses)),
     );
     line(
         "bridge",
@@ -78,12 +78,26 @@ fn configured(connected: usize, total: usize) -> String {
 }
 
 fn by_path(view: &StatusView) -> String {
-    match (view.peers_direct, view.peers_relayed, view.peers_plaintext) {
-        (0, 0, _) => String::new(),
-        (direct, relayed, 0) => format!(" ({direct} direct, {relayed} relayed)"),
-        (direct, relayed, plaintext) => {
-            format!(" ({direct} direct, {relayed} relayed; {plaintext} of them by VXLAN)")
-        }
+    let (direct, relayed) = (view.peers_direct, view.peers_relayed);
+    if direct + relayed + view.peers_tcp == 0 {
+        return String::new();
+    }
+    let tcp = match view.peers_tcp {
+        0 => String::new(),
+        tcp => format!(", {tcp} by TCP"),
+    };
+    let plaintext = match view.peers_plaintext {
+        0 => String::new(),
+        plaintext => format!("; {plaintext} of them by VXLAN"),
+    };
+    format!(" ({direct} direct, {relayed} relayed{tcp}{plaintext})")
+}
+
+fn ports(view: &StatusView) -> String {
+    match view.tcp_port {
+        Some(tcp) if tcp == view.port => format!("UDP and TCP port {tcp}"),
+        Some(tcp) => format!("UDP port {} and TCP port {tcp}", view.port),
+        None => format!("UDP port {}", view.port),
     }
 }
 
@@ -190,6 +204,8 @@ mod tests {
             uptime_ms: 90_000,
             state: "connected".into(),
             encryption: "all encrypted".into(),
+            tcp_port: None,
+            peers_tcp: 0,
             port: 6783,
             addresses: vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
             bridge: "rmesh".into(),

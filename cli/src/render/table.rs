@@ -52,6 +52,7 @@ fn path(path: Option<&PathView>) -> String {
         Some(PathView::Vxlan { address }) => format!("VXLAN {address}, not encrypted"),
         Some(PathView::Direct { address }) => format!("direct {address}"),
         Some(PathView::Relay { name, .. }) => format!("through {name}"),
+        Some(PathView::Tcp { address }) => format!("TCP {address}"),
         None => "none".into(),
     }
 }
@@ -89,8 +90,10 @@ pub(crate) fn paths(peers: &[PeerView]) -> String {
             table.add_row(fast_row(peer, fast));
         }
         for candidate in &peer.candidates {
-            let direct = PathView::Direct {
-                address: candidate.address,
+            let address = candidate.address;
+            let direct = match candidate.tcp {
+                true => PathView::Tcp { address },
+                false => PathView::Direct { address },
             };
             table.add_row([
                 peer.name.clone(),
@@ -284,6 +287,7 @@ mod tests {
             bytes_sent: 2048,
             bytes_received: 0,
             candidates: vec![CandidateView {
+                tcp: false,
                 address: "192.0.2.3:6783".parse().unwrap(),
                 state: "no answer".into(),
                 round_trip_us: None,
@@ -370,7 +374,6 @@ mod tests {
             round_trip_us: Some(80),
             loss_percent: Some(0),
             bytes_sent: 1,
-            bytes_received: 2,
         });
         let text = paths(&[peer]);
         let rows = cells(&text);

@@ -9,9 +9,11 @@ use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
+use super::tcp::{ADDRESSES_MAX, UDP_PATIENCE};
 use super::{Mesh, Origin};
 use crate::api::{Event, Target, TargetReport};
 use crate::limits::REKEY_AFTER_RECORDS;
+use crate::tcp::over_tcp;
 
 /// First repetition of an unanswered first message; doubles up to [`WAIT_MAX`].
 const WAIT_FIRST: Duration = Duration::from_millis(250);
@@ -58,6 +60,8 @@ pub(crate) struct Dial {
     wait: Duration,
     since: Instant,
     reported: Option<Instant>,
+    /// UDP has had its time.
+    by_tcp: bool,
 }
 
 impl Dial {
@@ -68,6 +72,7 @@ impl Dial {
             wait: WAIT_FIRST,
             since,
             reported: None,
+            by_tcp: false,
         }
     }
 }
@@ -306,8 +311,12 @@ impl Mesh {
     }
 
     fn dial_once(&mut self, goal: &Goal, now: Instant) {
-        let (index, since) = match self.dialer.dials.get(goal) {
-            Some(dial) => (dial.index, dial.since),
+        let tcp_on = self.is_tcp_on();
+        let (index, since) = match self.dialer.dials.get_mut(goal) {
+            Some(dial) => {
+                dial.by_tcp = tcp_on && now >= dial.since + UDP_PATIENCE;
+                (dial.index, dial.since)
+            }
             None => return,
         };
         let wait_max = match goal {
@@ -328,6 +337,9 @@ impl Mesh {
         if let Some(dial) = self.dialer.dials.get_mut(goal) {
             dial.index = repeat.map(|(index, _)| index);
             dial.next = now + dial.wait.min(wait_max);
+            if tcp_on && now < since + UDP_PATIENCE {
+                dial.next = dial.next.min(since + UDP_PATIENCE);
+            }
             dial.wait = (dial.wait * 2).min(wait_max);
             let silent = now.since(since) >= NO_ANSWER_AFTER;
             let again = dial
@@ -349,8 +361,19 @@ impl Mesh {
 
     /// Where a goal is called.
     pub(crate) fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
-        let direct =
-            |addresses: &[SocketAddr]| addresses.iter().map(|a| Origin::Direct(*a)).collect();
+        let by_tcp = self.dialer.dials.get(goal).is_some_and(|dial| dial.by_tcp);
+        let direct = |addresses: &[SocketAddr]| {
+            let tcp = addresses
+                .iter()
+                .take(if by_tcp { ADDRESSES_MAX } else { 0 });
+            let tcp = tcp.map(|address| over_tcp(*address));
+            addresses
+                .iter()
+                .copied()
+                .chain(tcp)
+                .map(Origin::Direct)
+                .collect()
+        };
         match goal {
             Goal::Target(name) => self
                 .dialer
@@ -362,11 +385,16 @@ impl Mesh {
                 let Some(peer) = self.peers.get(id) else {
                     return Vec::new();
                 };
-                let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
-                let mut origins: Vec<Origin> = direct(&addresses);
+                let known = peer.direct.keys().copied();
+                let mut origins: Vec<Origin> = known.map(Origin::Direct).collect();
                 // A renewal goes under the session it renews as well, where no flood is in its way.
                 let renewed = peer.current.is_some().then_some(*id);
                 let hop = self.next_hop(*id).or(renewed);
+                if by_tcp && peer.chosen.is_none() {
+                    let new = self.tcp_addresses(*id).into_iter();
+                    let new = new.filter(|address| !peer.direct.contains_key(address));
+                    origins.extend(new.map(Origin::Direct));
+                }
                 origins.extend(hop.map(|neighbour| Origin::Relayed {
                     neighbour,
                     source: Some(id.short_id()),

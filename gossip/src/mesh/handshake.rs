@@ -194,7 +194,7 @@ impl Mesh {
         let index = self.fresh_index();
         let answer = Header::handshake(Kind::HandshakeResponse, GENERATION, index, remote_index);
         let mut message = Vec::from(answer.encode());
-        let hello = self.hello(index, origin.address(), now);
+        let hello = self.hello(index, origin.seen(), now);
         if state.write(&hello, &mut message).is_err() {
             return;
         }
@@ -294,7 +294,7 @@ impl Mesh {
             remote_index,
         );
         let mut message = Vec::from(finish.encode());
-        let hello = self.hello(header.receiver, origin.address(), now);
+        let hello = self.hello(header.receiver, origin.seen(), now);
         let written = half.state.write(&hello, &mut message);
         let (Ok(()), Some((seal_key, open_key))) = (written, half.state.split()) else {
             return;
@@ -468,6 +468,7 @@ impl Mesh {
         };
         if now >= self.next_refused_report {
             self.next_refused_report = now + REFUSED_REPORT;
+            let source = crate::tcp::unmarked(source);
             self.events.push_back(Event::HandshakeRefused { source });
         }
     }
@@ -513,7 +514,7 @@ impl Mesh {
             life: hello.boot.random,
             up: Duration::from_millis(hello.up_ms),
             name: hello.name,
-            addresses: origin.address().into_iter().collect(),
+            addresses: origin.seen().into_iter().collect(),
         };
         self.meet_twin(twin, Evidence::Heard, now);
     }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use rmesh_wire::Instant;
 
 use super::Mesh;
+use super::peer::Peer;
 use crate::topology::record::Body;
 
 impl Mesh {
@@ -31,6 +32,15 @@ impl Mesh {
             inside.for_each(|path| path.hurry(now));
         }
         self.settle(now);
+    }
+
+    /// Addresses at which peers are reached directly now: hints for the next life.
+    pub fn known_addresses(&self) -> Vec<SocketAddr> {
+        self.peers
+            .values()
+            .filter_map(Peer::direct_address)
+            .map(crate::tcp::unmarked)
+            .collect()
     }
 
     /// Where peers answer now.

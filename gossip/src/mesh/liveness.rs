@@ -189,7 +189,7 @@ impl Mesh {
         self.note_said(id, origin, &probe, now);
         let answer = Probe {
             is_answer: true,
-            observed: origin.address(),
+            observed: origin.seen(),
             damaged: matches!(origin, Origin::Fast { is_intact, .. } if !is_intact),
             ..self.probe(id, origin, probe.token)
         };
@@ -297,6 +297,7 @@ impl Mesh {
         self.dirty.forwarding = true;
         self.dirty.overlay = true;
         self.dirty.fast.insert(id);
+        self.note_udp(id, now);
         self.links_changed(now);
         let hop = self.next_hop(id);
         if self
@@ -351,7 +352,7 @@ impl Mesh {
                 self.events.push_back(Event::PathChanged {
                     peer: id,
                     name,
-                    path,
+                    path: super::tcp::told(path),
                     reason,
                 });
             }

@@ -46,6 +46,7 @@ mod relay;
 mod repair;
 mod session;
 mod spread;
+mod tcp;
 mod timers;
 mod traffic;
 mod twin;
@@ -84,6 +85,12 @@ impl Origin {
             Origin::Relayed { .. } | Origin::Fast { .. } => None,
         }
     }
+
+    /// Where the sender is seen; of a TCP connection's end that is of no use to it.
+    fn seen(self) -> Option<SocketAddr> {
+        self.address()
+            .filter(|address| !crate::tcp::is_tcp(*address))
+    }
 }
 
 /// What has to be brought up to date before anybody looks.
@@ -117,6 +124,7 @@ pub struct Mesh {
     binding: Signature,
     secret: Key,
     port: u16,
+    tcp_port: Option<u16>,
     mtu_bytes: u16,
     advertise: Vec<SocketAddr>,
     policy: PlaintextPolicy,
@@ -183,6 +191,7 @@ impl Mesh {
             binding,
             secret: config.secret,
             port: config.port,
+            tcp_port: None,
             mtu_bytes: config.mtu_bytes,
             advertise: config.advertise,
             policy: PlaintextPolicy::default(),
@@ -389,14 +398,6 @@ impl Mesh {
     /// Everything `status` shows.
     pub fn report(&self, now: Instant) -> Report {
         self.build_report(now)
-    }
-
-    /// Addresses at which peers are reached directly now: hints for the next life.
-    pub fn known_addresses(&self) -> Vec<SocketAddr> {
-        self.peers
-            .values()
-            .filter_map(Peer::direct_address)
-            .collect()
     }
 
     /// This peer.

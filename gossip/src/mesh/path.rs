@@ -36,6 +36,8 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const DOUBTED_MISSES_MAX: u32 = 5;
 const DOUBTED_PROBE_FAST: Duration = Duration::from_millis(50);
 const DOUBTED_ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// The same in a stream, which holds up everything behind what was lost until that has been sent again.
+const STREAM_ANSWER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Answers missing in a row after which another path is used, if it was asked at the same time and has answered.
 const OUTDONE_MISSES: u32 = 2;
 const LOSSY_PERCENT: u8 = 10;
@@ -123,6 +125,8 @@ pub(crate) struct PathState {
     /// Whether the other side publishes this address, and when it stopped to.
     published: bool,
     withdrawn: Option<Instant>,
+    /// Datagrams follow one another in a stream.
+    is_stream: bool,
     pub(crate) said: Said,
     /// Where the other side saw this one last.
     seen_as: Option<SocketAddr>,
@@ -156,12 +160,19 @@ impl PathState {
             history: History::default(),
             published: false,
             withdrawn: None,
+            is_stream: false,
             said: Said::default(),
             seen_as: None,
             tried: false,
             refused: false,
             inside: false,
         }
+    }
+
+    /// The same where datagrams follow one another in a stream.
+    pub(crate) fn over_stream(mut self) -> Self {
+        self.is_stream = true;
+        self
     }
 
     /// Whether both directions worked lately.
@@ -423,6 +434,7 @@ impl PathState {
     fn answer_timeout(&self) -> Duration {
         let adaptive = self.trip.patience();
         adaptive.max(match self.doubted.is_some() {
+            _ if self.is_stream => STREAM_ANSWER_TIMEOUT_MIN,
             true => DOUBTED_ANSWER_TIMEOUT_MIN,
             false => ANSWER_TIMEOUT_MIN,
         })

@@ -12,8 +12,10 @@ use rmesh_wire::{Instant, PeerId};
 use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Pace, PathState};
+use super::tcp::TcpState;
 use super::traffic::Flow;
 use crate::api::Path;
+use crate::tcp::{is_tcp, unmarked};
 
 /// Direct addresses kept for one peer; the ones longest dead give way.
 pub(crate) const CANDIDATES_MAX: usize = 16;
@@ -44,6 +46,7 @@ pub(crate) struct Peer {
     pub(crate) current: Option<u32>,
     pub(crate) direct: BTreeMap<SocketAddr, PathState>,
     pub(crate) relay: PathState,
+    pub(crate) tcp: TcpState,
     /// The kernel's VXLAN, for what is announced to be there and may cross in plaintext.
     pub(crate) fast: FastPath,
     pub(crate) chosen: Option<Path>,
@@ -93,6 +96,7 @@ impl Peer {
             direct: BTreeMap::new(),
             // Some hop may be IPv6.
             relay: PathState::new(HEADERS_V6, now),
+            tcp: TcpState::default(),
             fast: FastPath::new(now),
             chosen: None,
             chosen_since: now,
@@ -143,7 +147,13 @@ impl Peer {
         } else {
             HEADERS_V6
         };
-        self.direct.insert(address, PathState::new(headers, now));
+        let path = PathState::new(headers, now);
+        let path = if is_tcp(address) {
+            path.over_stream()
+        } else {
+            path
+        };
+        self.direct.insert(address, path);
     }
 
     /// Adds an address that it published, unless it has published too many lately; it says so again.
@@ -225,6 +235,7 @@ impl Peer {
         match self.chosen? {
             Path::Direct(address) => self.direct.get(&address),
             Path::Relay(_) => Some(&self.relay),
+            Path::Tcp(_) => None,
         }
     }
 
@@ -233,6 +244,7 @@ impl Peer {
         match self.chosen? {
             Path::Direct(address) => self.direct.get_mut(&address),
             Path::Relay(_) => Some(&mut self.relay),
+            Path::Tcp(_) => None,
         }
     }
 
@@ -245,24 +257,30 @@ impl Peer {
     pub(crate) fn direct_address(&self) -> Option<SocketAddr> {
         match self.chosen {
             Some(Path::Direct(address)) => Some(address),
-            Some(Path::Relay(_)) | None => None,
+            Some(Path::Relay(_) | Path::Tcp(_)) | None => None,
         }
     }
 
-    /// The best way now, given the neighbour the routes name as first hop.
+    /// The best way now, given the neighbour the routes name as first hop: straight by UDP, through others, by
+    /// TCP.
     pub(crate) fn best_path(&self, next_hop: Option<PeerId>) -> Option<Path> {
+        let relay = || next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
+        let udp = self.best_direct(false);
+        udp.or_else(relay).or_else(|| self.best_direct(true))
+    }
+
+    /// The best address by TCP or by UDP.
+    fn best_direct(&self, tcp: bool) -> Option<Path> {
+        let all = || self.direct.iter().filter(|(at, _)| is_tcp(**at) == tcp);
         let trip = |path: &PathState| path.distance().unwrap_or(Duration::MAX);
-        let has_sure = self.direct.values().any(PathState::is_sure);
+        let has_sure = all().any(|(_, path)| path.is_sure());
         let works = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
-        let outdone = |path: &PathState| self.direct.values().any(|p| path.is_outdone_by(p));
+        let outdone = |path: &PathState| all().any(|(_, other)| path.is_outdone_by(other));
         let good = |path: &PathState| works(path) && !outdone(path);
-        let alive = self.direct.iter().filter(|(_, path)| good(path));
-        let Some((shortest, path)) = alive.min_by_key(|(_, path)| trip(path)) else {
-            return next_hop.filter(|hop| *hop != self.id).map(Path::Relay);
-        };
-        let used = self
-            .direct_address()
-            .and_then(|a| Some((a, self.direct.get(&a)?)));
+        let alive = all().filter(|(_, path)| good(path));
+        let (shortest, path) = alive.min_by_key(|(_, path)| trip(path))?;
+        let used = self.direct_address().filter(|at| is_tcp(*at) == tcp);
+        let used = used.and_then(|at| Some((at, self.direct.get(&at)?)));
         if let Some((address, used)) = used.filter(|(_, used)| good(used)) {
             let (old, new) = (trip(used), trip(path));
             if new + SHORTER_BY > old || new + new / 4 > old {
@@ -276,6 +294,9 @@ impl Peer {
     pub(crate) fn reason_against(&self, address: SocketAddr, path: &PathState) -> String {
         if self.direct_address() == Some(address) || !path.is_alive() {
             return String::new();
+        }
+        if is_tcp(address) {
+            return String::from("TCP is only used where nothing else works");
         }
         if path.is_withdrawn() {
             return format!("{} has stopped to publish this address", self.name);
@@ -291,18 +312,29 @@ impl Peer {
 
     /// Why the path in use is not a direct one, for an operator; empty if it is.
     pub(crate) fn reason(&self, now: Instant) -> String {
-        if matches!(self.chosen, Some(Path::Direct(_))) {
+        let by_tcp = self.direct_address().is_some_and(is_tcp);
+        if matches!(self.chosen, Some(Path::Direct(_))) && !by_tcp {
             return String::new();
         }
         if self.direct.is_empty() {
             return String::from("it has published no address");
         }
-        let tried: Vec<String> = self
+        let tried = self
             .direct
             .iter()
-            .map(|(address, path)| format!("{address} {}", state_of(path, now)))
+            .filter(|(at, _)| !by_tcp || !is_tcp(**at));
+        let tried: Vec<String> = tried
+            .map(|(address, path)| {
+                let by = if is_tcp(*address) { "TCP " } else { "" };
+                format!("{by}{} {}", unmarked(*address), state_of(path, now))
+            })
             .collect();
-        format!("no direct way: {}", tried.join(", "))
+        let what = if by_tcp {
+            "no way by UDP"
+        } else {
+            "no direct way"
+        };
+        format!("{what}: {}", tried.join(", "))
     }
 }
 

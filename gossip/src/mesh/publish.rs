@@ -70,9 +70,7 @@ impl Mesh {
         for id in active {
             let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
             let Some(peer) = peer else { continue };
-            let alive = peer.direct.values().filter(|path| path.is_alive());
-            let trip = alive.filter_map(super::path::PathState::round_trip).min();
-            let measured = trip.map_or(1, cost_of);
+            let measured = peer.link_trip().map_or(1, cost_of);
             let cost_us = match peer.published_cost {
                 Some((cost_us, _)) => cost_us,
                 None => {
@@ -112,7 +110,13 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let (Some(trip), Some((published, when))) = (peer.round_trip(), peer.published_cost) else {
+        let trip = peer.round_trip();
+        let trip = if peer.has_udp() {
+            trip
+        } else {
+            peer.link_trip()
+        };
+        let (Some(trip), Some((published, when))) = (trip, peer.published_cost) else {
             return;
         };
         let cost_us = cost_of(trip);
@@ -196,7 +200,7 @@ impl Mesh {
             name: self.name.clone(),
             addresses: Bounded::take_from(self.own_addresses()),
             mtu_bytes: self.mtu_bytes,
-            capabilities: 0,
+            capabilities: self.tcp_port.map_or(0, super::tcp::capability),
             up_ms: self.up_ms(now),
             twin: self.twins.published(),
             links: Bounded::take_from(self.publisher.links.iter().copied()),

@@ -16,6 +16,7 @@ use crate::crypto::peer_id;
 use crate::limits::{
     LINKS_MAX, RECORDS_BURST, RECORDS_PER_S, SPREAD_BYTES_PER_S, SPREAD_BYTES_PER_S_OF_ALL,
 };
+use crate::tcp::is_tcp;
 use crate::topology::control::{Announcement, CHANNEL_LEN_MAX, Control, pack_records, record_len};
 use crate::topology::record::{AgedRecord, Body, Link, RecordKey};
 use crate::topology::store::Outcome;
@@ -151,7 +152,7 @@ impl Mesh {
         let way = match peer.chosen {
             Some(Path::Direct(address)) => Way::Direct(address),
             Some(Path::Relay(_)) => Way::Relay,
-            None => return,
+            Some(Path::Tcp(_)) | None => return,
         };
         let Some(payload) = self.control_payload(message) else {
             return;
@@ -369,7 +370,7 @@ impl Mesh {
         for address in ways {
             peer.add_published(address, now);
         }
-        peer.retain_candidates(|address| published.contains(address));
+        peer.retain_candidates(|address| is_tcp(*address) || published.contains(address));
         let mut withdrawn = false;
         for (address, path) in &mut peer.direct {
             path.note_published(published.contains(address), now);

@@ -32,6 +32,7 @@ impl Mesh {
         self.half_opens.expire(now);
         self.expire_sessions(now);
         self.resend_finishes(now);
+        self.watch_tcp(now);
         self.watch_paths(now);
         self.watch_fast(now);
         self.dial(now);
@@ -53,6 +54,7 @@ impl Mesh {
             (self.sessions_deadline(), "a session ends"),
             (self.finish_deadline(), "a third message is repeated"),
             (self.paths_deadline(), "a path is probed"),
+            (self.tcp_deadline(now), "TCP is tried or left"),
             (self.fast_deadline(), "a heartbeat is due"),
             (self.dial_deadline(now), "a peer is dialled"),
             (self.dial_check, "a peer may have to be dialled"),

@@ -66,7 +66,7 @@ impl Mesh {
             let came_back = match peer.chosen {
                 Some(Path::Direct(_)) => sample.received_direct > 0,
                 Some(Path::Relay(_)) => sample.received_relayed > 0,
-                None => false,
+                Some(Path::Tcp(_)) | None => false,
             };
             if sample.sent + sample.received_direct + sample.received_relayed > 0 {
                 if peer.flow.note(now) {

@@ -13,11 +13,13 @@ use super::Mesh;
 use super::path::PathState;
 use super::peer::{Peer, state_of};
 use super::session::Session;
+use super::tcp::told;
 use crate::ProbeMarks;
 use crate::api::{
     CandidateReport, Endpoint, EndpointReport, Floods, Forwarding, PeerForwarding, PeerReport,
     Report,
 };
+use crate::tcp::{is_tcp, unmarked};
 use crate::topology::record::{Body, EndpointRecord};
 
 /// For how long a peer is named that published too much.
@@ -87,7 +89,7 @@ impl Mesh {
             name: peer.name.clone(),
             reachable: peer.chosen.is_some(),
             session: peer.current.is_some(),
-            path: peer.chosen,
+            path: peer.chosen.map(told),
             path_age: now.since(peer.chosen_since),
             round_trip: peer.round_trip(),
             heard_ago: peer
@@ -250,7 +252,8 @@ fn candidate_report(
 ) -> CandidateReport {
     let is_alive = path.is_alive();
     CandidateReport {
-        address,
+        address: unmarked(address),
+        tcp: is_tcp(address),
         state: state_of(path, now),
         round_trip: path.round_trip().filter(|_| is_alive),
         mtu_bytes: is_alive.then(|| path.packet_len().0),
@@ -264,7 +267,7 @@ fn candidate_report(
 fn forwarding_of(peer: &Peer) -> PeerForwarding {
     PeerForwarding {
         session: peer.current,
-        path: peer.chosen,
+        path: peer.chosen.map(told),
         path_epoch: peer.path_epoch,
         datagram_len_max: peer.used().map_or(0, PathState::datagram_len),
         is_len_found: peer.used().is_some_and(|path| path.packet_len().1),

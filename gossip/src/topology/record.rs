@@ -60,7 +60,7 @@ pub(crate) struct Node {
     pub(crate) addresses: Bounded<SocketAddr, ADDRESSES_MAX>,
     /// MTU of its containers, in bytes.
     pub(crate) mtu_bytes: u16,
-    /// Reserved for later versions; zero today.
+    /// The TCP port at which it can be called, or 0, in the upper 16 bits; the others are reserved.
     pub(crate) capabilities: u32,
     /// How long this life of it had lasted when it said this, in milliseconds.
     pub(crate) up_ms: u64,

@@ -122,6 +122,16 @@ pub(super) fn completing(options: &FastOptions, devices: &Devices) -> BTreeSet<F
     .collect()
 }
 
+/// Bytes of frames that have come by all of them.
+pub(super) fn received(netlink: &mut Netlink, options: &FastOptions) -> Result<u64, KernelError> {
+    let mut bytes = 0;
+    for family in [Family::V4, Family::V6] {
+        let link = netlink.link(&name(options.bridge.name(), family))?;
+        bytes += link.map_or(0, |link| link.received_bytes);
+    }
+    Ok(bytes)
+}
+
 /// Removes the devices of a bridge; success too if there are none.
 pub(super) fn remove(netlink: &mut Netlink, bridge: &str) -> Result<(), KernelError> {
     for family in FAMILIES {

@@ -83,21 +83,14 @@ pub struct FastEntries {
     pub macs: BTreeMap<Mac, Option<IpAddr>>,
 }
 
-/// Bytes of datagrams, their IP headers included.
-#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FastBytes {
-    /// To the peer.
-    pub sent: u64,
-    /// From the peer.
-    pub received: u64,
-}
-
-/// What nftables has counted since the table was made. Numbers survive a restart of the program,
-/// and begin again at 0 when somebody removed the table.
+/// What the kernel has counted since table and devices were made. Numbers survive a restart of the program,
+/// and begin again at 0 when somebody removed those.
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
 pub struct FastCounters {
-    /// By each allowed address.
-    pub peers: BTreeMap<IpAddr, FastBytes>,
+    /// Bytes of datagrams to each allowed address, their IP headers included.
+    pub sent: BTreeMap<IpAddr, u64>,
+    /// Bytes of frames that came out of the tunnels, from all of them together.
+    pub received: u64,
     /// Datagrams to VXLAN's port from addresses that are not allowed.
     pub dropped_in: u64,
     /// Datagrams of this host to VXLAN's port at such addresses.
@@ -308,12 +301,24 @@ impl Fast {
         done.map_err(|cause| failure(&doing, cause, String::new()))
     }
 
-    /// What nftables has counted.
+    /// What the kernel has counted.
     ///
     /// # Errors
     /// If the kernel does not answer.
     pub fn counters(&mut self) -> Result<FastCounters, KernelError> {
-        self.table.counters()
+        let received = devices::received(&mut self.netlink, &self.options)?;
+        Ok(FastCounters {
+            received,
+            ..self.table.counters()?
+        })
+    }
+
+    /// Bytes sent to each allowed address, as in [`FastCounters`]: what shows that a tunnel is in use.
+    ///
+    /// # Errors
+    /// As [`Fast::counters`].
+    pub fn sent(&mut self) -> Result<BTreeMap<IpAddr, u64>, KernelError> {
+        self.table.sent()
     }
 
     /// Makes the kernel's entries those of `wanted`; gives how many forwarding entries differed.

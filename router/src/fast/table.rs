@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::entries::Family as Underlay;
-use super::{FastBytes, FastCounters, FastOptions};
+use super::{FastCounters, FastOptions};
 use crate::kernel::KernelError;
 use crate::kernel::nftables::decode::{Attributes, elements};
 use crate::kernel::nftables::encode::{
-    Base, Header, Is, Meta, Rule, Table as Name, Verdict, attribute, attributes, hook, message,
-    text,
+    Base, Element, Header, Is, Meta, Rule, Table as Name, Verdict, attribute, attributes, hook,
+    message, text,
 };
 use crate::kernel::nftables::shape::Shape;
 use crate::kernel::nftables::{Change, Family, Nftables};
@@ -82,11 +82,12 @@ impl Way {
 /// Bytes and packets.
 type Counted = (u64, u64);
 
-/// The sets as the kernel has them.
+/// The sets as the kernel has them. What comes is not counted by address: it comes one datagram after the other,
+/// where what goes out does in super-frames, and a counter each took more time than all else here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Sets {
     sent: BTreeMap<IpAddr, Counted>,
-    received: BTreeMap<IpAddr, Counted>,
+    heard: BTreeSet<IpAddr>,
 }
 
 /// The table of one bridge.
@@ -114,7 +115,7 @@ impl Table {
         };
         let found = table.read_sets()?;
         // What is in one set only is what a crash or a stranger left.
-        let both = |address: &&IpAddr| found.received.contains_key(*address);
+        let both = |address: &&IpAddr| found.heard.contains(*address);
         let allowed = found.sent.keys().filter(both).copied().collect();
         table.replace(allowed, &found)?;
         Ok(table)
@@ -130,10 +131,10 @@ impl Table {
         let more: BTreeSet<IpAddr> = wanted.difference(&self.allowed).copied().collect();
         let all = &self.allowed | &more;
         if all.len() > self.room {
-            let counted = self.read_sets()?;
-            return self.replace(all, &counted);
+            let found = self.read_sets()?;
+            return self.replace(all, &found);
         }
-        let changes = self.put(&more, &Sets::default());
+        let changes = self.put(&more, &BTreeMap::new());
         let doing = "let VXLAN from and to peers through";
         self.change(doing, &changes, all)
     }
@@ -159,8 +160,8 @@ impl Table {
         }
         match self.nftables.commit(doing, changes) {
             Err(error) if error.errno() == Some(libc::ENOENT) => {
-                let counted = self.read_sets()?;
-                self.replace(allowed, &counted)
+                let found = self.read_sets()?;
+                self.replace(allowed, &found)
             }
             Ok(()) => {
                 self.allowed = allowed;
@@ -174,7 +175,7 @@ impl Table {
     pub(super) fn verify(&mut self, words: &mut Vec<String>) -> Result<(), KernelError> {
         let (shape, sets) = (self.nftables.shape(&self.name)?, self.read_sets()?);
         let full = self.allowed.iter();
-        let is_full = full.clone().eq(sets.sent.keys()) && full.eq(sets.received.keys());
+        let is_full = full.clone().eq(sets.sent.keys()) && full.eq(&sets.heard);
         if shape == self.shape && is_full {
             return Ok(());
         }
@@ -184,18 +185,10 @@ impl Table {
     }
 
     pub(super) fn counters(&mut self) -> Result<FastCounters, KernelError> {
-        let sets = self.read_sets()?;
-        let mut counters = FastCounters::default();
-        for (address, (bytes, _)) in sets.sent {
-            let peer = FastBytes {
-                sent: bytes,
-                received: 0,
-            };
-            counters.peers.insert(address, peer);
-        }
-        for (address, (bytes, _)) in sets.received {
-            counters.peers.entry(address).or_default().received = bytes;
-        }
+        let mut counters = FastCounters {
+            sent: self.sent()?,
+            ..FastCounters::default()
+        };
         for rule in self.nftables.rules(&self.name)? {
             match rule.chain.as_str() {
                 chain if chain == Way::In.chain() => counters.dropped_in += rule.packets,
@@ -206,8 +199,8 @@ impl Table {
         Ok(counters)
     }
 
-    /// Makes the table anew with these let through, and with what `counted` says of them.
-    fn replace(&mut self, allowed: BTreeSet<IpAddr>, counted: &Sets) -> Result<(), KernelError> {
+    /// Makes the table anew with these let through, and with what was counted of them.
+    fn replace(&mut self, allowed: BTreeSet<IpAddr>, found: &Sets) -> Result<(), KernelError> {
         let name = &self.name;
         let room = (2 * allowed.len()).next_power_of_two().max(ROOM_MIN);
         let size = u32::try_from(room).unwrap_or(u32::MAX);
@@ -215,11 +208,12 @@ impl Table {
         let mut changes = vec![name.create(), name.delete(), name.create()];
         for (at, way) in (1..).zip(Way::BOTH) {
             for (underlay, len, id) in [(Underlay::V4, 4, 0), (Underlay::V6, 16, 2)] {
-                changes.push(name.set(way.set(underlay), len, at + id, size));
+                let counts = way == Way::Out;
+                changes.push(name.set(way.set(underlay), len, (at + id, size), counts));
             }
             changes.extend(self.chains(way));
         }
-        changes.extend(self.put(&allowed, counted));
+        changes.extend(self.put(&allowed, &found.sent));
         self.nftables.commit("make the nftables table", &changes)?;
         self.allowed = allowed;
         self.room = room;
@@ -259,17 +253,18 @@ impl Table {
         changes
     }
 
-    fn put(&self, addresses: &BTreeSet<IpAddr>, counted: &Sets) -> Vec<Change> {
+    fn put(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+        counted: &BTreeMap<IpAddr, Counted>,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (way, counted) in Way::BOTH
-            .into_iter()
-            .zip([&counted.received, &counted.sent])
-        {
+        for way in Way::BOTH {
+            let count =
+                |ip| (way == Way::Out).then(|| counted.get(ip).copied().unwrap_or_default());
             for underlay in [Underlay::V4, Underlay::V6] {
                 let own = addresses.iter().filter(|ip| Underlay::of(**ip) == underlay);
-                let elements: Vec<_> = own
-                    .map(|ip| (octets(*ip), counted.get(ip).copied().unwrap_or_default()))
-                    .collect();
+                let elements: Vec<_> = own.map(|ip| (octets(*ip), count(ip))).collect();
                 changes.extend(self.name.put(way.set(underlay), &elements));
             }
         }
@@ -288,30 +283,45 @@ impl Table {
         changes
     }
 
+    /// Bytes sent to each address.
+    pub(super) fn sent(&mut self) -> Result<BTreeMap<IpAddr, u64>, KernelError> {
+        let sent = self.read(Way::Out)?.into_iter();
+        let bytes = |counted: Option<Counted>| counted.unwrap_or_default().0;
+        Ok(sent.map(|(ip, counted)| (ip, bytes(counted))).collect())
+    }
+
     fn read_sets(&mut self) -> Result<Sets, KernelError> {
-        let mut sets = Sets::default();
-        for (way, all) in [(Way::In, &mut sets.received), (Way::Out, &mut sets.sent)] {
-            for underlay in [Underlay::V4, Underlay::V6] {
-                let set = attribute(attributes::ELEMENTS_SET, &text(way.set(underlay)));
-                let named = [self.name.attribute(), set].concat();
-                let kind = (self.name.family, message::GET_ELEMENTS);
-                let doing = "list the addresses in nftables";
-                let found = self
-                    .nftables
-                    .dump(doing, kind, &named, |all: &mut Vec<_>, _, some| {
-                        if all.len() < ELEMENTS_MAX {
-                            all.extend(elements(Attributes(some)));
-                        }
-                    });
-                let found = match found {
-                    Err(error) if error.errno() == Some(libc::ENOENT) => continue,
-                    other => other?,
-                };
-                let found = found.into_iter();
-                all.extend(found.filter_map(|(key, counted)| Some((address(&key)?, counted))));
-            }
+        let heard = self.read(Way::In)?.into_iter();
+        let sent = self.read(Way::Out)?.into_iter();
+        Ok(Sets {
+            heard: heard.map(|(ip, _)| ip).collect(),
+            sent: sent
+                .map(|(ip, counted)| (ip, counted.unwrap_or_default()))
+                .collect(),
+        })
+    }
+
+    /// The sets of one direction.
+    fn read(&mut self, way: Way) -> Result<Vec<(IpAddr, Option<Counted>)>, KernelError> {
+        let mut all = Vec::new();
+        for underlay in [Underlay::V4, Underlay::V6] {
+            let set = attribute(attributes::ELEMENTS_SET, &text(way.set(underlay)));
+            let named = [self.name.attribute(), set].concat();
+            let kind = (self.name.family, message::GET_ELEMENTS);
+            let doing = "list the addresses in nftables";
+            let take = |all: &mut Vec<_>, _: Family, some: &[u8]| {
+                if all.len() < ELEMENTS_MAX {
+                    all.extend(elements(Attributes(some)));
+                }
+            };
+            let found: Vec<Element> = match self.nftables.dump(doing, kind, &named, take) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => continue,
+                other => other?,
+            };
+            let found = found.into_iter();
+            all.extend(found.filter_map(|(key, counted)| Some((address(&key)?, counted))));
         }
-        Ok(sets)
+        Ok(all)
     }
 }
 

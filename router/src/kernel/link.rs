@@ -44,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) is_operational: bool,
     /// Whether it is a port of a bridge that forwards.
     pub(crate) is_forwarding: bool,
+    /// Bytes of frames that have come by it.
+    pub(crate) received_bytes: u64,
     /// What it was made with, for a VXLAN device.
     pub(crate) tunnel: Option<Tunnel>,
     /// What the bridge that it is a port of does with it.
@@ -207,6 +209,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Link(index) => link.other_end = Some(index),
                 LinkAttribute::OperState(state) => link.is_operational = state == State::Up,
                 LinkAttribute::LinkInfo(infos) => link.read_infos(infos),
+                LinkAttribute::Stats64(stats) => link.received_bytes = stats.rx_bytes,
                 _ => {}
             }
         }

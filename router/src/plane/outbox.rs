@@ -69,6 +69,7 @@ impl Outbox {
 
     /// Lets `make` fill a datagram of `len` bytes for a destination, with a traffic class, and queues it, unless `make`
     /// fails. Sends what waits if there is no room.
+    #[inline]
     pub(crate) fn push(
         &mut self,
         (destination, class): (SocketAddr, u8),
@@ -151,6 +152,7 @@ impl Queue {
         self.used + len <= ARENA_LEN && self.count < BATCH_LEN
     }
 
+    #[inline]
     fn add(&mut self, to: (SocketAddr, u8), len: usize, segments: bool) {
         let start = self.used;
         self.used += len;

@@ -228,7 +228,7 @@ impl Tables {
                 peer.forwarding.path_epoch,
                 address,
             )),
-            Path::Relay(_) => None,
+            Path::Relay(_) | Path::Tcp(_) => None,
         }
     }
 
@@ -241,6 +241,8 @@ impl Tables {
                 let (session, epoch, address) = self.direct(neighbour)?;
                 (Some((session, epoch)), address, relay::OVERHEAD)
             }
+            // Whoever publishes a snapshot puts the socket that stands for the connection here.
+            Path::Tcp(_) => return None,
         };
         let datagram_len_max = usize::from(peer.forwarding.datagram_len_max);
         Some(Route {

@@ -72,6 +72,7 @@ impl Segment {
     }
 
     /// Whether two frames are of one flow: MACs, addresses, protocol and ports.
+    #[inline]
     pub(super) fn is_same_flow(&self, frame: &[u8], other: &Segment, others: &[u8]) -> bool {
         let from = if self.is_v4 {
             NETWORK + 12

@@ -173,7 +173,7 @@ pub(crate) fn can_segment(socket: &impl AsRawFd) -> bool {
 }
 
 /// Datagrams the kernel dropped because the socket's queue was full.
-pub(crate) fn dropped(socket: &UdpSocket) -> u64 {
+pub fn dropped(socket: &impl AsRawFd) -> u64 {
     /// `SK_MEMINFO_DROPS` of linux/sock_diag.h, of nine numbers.
     const DROPS: usize = 8;
     let mut values = [0u32; 9];

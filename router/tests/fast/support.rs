@@ -204,14 +204,13 @@ impl Host {
         }
     }
 
-    /// Bytes that went to another host by VXLAN, and came from it, over both families.
+    /// Bytes of datagrams that went to another host by VXLAN, over both families, and of frames that came from all.
     pub(crate) fn counted(&mut self, other: &Host) -> (u64, u64) {
         let counters = self.fast.counters().unwrap();
+        assert_eq!(counters.sent, self.fast.sent().unwrap());
         let both = [other.v4(), other.v6()];
-        let both = both.iter().filter_map(|ip| counters.peers.get(ip));
-        both.fold((0, 0), |sum, peer| {
-            (sum.0 + peer.sent, sum.1 + peer.received)
-        })
+        let sent = both.iter().filter_map(|ip| counters.sent.get(ip)).sum();
+        (sent, counters.received)
     }
 
     /// Datagrams dropped on their way in, once there are so many.

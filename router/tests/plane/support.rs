@@ -229,7 +229,7 @@ pub fn know(forwarding: &mut Forwarding, me: u8, other: u8, path: Path) {
     forwarding.peers.insert(id(other), reached);
     forwarding.macs.insert(mac(other), id(other));
     let next_hop = match path {
-        Path::Direct(_) => id(other),
+        Path::Direct(_) | Path::Tcp(_) => id(other),
         Path::Relay(neighbour) => neighbour,
     };
     let short = id(other).short_id();

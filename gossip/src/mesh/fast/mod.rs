@@ -74,6 +74,8 @@ impl Mesh {
             return Some(false);
         };
         match origin {
+            // Nothing crosses there in plaintext.
+            Origin::Direct(there) if crate::tcp::is_tcp(there) => Some(false),
             Origin::Direct(there) => {
                 let path = peer.direct.get(&there)?;
                 path.said.seen_as?;

@@ -3,6 +3,7 @@
 
 use netlink_packet_core::NlasIterator;
 
+use super::encode::Element;
 use super::encode::attributes as a;
 
 /// The part of an attribute's number that is one.
@@ -186,7 +187,7 @@ impl SetState {
 }
 
 /// Keys of a set's elements in one message, and what was counted for each, bytes and packets.
-pub(crate) fn elements(attributes: Attributes<'_>) -> Vec<(Vec<u8>, (u64, u64))> {
+pub(crate) fn elements(attributes: Attributes<'_>) -> Vec<Element> {
     let Some(list) = attributes.inside(a::ELEMENTS_LIST) else {
         return Vec::new();
     };
@@ -200,7 +201,7 @@ pub(crate) fn elements(attributes: Attributes<'_>) -> Vec<(Vec<u8>, (u64, u64))>
         let counted = one
             .and_then(Attributes::counted)
             .or_else(|| many.and_then(Attributes::counted_in_list));
-        Some((key.to_vec(), counted.unwrap_or((0, 0))))
+        Some((key.to_vec(), counted))
     };
     elements.filter_map(element).collect()
 }
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn elements_read_as_they_were_written() {
-        let wanted = vec![(vec![10, 0, 0, 1], (7, 8)), (vec![10, 0, 0, 2], (0, 0))];
+        let wanted = vec![(vec![10, 0, 0, 1], Some((7, 8))), (vec![10, 0, 0, 2], None)];
         let [change] = &table().put("s", &wanted)[..] else {
             panic!("one message")
         };
@@ -281,7 +282,7 @@ mod tests {
 
         #[test]
         fn nor_does_a_damaged_answer(at in 0..400usize, with in any::<u8>(), cut in 0..400usize) {
-            let all: Vec<_> = (0..4u8).map(|n| (vec![n; 4], (1, 2))).collect();
+            let all: Vec<_> = (0..4u8).map(|n| (vec![n; 4], Some((1, 2)))).collect();
             let mut bytes = table().put("s", &all)[0].attributes.clone();
             let len = bytes.len();
             bytes[at % len] = with;

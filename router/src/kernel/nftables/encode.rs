@@ -209,6 +209,9 @@ pub(crate) struct Base<'a> {
     pub(crate) policy: Verdict,
 }
 
+/// An address in a set, and the bytes and packets counted for it where the set counts.
+pub(crate) type Element = (Vec<u8>, Option<(u64, u64)>);
+
 impl Table {
     /// The attribute that names the table, which is the first of every object.
     pub(crate) fn attribute(&self) -> Vec<u8> {
@@ -268,28 +271,41 @@ impl Table {
         self.change(message::DELETE_RULE, 0, &inside)
     }
 
-    /// Makes a set of addresses that counts packets for each. `id` tells the sets of a batch apart. A
-    /// set of a given size, beyond which it takes no more, is a plain hash table, the fastest there is.
-    pub(crate) fn set(&self, name: &str, key_len: u32, id: u32, size: u32) -> Change {
+    /// Makes a set of addresses that counts packets for each if it `counts`. `id` tells the sets of a batch
+    /// apart. A set of a given size, beyond which it takes no more, is a plain hash table, the fastest there is.
+    pub(crate) fn set(
+        &self,
+        name: &str,
+        key_len: u32,
+        (id, size): (u32, u32),
+        counts: bool,
+    ) -> Change {
         /// How nft(8) calls addresses of the two families.
         const ADDRESS_TYPES: [u32; 2] = [7, 8];
         let [v4, v6] = ADDRESS_TYPES;
-        let inside = [
+        let mut inside = vec![
             attribute(a::SET_NAME, &text(name)),
             number(a::SET_KEY_TYPE, if key_len == 4 { v4 } else { v6 }),
             number(a::SET_KEY_LEN, key_len),
             nested(a::SET_DESCRIPTION, &number(a::DESCRIPTION_SIZE, size)),
             number(a::SET_ID, id),
-            nested(a::SET_EXPRESSION, &expression("counter", &counter(0, 0))),
         ];
+        if counts {
+            let counter = expression("counter", &counter(0, 0));
+            inside.push(nested(a::SET_EXPRESSION, &counter));
+        }
         self.change(message::NEW_SET, NLM_F_CREATE, &inside)
     }
 
-    /// Puts elements into a set, with what was counted for each before.
-    pub(crate) fn put(&self, set: &str, elements: &[(Vec<u8>, (u64, u64))]) -> Vec<Change> {
-        let element = |(key, (bytes, packets)): &(Vec<u8>, (u64, u64))| {
-            let counted = expression("counter", &counter(*bytes, *packets));
-            [element_key(key), nested(a::ELEMENT_EXPRESSION, &counted)].concat()
+    /// Puts elements into a set, with what was counted for each before if it counts.
+    pub(crate) fn put(&self, set: &str, elements: &[Element]) -> Vec<Change> {
+        let element = |(key, counted): &Element| {
+            let mut inside = element_key(key);
+            if let Some((bytes, packets)) = counted {
+                let counted = expression("counter", &counter(*bytes, *packets));
+                inside.extend(nested(a::ELEMENT_EXPRESSION, &counted));
+            }
+            inside
         };
         let elements: Vec<Vec<u8>> = elements.iter().map(element).collect();
         self.elements(message::NEW_ELEMENTS, NLM_F_CREATE, set, &elements)
@@ -405,7 +421,7 @@ mod tests {
             family: Family::INET,
             name: "t".into(),
         };
-        let elements = vec![(vec![0; 16], (u64::MAX, u64::MAX)); 1_201];
+        let elements = vec![(vec![0; 16], Some((u64::MAX, u64::MAX))); 1_201];
         let changes = table.put("s", &elements);
         assert_eq!(changes.len(), 3);
         for change in changes {
