@@ -107,6 +107,16 @@ pub(crate) enum Verb {
     Ps,
     /// Show how the mesh is doing
     Status(StatusArgs),
+    Why(WhyArgs),
+    /// Show what this host's network allows: UDP, TCP, address translation, IPv6, MTU
+    #[command(
+        long_about = "Shows what this host's network allows, as the other peers have it: how many answer by UDP and \
+            which are reached by TCP only; whether somebody translates its address, and whether each peer \
+            sees another one, so that such hosts are relayed to each other; IPv6; and the path MTUs.\n\n\
+            What kind of translation it is takes two peers beyond it.",
+        after_help = "Examples:\n  sudo rmesh netcheck\n  sudo rmesh netcheck --json | jq .ipv4.mapping"
+    )]
+    Netcheck,
     /// Print the mesh secret that the next host needs
     #[command(after_help = "Example:\n  \
         sudo rmesh secret | ssh host2 sudo rmesh launch --secret-file - host1")]
@@ -379,6 +389,27 @@ pub(crate) struct StatusArgs {
     /// A table instead of the first page
     #[arg(value_enum)]
     pub(crate) table: Option<Table>,
+}
+
+/// `rmesh why`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Show how one peer reaches another, and why not better",
+    long_about = "Shows each way from this host to a peer, the best kind first, with what came of it and why it is \
+        used or not. For two other peers it shows what they publish: their links, and the way the \
+        routes take between them; what they have tried is known there.",
+    after_help = "Examples:\n  \
+        sudo rmesh why host3           # from this host\n  \
+        sudo rmesh why host2 host3     # between two others\n  \
+        sudo rmesh why 3f2a9c          # start of a peer id"
+)]
+pub(crate) struct WhyArgs {
+    /// A peer's name or at least 6 digits of its id
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
+    /// The other end [default: this host]
+    #[arg(value_name = "OTHER")]
+    pub(crate) other: Option<String>,
 }
 
 /// Tables of `rmesh status`.

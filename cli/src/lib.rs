@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod ledger;
 mod logging;
 mod metrics;
+mod netcheck;
 mod peer_address;
 #[cfg(test)]
 mod power_cut;
@@ -26,6 +27,7 @@ mod secret_word;
 mod state;
 mod subnet;
 mod tcp;
+mod why;
 mod without;
 
 use std::process::ExitCode;

@@ -425,6 +425,9 @@ pub struct CandidateReport {
     /// How many of the last 64 probes were not answered, in percent.
     #[serde(default)]
     pub loss_percent: Option<u8>,
+    /// Where the other end sees this peer, by this way.
+    #[serde(default)]
+    pub seen_as: Option<SocketAddr>,
     /// How long the state has been what it is.
     #[serde(default)]
     pub age: Duration,

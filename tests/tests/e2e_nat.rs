@@ -126,10 +126,38 @@ fn every_pair_of_accesses_is_as_direct_as_it_can_be() {
             }
             when.len() == pairs.len()
         });
+    for site in &grid.sites {
+        expect_known(&grid.story, site);
+    }
+    let [one, other] = [0, 2].map(|at| grid.sites[at].host.short_name());
+    let why = grid
+        .story
+        .succeed(&grid.sites[4].host, &["why", one, other]);
+    println!("{why}");
+    assert!(why.contains(&format!("route: {one} - ")), "{why}");
     for (pair, (path, when)) in when {
         let [a, b] = grid.accesses(pair).map(Access::name);
         println!("{a:>5} {b:>5}: {path} after {when:.1?}");
     }
+}
+
+/// What a host finds out about its own access.
+fn expect_known(story: &Story, site: &Site) {
+    let text = story.succeed(&site.host, &["netcheck", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let expected = match site.access {
+        Access::Open => "none",
+        Access::EndpointIndependent | Access::AddressDependent | Access::Double => {
+            "endpoint_independent"
+        }
+        Access::Symmetric => "endpoint_dependent",
+        Access::NoUdp => "unknown",
+    };
+    let name = site.host.short_name();
+    println!("{name}\n{}", story.succeed(&site.host, &["netcheck"]));
+    assert_eq!(found["ipv4"]["mapping"], expected, "{name}: {text}");
+    let has_udp = site.access != Access::NoUdp;
+    assert_eq!(found["udp_answers"].as_u64() > Some(0), has_udp, "{text}");
 }
 
 #[test]

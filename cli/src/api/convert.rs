@@ -246,6 +246,7 @@ fn candidate(report: &CandidateReport) -> CandidateView {
         mtu_bytes: report.mtu_bytes,
         mtu_found: report.mtu_found,
         loss_percent: report.loss_percent,
+        seen_as: report.seen_as,
         age_ms: millis(report.age),
         reason: report.reason.clone(),
     }
@@ -319,6 +320,7 @@ pub(crate) mod samples {
             reason: reason.into(),
             candidates: vec![CandidateReport {
                 tcp: false,
+                seen_as: None,
                 address: "192.0.2.2:6783".parse().unwrap(),
                 state: "alive".into(),
                 round_trip: Some(Duration::from_micros(430)),

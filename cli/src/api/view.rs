@@ -205,6 +205,9 @@ pub(crate) struct CandidateView {
     /// How many of the last 64 probes were not answered, in percent.
     #[serde(default)]
     pub(crate) loss_percent: Option<u8>,
+    /// Where that peer sees this one, by this way; `null` if it has not said so.
+    #[serde(default)]
+    pub(crate) seen_as: Option<SocketAddr>,
     /// How long the state has been what it is, in milliseconds.
     #[serde(default)]
     pub(crate) age_ms: u64,

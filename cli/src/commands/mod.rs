@@ -8,6 +8,7 @@ mod forget;
 mod ipam;
 mod launch;
 mod man;
+mod netcheck;
 mod prepare;
 mod ps;
 mod rmpeer;
@@ -15,6 +16,7 @@ mod secret;
 mod status;
 mod stop;
 mod version;
+mod why;
 
 #[cfg(test)]
 pub(crate) use prepare::settle;
@@ -44,6 +46,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Rmpeer(args) => rmpeer::run(&global, args),
         Verb::Ps => ps::run(&global),
         Verb::Status(args) => status::run(&global, &args),
+        Verb::Why(args) => why::run(&global, &args),
+        Verb::Netcheck => netcheck::run(&global),
         Verb::Secret => secret::run(&global),
         Verb::Report => report::run(&global),
         Verb::Completions(args) => completions::run(&args),

@@ -5,8 +5,12 @@ mod page;
 mod table;
 
 pub(crate) use ipam::{ipam_addresses, ipam_check, ipam_status, removed};
+#[cfg(test)]
+pub(crate) use page::tests::view as sample_status;
 pub(crate) use page::{launched, status};
-pub(crate) use table::{attachments, endpoints, paths, peers, routes};
+#[cfg(test)]
+pub(crate) use table::tests::peer as sample_peer;
+pub(crate) use table::{attachments, endpoints, path, paths, peers, routes};
 
 /// Bytes for people: `512 B`, `1.5 KiB`, `3.0 GiB`.
 fn bytes(count: u64) -> String {
@@ -26,7 +30,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// The first digits of an id, as everywhere.
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 

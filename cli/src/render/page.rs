@@ -180,7 +180,7 @@ fn own_address(view: &StatusView) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn target(name: &str, state: &str, retry_in_ms: Option<u64>) -> TargetView {
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    fn view() -> StatusView {
+    pub(crate) fn view() -> StatusView {
         let silent = "no answer from host3:6783: unreachable, or a different secret";
         StatusView {
             version: "0.1.0".into(),

@@ -47,7 +47,7 @@ pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-fn path(path: Option<&PathView>) -> String {
+pub(crate) fn path(path: Option<&PathView>) -> String {
     match path {
         Some(PathView::Vxlan { address }) => format!("VXLAN {address}, not encrypted"),
         Some(PathView::Direct { address }) => format!("direct {address}"),
@@ -246,7 +246,7 @@ pub(crate) fn attachments(attachments: &[AttachmentView]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::api::{EndpointView, LearnedView, LinkView, RouteView};
 
@@ -262,7 +262,7 @@ mod tests {
             .collect()
     }
 
-    fn peer() -> PeerView {
+    pub(crate) fn peer() -> PeerView {
         PeerView {
             id: "c".repeat(32),
             name: "c".into(),
@@ -288,6 +288,7 @@ mod tests {
             bytes_received: 0,
             candidates: vec![CandidateView {
                 tcp: false,
+                seen_as: None,
                 address: "192.0.2.3:6783".parse().unwrap(),
                 state: "no answer".into(),
                 round_trip_us: None,

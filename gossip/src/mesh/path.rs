@@ -214,6 +214,11 @@ impl PathState {
         before.is_some_and(|before| before != address)
     }
 
+    /// Where the other side saw this one last.
+    pub(crate) fn seen_as(&self) -> Option<SocketAddr> {
+        self.seen_as
+    }
+
     /// Whether it works as far as anybody can know.
     pub(crate) fn is_sure(&self) -> bool {
         self.alive && !self.is_withdrawn()

@@ -259,6 +259,7 @@ fn candidate_report(
         mtu_bytes: is_alive.then(|| path.packet_len().0),
         mtu_found: path.packet_len().1,
         loss_percent: path.history().loss_percent(),
+        seen_as: path.seen_as().filter(|_| is_alive),
         age: now.since(path.since),
         reason: peer.reason_against(address, path),
     }
