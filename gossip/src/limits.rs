@@ -63,7 +63,7 @@ pub const RECORD_END: Duration = Duration::from_secs(30);
 pub const RECORDS_BURST: u32 = 320;
 /// … and a second after that; others are not taken, and so not passed on.
 pub const RECORDS_PER_S: u32 = 4;
-/// Bytes of records sent in a second, to all neighbours together: what is news waits, what others lack
+/// Bytes of records sent in a second, to all neighbours together: what is news is only announced then, what others lack
 /// they ask for again. A thousand peers that start in one second stay below 1 Mbit/s each, …
 pub const SPREAD_BYTES_PER_S: u32 = 64 * 1_024;
 /// … and fewer may send more: so much all of them together.
