@@ -242,6 +242,12 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "NET", env = "RMESH_TRUSTED_SUBNETS", value_delimiter = ',',
           value_parser = parse_network)]
     pub(crate) trusted_subnets: Vec<IpNet>,
+    /// Carry nothing for others: no peer's traffic with another goes through this host
+    ///
+    /// What has no other way is not carried at all, so do without this on a host that joins two networks.
+    #[arg(long, env = "RMESH_NO_RELAY", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) no_relay: bool,
     /// Threads that carry frames [default: one a core, at most 8]
     #[arg(long, value_name = "N", env = "RMESH_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -364,6 +364,9 @@ pub struct PeerReport {
     /// Whether a search found it; it is assumed, or being searched, otherwise.
     #[serde(default)]
     pub path_mtu_found: bool,
+    /// Whether it carries nothing that is between others.
+    #[serde(default)]
+    pub no_relay: bool,
     /// Container MTU the peer published, in bytes.
     pub mtu_bytes: u16,
     /// Why the path is not the best kind, in words; empty if it is.

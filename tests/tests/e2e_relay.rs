@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use rmesh_lab::probe::{Capture, Pinger, TcpStreamProbe, tcp_transfer, udp_transfer};
+use rmesh_lab::probe::{Capture, Pinger, TcpStreamProbe, tcp_transfer, udp_transfer, wait_ping};
 use rmesh_lab::{Container, Host, Link};
 use rmesh_tests::story;
 use rmesh_tests::story::{Router, Story};
@@ -51,6 +51,38 @@ fn chain(name: &str) -> Chain {
         containers,
         _routers: routers,
     }
+}
+
+#[test]
+fn a_host_that_does_not_relay_carries_nothing_for_others() {
+    let mut story = story!("norelay");
+    let [a, b, c] = story.hosts(["a", "b", "c"]);
+    let (ab, bc) = (story.link(&a, &b), story.link(&b, &c));
+    let refuses = story.launch_with(&b, &[], &["--no-relay"]);
+    let _ends = [
+        story.launch(&a, &[ab.address(&b, false)]),
+        story.launch(&c, &[bc.address(&b, false)]),
+    ];
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    let middle = story.container(&b, "middle", "10.32.0.3/24");
+    let two = story.container(&c, "two", "10.32.0.2/24");
+    for from in [&one, &two] {
+        story.expect_ping(Duration::from_secs(2), from, ip("10.32.0.3"));
+    }
+    story.expect_within(Duration::from_secs(2), "a has heard of c", || {
+        story.peer(&a, &c)["name"] == "c"
+    });
+    let gets_through = |limit| wait_ping(&one, ip("10.32.0.2"), limit).is_some();
+    assert!(!gets_through(Duration::from_millis(700)));
+    assert_eq!(story.peer(&a, &c)["reachable"], false);
+    assert_eq!(story.peer(&a, &b)["no_relay"], true);
+    assert_eq!(story.status(&b)["frames"]["relayed"], 0);
+    assert_eq!(story.status(&b)["control"]["datagrams_relayed"], 0);
+    refuses.kill();
+    let _relays = story.launch(&b, &[]);
+    story.attach(&b, &middle, "10.32.0.3/24");
+    story.expect_ping(Duration::from_secs(3), &one, ip("10.32.0.2"));
+    assert_eq!(story.path_kind(&a, &c), "relay");
 }
 
 #[test]

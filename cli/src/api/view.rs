@@ -151,6 +151,9 @@ pub(crate) struct PeerView {
     pub(crate) path_mtu_found: bool,
     /// Container MTU the peer published, in bytes.
     pub(crate) mtu_bytes: u16,
+    /// Whether it carries nothing that is between others.
+    #[serde(default)]
+    pub(crate) no_relay: bool,
     /// Why the path is not the best kind; empty if it is.
     pub(crate) reason: String,
     /// Frame bytes sent to it.

@@ -91,6 +91,7 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         name: args.name.unwrap_or_else(host_name),
         port: args.port,
         tcp_port: args.tcp_port.unwrap_or(TcpPort::Same),
+        no_relay: args.no_relay,
         bind: args.bind,
         advertise: args.advertise,
         mtu_bytes: args.mtu,
@@ -190,6 +191,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     }
     if args.no_encryption {
         words.push("--no-encryption".into());
+    }
+    if args.no_relay {
+        words.push("--no-relay".into());
     }
     words
 }

@@ -63,6 +63,8 @@ pub(crate) struct Options {
     pub(crate) port: u16,
     /// Where the same is to be had by TCP.
     pub(crate) tcp_port: TcpPort,
+    /// Whether nothing of others goes through this host.
+    pub(crate) no_relay: bool,
     /// Local addresses to use; empty means all.
     pub(crate) bind: Vec<IpAddr>,
     /// Addresses to publish besides.
@@ -456,6 +458,10 @@ fn make_mesh(
     seed.zeroize();
     let crypto = RealCrypto::with_aes(rmesh_router::has_aes_instructions() && !options.without.aes);
     let mesh = Mesh::new(config, Box::new(crypto), clock.now());
+    let mesh = match options.no_relay {
+        true => mesh.without_relaying(),
+        false => mesh,
+    };
     Ok(match options.rekey_after {
         Some(age) => mesh.with_rekey_after(age),
         None => mesh,

@@ -281,6 +281,7 @@ pub(crate) mod tests {
             path_age_ms: 5_000,
             round_trip_us: Some(1_200),
             path_mtu_bytes: 1500,
+            no_relay: false,
             path_mtu_found: true,
             mtu_bytes: 1328,
             reason: "no direct address answers".into(),

@@ -14,7 +14,8 @@ use super::handshake::wire_name;
 use crate::api::{Endpoint, Event};
 use crate::limits::{LABEL_LEN_MAX, RECORD_REFRESH, SECTIONS_MAX};
 use crate::topology::record::{
-    Body, EndpointRecord, Link, Node, RECORD_LEN_MAX, Record, RecordKey, Version, is_usable,
+    Body, EndpointRecord, Link, NO_RELAY, Node, RECORD_LEN_MAX, Record, RecordKey, Version,
+    is_usable,
 };
 
 /// Changes within this time are published together.
@@ -200,7 +201,8 @@ impl Mesh {
             name: self.name.clone(),
             addresses: Bounded::take_from(self.own_addresses()),
             mtu_bytes: self.mtu_bytes,
-            capabilities: self.tcp_port.map_or(0, super::tcp::capability),
+            capabilities: self.tcp_port.map_or(0, super::tcp::capability)
+                | if self.no_relay { NO_RELAY } else { 0 },
             up_ms: self.up_ms(now),
             twin: self.twins.published(),
             links: Bounded::take_from(self.publisher.links.iter().copied()),

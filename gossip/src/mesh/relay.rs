@@ -101,6 +101,13 @@ impl Mesh {
         self.transmit(address, datagram);
     }
 
+    /// Carries nothing that is between others; their routes do not lead through this peer.
+    #[must_use]
+    pub fn without_relaying(mut self) -> Self {
+        self.no_relay = true;
+        self
+    }
+
     /// A lane-0 relay datagram arrived.
     pub(crate) fn on_relay(&mut self, header: &Header, datagram: &[u8], now: Instant) {
         let Some((ends, inner)) = RelayEnds::split(datagram) else {
@@ -126,7 +133,7 @@ impl Mesh {
         let ttl = header.ttl.min(TTL).saturating_sub(1);
         if let Some(hop) = self
             .relay_hop(ends.destination, Some(neighbour))
-            .filter(|_| ttl > 0)
+            .filter(|_| ttl > 0 && !self.no_relay)
         {
             self.counters.datagrams_relayed += 1;
             self.forward(hop, ends, ttl, inner, now);

@@ -30,7 +30,7 @@ impl Mesh {
         let mut sessions: Vec<&Session> = self.sessions.values().collect();
         sessions.sort_by_key(|session| session.established);
         let peers = self.peers.values().filter(|peer| peer.chosen.is_some());
-        let routes = self.routes.iter();
+        let routes = self.routes.iter().filter(|_| !self.no_relay);
         let next_hops = routes.map(|(peer, route)| (peer.short_id(), route.next_hop));
         Forwarding {
             me: self.me,
@@ -98,6 +98,7 @@ impl Mesh {
                 .map(|session| now.since(session.heard)),
             path_mtu_bytes: peer.used().map_or(0, |path| path.packet_len().0),
             path_mtu_found: peer.used().is_some_and(|path| path.packet_len().1),
+            no_relay: node.is_some_and(|node| node.is_no_relay()),
             mtu_bytes: node.map_or(0, |node| node.mtu_bytes),
             reason: peer.reason(now),
             candidates: peer

@@ -4,7 +4,7 @@
 //! All peers with the same records compute the same trees over it: ties go to fewer hops, then to
 //! the smaller parent.
 
-use alloc::collections::{BTreeMap, BinaryHeap};
+use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -28,6 +28,8 @@ pub(crate) struct Graph {
     /// What each node publishes, in order.
     claims: Vec<Vec<(ShortId, u32)>>,
     edges: Vec<Vec<(usize, u32)>>,
+    /// Nodes that nothing may go through.
+    ends: BTreeSet<usize>,
 }
 
 /// How one node is reached from a source.
@@ -72,6 +74,18 @@ impl Graph {
             graph.set(&peer, links);
         }
         graph
+    }
+
+    /// Lets nothing go through these.
+    pub(super) fn spare(mut self, peers: impl Iterator<Item = PeerId>) -> Self {
+        self.ends = peers.filter_map(|peer| self.number(&peer)).collect();
+        self
+    }
+
+    /// Whether nothing may go through a peer.
+    pub(super) fn is_spared(&self, peer: &PeerId) -> bool {
+        let number = self.number(peer);
+        number.is_some_and(|number| self.ends.contains(&number))
     }
 
     /// Takes over what one peer publishes, and says between whom links have changed. `None` if so
@@ -223,6 +237,9 @@ impl Graph {
             let Some(here) = reach.get(at).copied().flatten() else {
                 continue;
             };
+            if here.hops > 0 && self.ends.contains(&at) {
+                continue;
+            }
             for (to, cost) in self.edges(at) {
                 let candidate = Reach {
                     cost_us: here.cost_us.saturating_add(*cost),
@@ -273,6 +290,9 @@ impl Graph {
                 continue;
             };
             *slot = Some(heaviest);
+            if self.ends.contains(&at) && self.id(at) != Some(*me) {
+                continue;
+            }
             for (to, _) in self.edges(at) {
                 let ends = self.ids.get(at).zip(self.ids.get(*to));
                 let Some((here, there)) = ends.filter(|_| found.get(*to) == Some(&None)) else {

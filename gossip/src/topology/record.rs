@@ -60,7 +60,7 @@ pub(crate) struct Node {
     pub(crate) addresses: Bounded<SocketAddr, ADDRESSES_MAX>,
     /// MTU of its containers, in bytes.
     pub(crate) mtu_bytes: u16,
-    /// The TCP port at which it can be called, or 0, in the upper 16 bits; the others are reserved.
+    /// The TCP port at which it can be called, or 0, in the upper 16 bits, [`NO_RELAY`] in the lowest; the others are reserved.
     pub(crate) capabilities: u32,
     /// How long this life of it had lasted when it said this, in milliseconds.
     pub(crate) up_ms: u64,
@@ -72,6 +72,16 @@ pub(crate) struct Node {
     pub(crate) sections: u8,
     /// It is going away: nothing of it counts any more, but that addresses are in use if it has sections.
     pub(crate) leaving: bool,
+}
+
+/// Capability: it does not carry what is between others.
+pub(crate) const NO_RELAY: u32 = 1;
+
+impl Node {
+    /// Whether nothing of others may go through it.
+    pub(crate) fn is_no_relay(&self) -> bool {
+        self.capabilities & NO_RELAY != 0
+    }
 }
 
 /// A control link as one end sees it.

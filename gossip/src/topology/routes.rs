@@ -11,7 +11,7 @@ use rmesh_wire::{PeerId, ShortId};
 
 use super::Store;
 use super::graph::{Change, Frontier, Graph, Reach};
-use super::record::Link;
+use super::record::{Link, Node};
 
 /// A route to one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,13 @@ pub(crate) trait Claims {
     fn links(&self, peer: &PeerId) -> Option<&[Link]>;
     /// The same of everybody.
     fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone;
+    /// Whether a peer does not carry what is between others.
+    fn is_spared(&self, peer: &PeerId) -> bool;
+}
+
+fn graph_of(claims: &impl Claims) -> Graph {
+    let spared = claims.all().map(|(peer, _)| peer);
+    Graph::of(claims.all()).spare(spared.filter(|peer| claims.is_spared(peer)))
 }
 
 impl Claims for Store {
@@ -46,6 +53,10 @@ impl Claims for Store {
     fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone {
         self.nodes()
             .map(|(peer, node)| (peer, node.links.as_slice()))
+    }
+
+    fn is_spared(&self, peer: &PeerId) -> bool {
+        self.node(peer).is_some_and(Node::is_no_relay)
     }
 }
 
@@ -149,6 +160,9 @@ impl Routes {
                 continue;
             }
             came_or_went |= links.is_some() != known;
+            if claims.is_spared(peer) != graph.is_spared(peer) {
+                return self.begin_anew(me, claims);
+            }
             match graph.follow(peer, links) {
                 Some(more) => changes.extend(more),
                 None => return self.begin_anew(me, claims),
@@ -164,7 +178,7 @@ impl Routes {
 
     fn begin_anew(&mut self, me: &PeerId, claims: &impl Claims) -> Followed {
         let before: BTreeMap<PeerId, Route> = self.iter().collect();
-        self.graph = Arc::new(Graph::of(claims.all()));
+        self.graph = Arc::new(graph_of(claims));
         self.source = self.graph.number(me);
         self.reach = self
             .source
@@ -330,6 +344,12 @@ mod tests {
         fn all(&self) -> impl Iterator<Item = (PeerId, &[Link])> + Clone {
             self.iter().map(|(peer, links)| (*peer, links.as_slice()))
         }
+
+        /// Some are, and not all the time.
+        fn is_spared(&self, peer: &PeerId) -> bool {
+            let links = self.get(peer).and_then(|links| links.first());
+            links.is_some_and(|link| link.cost_us == 4)
+        }
     }
 
     /// What one peer publishes next: nothing if it is gone, and otherwise links and their costs.
@@ -396,12 +416,14 @@ mod tests {
                 };
                 let before: BTreeMap<PeerId, Route> = routes.iter().collect();
                 let followed = routes.follow(&ids[0], &claims, &BTreeSet::from([ids[peer]]));
-                let oracle = Routes::of(Graph::of(claims.all()), &ids[0]);
+                let oracle = Routes::of(graph_of(&claims), &ids[0]);
                 let after: BTreeMap<PeerId, Route> = routes.iter().collect();
                 prop_assert_eq!(&after, &oracle.iter().collect());
                 for id in &ids {
                     let (old, new) = (before.get(id), after.get(id));
                     prop_assert!(old == new || followed.touched.contains(id));
+                    let through = new.filter(|route| route.hops > 1).map(|route| route.next_hop);
+                    prop_assert!(through.is_none_or(|hop| !claims.is_spared(&hop)));
                     prop_assert_eq!(followed.gained.contains(id), old.is_none() && new.is_some());
                     prop_assert_eq!(followed.lost.contains(id), old.is_some() && new.is_none());
                     let trees = [&routes, &oracle].map(|r| r.graph().flood_tree(&ids[0], id.short_id()));

@@ -34,6 +34,10 @@ fn at(peer: usize) -> SocketAddr {
 
 /// Peers that all call the first one.
 fn world(count: usize, blocked: &[[usize; 2]]) -> World {
+    world_of(count, blocked, |_, mesh| mesh)
+}
+
+fn world_of(count: usize, blocked: &[[usize; 2]], made: impl Fn(usize, Mesh) -> Mesh) -> World {
     let now = Instant::from_nanos(1 << 40);
     let peer = |number: usize| {
         let config = Config {
@@ -49,7 +53,8 @@ fn world(count: usize, blocked: &[[usize; 2]]) -> World {
             mtu_bytes: 1_328,
             advertise: Vec::new(),
         };
-        let mut mesh = Mesh::new(config, Box::new(ModelCrypto), now).with_tcp(PORT);
+        let mesh = Mesh::new(config, Box::new(ModelCrypto), now).with_tcp(PORT);
+        let mut mesh = made(number, mesh);
         mesh.handle_local_addresses(vec![at(number).ip()], now);
         if number > 0 {
             let target = Target {
@@ -182,6 +187,22 @@ fn who_is_relayed_does_not_try_tcp() {
     let hub = world.peers[0].id();
     assert_eq!(world.path(1, 2), Some(Path::Relay(hub)));
     assert_eq!(world.by_tcp, 0);
+}
+
+#[test]
+fn nothing_goes_through_a_host_that_carries_nothing_for_others() {
+    let mut world = world_of(3, &[[1, 2]], |number, mesh| match number {
+        0 => mesh.without_relaying(),
+        _ => mesh,
+    });
+    world.run(20);
+    assert_eq!(world.path(1, 0), Some(Path::Direct(at(0))));
+    assert!(matches!(world.path(1, 2), Some(Path::Tcp(_))));
+    assert!(matches!(world.path(2, 1), Some(Path::Tcp(_))));
+    assert_eq!(
+        world.peers[0].report(world.now).counters.datagrams_relayed,
+        0
+    );
 }
 
 #[test]
