@@ -18,8 +18,9 @@ const LULL: Duration = Duration::from_millis(200);
 const DEMAND_EVERY: Duration = Duration::from_millis(500);
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
-/// Traffic flows if there was some so long ago …
+/// Traffic flows if there was some so long ago, in so many samples …
 const FLOWS: Duration = Duration::from_millis(200);
+const FLOWS_SAMPLES: u32 = 3;
 /// … and never a longer pause than this since; for as long a pair counts as having traffic afterwards. A
 /// frame now and then, as idle containers send them, is none, and what it leaves unanswered tells nothing of the next.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
@@ -29,6 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Flow {
     since: Instant,
     last: Option<Instant>,
+    samples: u32,
 }
 
 impl Flow {
@@ -36,14 +38,15 @@ impl Flow {
     fn note(&mut self, now: Instant) -> bool {
         let is_new = self.last.is_none_or(|last| now.since(last) > PAUSE_MAX);
         if is_new {
-            self.since = now;
+            (self.since, self.samples) = (now, 0);
         }
+        self.samples = self.samples.saturating_add(1);
         self.last = Some(now);
         is_new
     }
 
     fn flows(&self, now: Instant) -> bool {
-        now.since(self.since) >= FLOWS
+        self.samples >= FLOWS_SAMPLES && now.since(self.since) >= FLOWS
     }
 }
 
@@ -94,7 +97,7 @@ impl Mesh {
                 }
             } else if sample.sent > 0 {
                 let since = *peer.silent_since.get_or_insert(begun);
-                if now.since(since) >= patience(peer) {
+                if peer.flow.flows(now) && now.since(since) >= patience(peer) {
                     peer.silent_since = None;
                     suspect(peer, since, now);
                     suspected.push(sample.peer);

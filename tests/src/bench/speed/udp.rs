@@ -12,9 +12,11 @@ use super::scene::Way;
 const SENT_FOR: Duration = Duration::from_millis(500);
 /// What may be lost of a rate that counts.
 const LOSS_MAX: f64 = 0.005;
-/// A rate that loses more is lowered by this factor.
-const STEP: f64 = 0.93;
-const STEPS_MAX: usize = 24;
+/// A rate that loses more is lowered by twice what it lost, but not by less or more than these parts: with steps of one size
+/// what is told is the size of the step.
+const STEP_MIN: f64 = 0.015;
+const STEP_MAX: f64 = 0.07;
+const STEPS_MAX: usize = 32;
 /// What is under way when the sender stops arrives within this time.
 const DRAIN: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -74,7 +76,8 @@ pub(super) fn datagrams(way: &Way<'_>, len: usize) -> io::Result<Datagrams> {
             });
         }
         // What could not be sent at this rate need not be tried again.
-        rate = rate.min(sent_per_s) * STEP;
+        let lost = 1.0 - arrived_per_s / sent_per_s;
+        rate = rate.min(sent_per_s) * (1.0 - (2.0 * lost).clamp(STEP_MIN, STEP_MAX));
     }
     Ok(Datagrams {
         best_per_s: 0.0,
