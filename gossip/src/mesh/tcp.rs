@@ -222,4 +222,4 @@ pub(crate) fn told(path: Path) -> Path {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,6 +20,7 @@ use crate::crypto::model::ModelCrypto;
 use crate::crypto::real::RealCrypto;
 use crate::limits::HALF_OPEN_MAX;
 
+mod sleep;
 mod spread;
 mod step;
 

@@ -18,22 +18,24 @@ const PORT: u16 = 6_783;
 /// The port that connections of one peer come from.
 const CALLING: u16 = 40_000;
 
-struct World {
-    peers: Vec<Mesh>,
-    now: Instant,
+pub(crate) struct World {
+    pub(crate) peers: Vec<Mesh>,
+    pub(crate) now: Instant,
+    /// One that does nothing and hears nothing.
+    pub(crate) asleep: Option<usize>,
     /// Pairs between which no UDP passes.
     blocked: Vec<[usize; 2]>,
     /// First messages, questions and all else that was sent by TCP.
     by_tcp: usize,
 }
 
-fn at(peer: usize) -> SocketAddr {
+pub(crate) fn at(peer: usize) -> SocketAddr {
     let ip = Ipv4Addr::new(192, 0, 2, peer as u8 + 1);
     SocketAddr::new(ip.into(), PORT)
 }
 
 /// Peers that all call the first one.
-fn world(count: usize, blocked: &[[usize; 2]]) -> World {
+pub(crate) fn world(count: usize, blocked: &[[usize; 2]]) -> World {
     world_of(count, blocked, |_, mesh| mesh)
 }
 
@@ -68,6 +70,7 @@ fn world_of(count: usize, blocked: &[[usize; 2]], made: impl Fn(usize, Mesh) -> 
     World {
         peers: (0..count).map(peer).collect(),
         now,
+        asleep: None,
         blocked: blocked.to_vec(),
         by_tcp: 0,
     }
@@ -75,10 +78,13 @@ fn world_of(count: usize, blocked: &[[usize; 2]], made: impl Fn(usize, Mesh) -> 
 
 impl World {
     /// Lets time pass, and everything that falls due in it.
-    fn run(&mut self, seconds: u64) {
+    pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 50 {
             self.now = self.now + Duration::from_millis(20);
-            for number in 0..self.peers.len() {
+            for number in (0..self.peers.len())
+                .filter(|at| self.asleep != Some(*at))
+                .collect::<Vec<_>>()
+            {
                 if self.peers[number]
                     .poll_timeout()
                     .is_some_and(|(due, _)| due <= self.now)
@@ -109,7 +115,8 @@ impl World {
             };
             self.by_tcp += usize::from(remote.is_some());
             let pair = [from.min(peer), from.max(peer)];
-            if remote.is_some() || !self.blocked.contains(&pair) {
+            let passes = remote.is_some() || !self.blocked.contains(&pair);
+            if passes && self.asleep != Some(peer) {
                 self.peers[peer].handle_datagram(source, &transmit.bytes, self.now);
             }
         }
@@ -117,7 +124,7 @@ impl World {
     }
 
     /// The path from one to another.
-    fn path(&self, from: usize, to: usize) -> Option<Path> {
+    pub(crate) fn path(&self, from: usize, to: usize) -> Option<Path> {
         let id = self.peers[to].id();
         let report = self.peers[from].report(self.now);
         let mut of = report.peers.into_iter().filter(|peer| peer.id == id);
