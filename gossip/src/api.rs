@@ -499,6 +499,12 @@ pub struct Counters {
     pub datagrams_relayed: u64,
     /// Signed records accepted.
     pub records_accepted: u64,
+    /// Signed records not taken because their peer publishes too many.
+    #[serde(default)]
+    pub records_limited: u64,
+    /// Signed records that were announced, did not come and were asked for.
+    #[serde(default)]
+    pub records_fetched: u64,
     /// Signed records that were known already, or outdated.
     #[serde(default)]
     pub records_known: u64,

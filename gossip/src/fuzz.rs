@@ -143,6 +143,7 @@ fn record(bytes: &[u8]) {
         assert_eq!(signed.bytes.as_slice(), own);
         let aged = AgedRecord {
             age_ms: 0,
+            apart_ms: 0,
             signed: SignedRecord { ..signed },
         };
         store.insert(aged, &crypto, now);

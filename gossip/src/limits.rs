@@ -43,15 +43,30 @@ pub const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 pub const REPLACED_SESSION_GRACE: Duration = Duration::from_secs(15);
 /// Up to this many peers everybody keeps a control link with everybody.
 pub const FULL_MESH_PEERS_MAX: usize = 9;
-/// Records are published again after this time even if nothing changed.
-pub const RECORD_REFRESH: Duration = Duration::from_secs(300);
+/// Records are published again after this time even if nothing changed. That somebody is there is
+/// known by the links that lead to it; this only bounds for how long a member that has gone can be
+/// made to look alive by another that claims a link with it.
+pub const RECORD_REFRESH: Duration = Duration::from_secs(4 * 3_600);
 /// A record not refreshed for this long is dropped.
-pub const RECORD_AGE_MAX: Duration = Duration::from_secs(900);
+pub const RECORD_AGE_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// A record of somebody to whom no links have led for this long is dropped.
+pub const RECORD_APART_MAX: Duration = Duration::from_secs(900);
 /// Moves of one MAC within [`MOVE_WINDOW`] that freeze it (RFC 7432 section 15.1).
 pub const MOVES_MAX: u32 = 5;
 /// See [`MOVES_MAX`].
 pub const MOVE_WINDOW: Duration = Duration::from_secs(180);
-/// A record older than this is neither given to others nor taken from them. What is left until
-/// [`RECORD_AGE_MAX`] is longer than any datagram travels: without it, holders that expire a dead
-/// peer's record at slightly different times would hand it back to each other.
-pub const RECORD_AGE_SENT_MAX: Duration = Duration::from_secs(870);
+/// A record older than [`RECORD_AGE_MAX`] or out of reach longer than [`RECORD_APART_MAX`] less this
+/// is neither given to others nor taken from them: longer than any datagram travels. Without it,
+/// holders that drop a dead peer's record at slightly different times would hand it back to each other.
+pub const RECORD_END: Duration = Duration::from_secs(30);
+/// Records one peer may publish at once, all its sections and more, …
+pub const RECORDS_BURST: u32 = 320;
+/// … and a second after that; others are not taken, and so not passed on.
+pub const RECORDS_PER_S: u32 = 4;
+/// Bytes of records sent in a second, to all neighbours together: what is news is only announced then, what others lack
+/// they ask for again. A thousand peers that start in one second stay below 1 Mbit/s each, …
+pub const SPREAD_BYTES_PER_S: u32 = 64 * 1_024;
+/// … and fewer may send more: so much all of them together.
+pub const SPREAD_BYTES_PER_S_OF_ALL: u32 = 16 * 1_024 * 1_024;
+/// Beyond this many known peers control links that carry nothing else are probed more rarely.
+pub const SPARSE_PEERS_MIN: usize = 32;

@@ -108,10 +108,13 @@ fn a_seed_gives_the_same_run_each_time() {
 fn a_quiet_mesh_spreads_each_change_and_costs_little() {
     let outcome = sim::run(&Options {
         scenario: Scenario::Steady,
-        ..churn(20, 5.0, 1, false)
+        ..churn(50, 10.0, 1, false)
     })
     .expect("a scenario that exists");
     println!("{}", sim::table(&outcome));
     assert_eq!(outcome.violations, Vec::<String>::new());
-    assert!(!outcome.converged.is_empty());
+    let slow = quantile(&outcome.converged, 0.99).expect("some changes");
+    assert!(slow < Duration::from_millis(250), "a change took {slow:?}");
+    let idle = outcome.idle_bytes_per_s.expect("a mesh at rest");
+    assert!(idle < 1_000.0, "{idle:.0} B/s while nothing changes");
 }

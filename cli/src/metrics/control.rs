@@ -88,6 +88,7 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
     )
     .sample(&[("result", "accepted")], counters.records_accepted)
     .sample(&[("result", "known")], counters.records_known)
+    .sample(&[("result", "limited")], counters.records_limited)
     .sample(&[("result", "refused")], counters.records_refused);
 }
 

@@ -231,8 +231,12 @@ impl Mesh {
     fn want_targets(&mut self, now: Instant) {
         let mut wanted = Vec::new();
         for (name, target) in &self.dialer.targets {
-            let connected = target.peer.is_some_and(|peer| self.is_connected(peer));
-            if connected || target.is_me {
+            // In a large mesh it is enough that it is there: a session is opened when it is used.
+            let is_reached = |peer| match self.is_large() {
+                true => self.is_reachable(&peer),
+                false => self.is_connected(peer),
+            };
+            if target.peer.is_some_and(is_reached) || target.is_me {
                 self.dialer.dials.remove(&Goal::Target(name.clone()));
             } else {
                 wanted.push((Goal::Target(name.clone()), target.rests_until));
@@ -257,12 +261,13 @@ impl Mesh {
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
             // There are probes every second or ten: silence means that the other end has
             // forgotten the session, or that nothing gets through.
-            let patience = SILENCE_MIN + peer.pace(now).alive * 2;
+            let patience = SILENCE_MIN + peer.pace(self.is_large(), now).alive * 2;
             let silent = session.is_some_and(|session| now.since(session.heard) >= patience);
             let stuck = silent || (session.is_some() && peer.chosen.is_none());
             let missing = session.is_none() && needed && self.is_known(*id);
             let goal = Goal::Peer(*id);
-            if missing || stuck || renew {
+            // What nobody has used for long comes to its end.
+            if missing || (needed && (stuck || renew)) {
                 let yielding = if missing && *id < self.me && peer.desired {
                     YIELD_TO_SMALLER
                 } else {
@@ -407,7 +412,7 @@ impl Mesh {
                 String::from("this peer")
             } else if target.peer == Some(self.me) {
                 String::from("runs with this peer's identity")
-            } else if target.peer.is_some_and(|peer| self.is_connected(peer)) {
+            } else if target.peer.is_some_and(|peer| self.is_reachable(&peer)) {
                 String::from("connected")
             } else if target.addresses.is_empty() {
                 String::from("does not resolve")

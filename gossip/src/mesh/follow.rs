@@ -50,8 +50,12 @@ impl Mesh {
             self.dirty.forwarding = true;
             self.dirty.overlay = true;
         }
-        self.dirty.macs.extend(followed.gained);
-        self.dirty.macs.extend(followed.lost);
+        for (peers, is_reached) in [(followed.gained, true), (followed.lost, false)] {
+            for peer in peers {
+                self.store.set_reached(peer, is_reached, now);
+                self.dirty.macs.insert(peer);
+            }
+        }
         let mut to_choose = core::mem::take(&mut self.dirty.choose);
         to_choose.extend(followed.touched);
         for id in to_choose {

@@ -90,6 +90,13 @@ impl Allowance {
         self.used += u32::from(free);
         free
     }
+
+    /// Whether [`Allowance::take`] would find one now.
+    pub(crate) fn is_left(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
+        let free = self.take(burst, per_s, now);
+        self.used -= u32::from(free);
+        free
+    }
 }
 
 /// The keys and the memory of all that.

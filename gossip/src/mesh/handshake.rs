@@ -433,7 +433,7 @@ impl Mesh {
         session.finish = finish;
         self.counters.handshakes_completed += 1;
         self.sessions.insert(index, session);
-        self.bound_sessions(peer);
+        self.bound_sessions(peer, now);
         self.meet(peer, &hello.name, now);
         self.note_observed(hello.observed, now);
         if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
@@ -445,7 +445,7 @@ impl Mesh {
     }
 
     /// Ends the oldest session with a peer that has opened too many.
-    fn bound_sessions(&mut self, id: PeerId) {
+    fn bound_sessions(&mut self, id: PeerId, now: Instant) {
         let current = self.peers.get(&id).and_then(|peer| peer.current);
         let of_peer = self.sessions.iter().filter(|(_, s)| s.agreement.peer == id);
         let mut ages: Vec<(Instant, u32)> = of_peer.map(|(at, s)| (s.established, *at)).collect();
@@ -455,7 +455,7 @@ impl Mesh {
         ages.sort_unstable();
         let oldest = ages.into_iter().find(|(_, at)| Some(*at) != current);
         if let Some((_, oldest)) = oldest {
-            self.drop_session(oldest);
+            self.drop_session(oldest, now);
         }
     }
 
@@ -495,7 +495,7 @@ impl Mesh {
             self.ask_under(index, to, now);
         }
         for index in dead {
-            self.drop_session(index);
+            self.drop_session(index, now);
         }
     }
 

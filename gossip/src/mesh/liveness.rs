@@ -52,7 +52,7 @@ impl Mesh {
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
-        let me = self.me;
+        let (me, is_large) = (self.me, self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Mesh {
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
-            let pace = peer.pace_of(way, me, now);
+            let pace = peer.pace_of(way, me, is_large, now);
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -209,7 +209,7 @@ impl Mesh {
         index: u32,
         now: Instant,
     ) {
-        let me = self.me;
+        let (me, is_large) = (self.me, self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -217,7 +217,7 @@ impl Mesh {
         peer.add_candidate(address, now);
         // Ends that go by different sessions both have to ask, or they would not find out.
         let is_current = peer.current == Some(index);
-        let pace = peer.pace_of(Way::Direct(address), me, now);
+        let pace = peer.pace_of(Way::Direct(address), me, is_large, now);
         if let Some(path) = peer.direct.get_mut(&address) {
             path.hurry(now);
             if is_current {
@@ -458,7 +458,7 @@ impl Mesh {
             .map(|(index, _)| *index)
             .collect();
         for index in over {
-            self.drop_session(index);
+            self.drop_session(index, now);
         }
     }
 
@@ -466,7 +466,7 @@ impl Mesh {
         self.sessions.values().map(session_end).min()
     }
 
-    pub(crate) fn drop_session(&mut self, index: u32) {
+    pub(crate) fn drop_session(&mut self, index: u32, now: Instant) {
         let Some(session) = self.sessions.remove(&index) else {
             return;
         };
@@ -479,8 +479,11 @@ impl Mesh {
             .filter(|peer| peer.current == Some(index))
         {
             peer.current = None;
+            for path in peer.direct.values_mut() {
+                path.end(now);
+            }
             self.dirty.links = true;
-            self.dirty.fast.insert(id);
+            self.path_changed(id, "its session is over", now);
         }
     }
 

@@ -26,6 +26,7 @@ use crate::random::Random;
 use crate::topology::macs::Macs;
 use crate::topology::{Routes, Store};
 
+mod announce;
 mod dial;
 mod fast;
 mod follow;
@@ -42,6 +43,7 @@ mod peer;
 mod pieces;
 mod publish;
 mod relay;
+mod repair;
 mod session;
 mod spread;
 mod tcp;
@@ -149,6 +151,8 @@ pub struct Mesh {
     publisher: publish::Publisher,
     outbox: spread::Outbox,
     twins: Twins,
+    announced: announce::Announced,
+    next_repair: Instant,
 
     transmits: VecDeque<Transmit>,
     fast_transmits: VecDeque<FastTransmit>,
@@ -214,6 +218,8 @@ impl Mesh {
             publisher: publish::Publisher::default(),
             outbox: spread::Outbox::default(),
             twins: Twins::new(now),
+            announced: announce::Announced::default(),
+            next_repair: Instant::ZERO,
             transmits: VecDeque::new(),
             fast_transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -411,6 +417,11 @@ impl Mesh {
             .view_hash(|peer| *peer == self.me || self.routes.reaches(peer))
     }
 
+    /// Digest of all records this peer holds: cheaper than [`Mesh::view_hash`], and equal where records are.
+    pub fn digest(&self) -> rmesh_wire::probe::Digest {
+        self.store.digest()
+    }
+
     /// Some session of this peer, for fuzzers that speak as a member.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn fuzz_session(&mut self) -> Option<&mut Session> {
@@ -488,12 +499,15 @@ impl Mesh {
         }
     }
 
-    /// A name for a peer this side has met or heard of.
+    /// A name for a peer this side has met or heard of; what its record says goes before it.
     fn meet(&mut self, id: PeerId, name: &str, now: Instant) {
         if id == self.me {
             return;
         }
-        let unknown = self.store.node(&id).is_none();
+        let record = self.store.node(&id);
+        let unknown = record.is_none();
+        // A twin that gave way has another name, and said so when it called.
+        let name = record.map_or(name, |node| node.name.as_str());
         let peer = self.peers.entry(id).or_insert_with(|| {
             // Its record comes over the new link, so one is wanted until then.
             self.dirty.overlay = true;
@@ -523,6 +537,11 @@ impl Mesh {
         if !own && !address.ip().is_unspecified() && self.observed.note(address, now) {
             self.node_changed(now);
         }
+    }
+
+    /// Whether there are more peers than anybody keeps links with.
+    fn is_large(&self) -> bool {
+        self.peers.len() > crate::limits::SPARSE_PEERS_MIN
     }
 
     /// Peers with a session or wanted: all that anything has to be done about.

@@ -364,6 +364,7 @@ impl PathState {
         pace: Pace,
         token: impl FnOnce() -> u64,
     ) -> (Change, Option<Question>) {
+        self.mtu.set_control_only(pace.is_control_only, now);
         let mut change = self.judge(now);
         let proven = self.alive && !self.suspected && self.outstanding.is_empty();
         let patience = self.patience();
@@ -501,6 +502,15 @@ impl PathState {
         self.retry = RETRY_FIRST;
         self.next_probe = now + RETRY_FIRST;
         Change::Dead
+    }
+
+    /// The session that it was probed under is over.
+    pub(crate) fn end(&mut self, now: Instant) -> Change {
+        self.outstanding.clear();
+        match self.alive {
+            true => self.die(now),
+            false => Change::None,
+        }
     }
 
     /// An answer came over this path. Unknown tokens are ignored.

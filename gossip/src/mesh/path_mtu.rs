@@ -113,6 +113,8 @@ pub(super) struct PathMtu {
     next_confirm: Instant,
     confirmed: Instant,
     busy_until: Instant,
+    /// Only control messages are sent on it, which any path carries.
+    is_control_only: bool,
 }
 
 impl PathMtu {
@@ -132,6 +134,7 @@ impl PathMtu {
             next_confirm: now,
             confirmed: now,
             busy_until: Instant::ZERO,
+            is_control_only: false,
         }
     }
 
@@ -169,6 +172,13 @@ impl PathMtu {
         self.busy_until = now + BUSY;
         let due = (self.confirmed + CONFIRM_BUSY).max(now);
         self.next_confirm = self.next_confirm.min(due);
+    }
+
+    /// Whether frames may be sent on it at any time, or only control messages.
+    pub(super) fn set_control_only(&mut self, is_control_only: bool, now: Instant) {
+        if core::mem::replace(&mut self.is_control_only, is_control_only) && !is_control_only {
+            self.next_confirm = self.next_confirm.min(now);
+        }
     }
 
     /// Datagrams are sent on it and nothing comes back: asks for the length in use now.
@@ -255,7 +265,11 @@ impl PathMtu {
         self.confirmed = now;
         self.confirm = None;
         let is_busy = now < self.busy_until;
-        let wait = if is_busy { CONFIRM_BUSY } else { CONFIRM_IDLE };
+        let wait = match (is_busy, self.is_control_only) {
+            (true, _) => CONFIRM_BUSY,
+            (false, true) => RAISE_LAST,
+            (false, false) => CONFIRM_IDLE,
+        };
         self.next_confirm = now + wait;
         if search.is_none() {
             return Some((sent, Outcome::Same));

@@ -67,6 +67,10 @@ pub(crate) struct Peer {
     pub(crate) lull_at: Option<Instant>,
     /// When it is asked again because somebody waits here.
     pub(crate) next_demand: Instant,
+    /// Records it may still publish.
+    pub(crate) records: Allowance,
+    /// When it last published more than that.
+    pub(crate) limited: Option<Instant>,
     /// Digests in a row that differed from ours.
     pub(crate) mismatches: u32,
     /// When the next is counted: several probes may come at once.
@@ -105,6 +109,8 @@ impl Peer {
             silent_since: None,
             lull_at: None,
             next_demand: Instant::ZERO,
+            records: Allowance::default(),
+            limited: None,
             // A new neighbour most likely knows other records: the first difference counts.
             mismatches: 1,
             next_mismatch: Instant::ZERO,
@@ -180,21 +186,25 @@ impl Peer {
     }
 
     /// How eagerly its ways are watched.
-    pub(crate) fn pace(&self, now: Instant) -> Pace {
-        if now < self.busy_until {
-            Pace::BUSY
-        } else if self.desired || self.desires_us || now < self.wanted_until {
-            Pace::CLOSE
-        } else {
-            Pace::IDLE
+    ///
+    /// Control links of a large mesh, over which nothing else goes, are watched more rarely: who else
+    /// misses the same peer says so.
+    pub(crate) fn pace(&self, is_large: bool, now: Instant) -> Pace {
+        let is_link = self.desired || self.desires_us;
+        match () {
+            () if now < self.busy_until => Pace::BUSY,
+            () if now < self.wanted_until => Pace::CLOSE,
+            () if is_link && is_large => Pace::LINK,
+            () if is_link => Pace::CLOSE,
+            () => Pace::IDLE,
         }
     }
 
     /// How eagerly `me` watches one of them.
-    pub(crate) fn pace_of(&self, way: Way, me: PeerId, now: Instant) -> Pace {
+    pub(crate) fn pace_of(&self, way: Way, me: PeerId, is_large: bool, now: Instant) -> Pace {
         let pace = match self.is_spare(way) {
-            true => self.pace(now).of_spare(),
-            false => self.pace(now),
+            true => self.pace(is_large, now).of_spare(),
+            false => self.pace(is_large, now),
         };
         if me < self.id { pace } else { pace.yielding() }
     }

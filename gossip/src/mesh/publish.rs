@@ -20,6 +20,9 @@ use crate::topology::record::{
 
 /// Changes within this time are published together.
 const COALESCE: Duration = Duration::from_millis(20);
+/// … and a record of more than lost links follows another only after this time for each peer there is: while
+/// a large mesh starts, everybody's links change again and again.
+const HOLD_PER_PEER: Duration = Duration::from_millis(2);
 /// Room for the head of an endpoint section, in bytes.
 const SECTION_HEAD_LEN: usize = 80;
 /// A link's cost is published again if it changed by a quarter and by this much …
@@ -37,12 +40,20 @@ pub(crate) struct Publisher {
     refresh_at: Option<Instant>,
     links: Vec<Link>,
     left: bool,
+    node_published: Instant,
 }
 
 impl Mesh {
     /// Something the node record says has changed.
     pub(crate) fn node_changed(&mut self, now: Instant) {
-        let due = now + COALESCE;
+        self.publish_node_at((now + COALESCE).max(self.publisher.node_published + self.hold()));
+    }
+
+    fn hold(&self) -> Duration {
+        HOLD_PER_PEER * u32::try_from(self.peers.len()).unwrap_or(u32::MAX)
+    }
+
+    fn publish_node_at(&mut self, due: Instant) {
         let earlier = self.publisher.node_due.map_or(due, |known| known.min(due));
         self.publisher.node_due = Some(earlier);
     }
@@ -55,7 +66,7 @@ impl Mesh {
     /// Publishes the control links as they are now, if they differ: a lost link at once, because
     /// everybody's routes lead over it, others with what else there is to say.
     pub(crate) fn refresh_links(&mut self, now: Instant) {
-        let mut links: Vec<Link> = Vec::new();
+        let mut links: Vec<(bool, Link)> = Vec::new();
         let active: Vec<PeerId> = self.active.iter().copied().collect();
         for id in active {
             let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
@@ -68,13 +79,14 @@ impl Mesh {
                     measured
                 }
             };
-            links.push(Link {
-                to: peer.id.short_id(),
-                cost_us,
-            });
+            let to = peer.id.short_id();
+            links.push((!peer.desired, Link { to, cost_us }));
         }
+        // Of too many those stay that this side wants as well.
         links.sort_unstable();
         links.truncate(crate::limits::LINKS_MAX);
+        let mut links: Vec<Link> = links.into_iter().map(|(_, link)| link).collect();
+        links.sort_unstable();
         if links == self.publisher.links {
             return;
         }
@@ -87,7 +99,8 @@ impl Mesh {
         if lost {
             // Routes over a dead link must not be used for another moment.
             self.dirty.routes = true;
-            self.publish_node(now);
+            self.publish_node_at(now.max(self.publisher.node_published + self.hold() / 8));
+            self.run_publisher(now);
         } else {
             self.node_changed(now);
         }
@@ -200,6 +213,7 @@ impl Mesh {
 
     fn publish_node(&mut self, now: Instant) {
         self.publisher.node_due = None;
+        self.publisher.node_published = now;
         self.publish(0, self.node_body(false, now), now);
     }
 
@@ -223,9 +237,8 @@ impl Mesh {
         let key = record.key();
         self.store.put_own(record, signed, now);
         self.outbox.add(key, None, now);
-        self.publisher
-            .refresh_at
-            .get_or_insert(now + RECORD_REFRESH);
+        let refresh_at = now + self.refresh_in();
+        self.publisher.refresh_at.get_or_insert(refresh_at);
         self.record_changed(&key, now);
         self.dirty.forwarding = true;
     }
@@ -236,7 +249,13 @@ impl Mesh {
         for (section, body) in (1..=SECTIONS_MAX).zip(sections) {
             self.publish(section, body, now);
         }
-        self.publisher.refresh_at = Some(now + RECORD_REFRESH);
+        self.publisher.refresh_at = Some(now + self.refresh_in());
+    }
+
+    /// Not everybody's at once where all were started together.
+    fn refresh_in(&mut self) -> Duration {
+        let spread = u64::try_from((RECORD_REFRESH / 4).as_millis()).unwrap_or(1);
+        RECORD_REFRESH - Duration::from_millis(self.random.public_u64() % spread.max(1))
     }
 
     /// The last record: this peer is going away. It has no sections only if no container is left behind.

@@ -1,53 +1,101 @@
 //! Spreading records to the neighbours and taking in theirs.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use rmesh_wire::codec::{self, Bytes};
+use rmesh_wire::codec::{self, Bounded, Bytes};
 use rmesh_wire::payload::{Head, PayloadKind};
-use rmesh_wire::probe::Digest;
-use rmesh_wire::{Instant, PeerId};
+use rmesh_wire::{Instant, PeerId, ShortId};
 
 use super::Mesh;
 use super::peer::Way;
 use crate::api::{Event, Path};
+use crate::crypto::peer_id;
+use crate::limits::{
+    LINKS_MAX, RECORDS_BURST, RECORDS_PER_S, SPREAD_BYTES_PER_S, SPREAD_BYTES_PER_S_OF_ALL,
+};
 use crate::tcp::is_tcp;
-use crate::topology::control::{CHANNEL_LEN_MAX, Control, pack_records};
-use crate::topology::record::{AgedRecord, Body, RecordKey};
+use crate::topology::control::{Announcement, CHANNEL_LEN_MAX, Control, pack_records, record_len};
+use crate::topology::record::{AgedRecord, Body, Link, RecordKey};
 use crate::topology::store::Outcome;
 
-/// News arriving within this time is passed on together.
+/// News arriving within this time is passed on together, …
 const BATCH: Duration = Duration::from_millis(5);
-/// Digests in a row that must differ before a repair: one may just be news under way.
-const MISMATCHES: u32 = 2;
-/// A repair with one neighbour is started at most this often.
-const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// … and where there is always more, what comes within this time.
+const BATCH_BUSY: Duration = Duration::from_millis(25);
+/// Of more records at once most are old news elsewhere: they are announced only.
+const PUSHED_MAX: usize = 12;
 
 /// Records to be passed on, and from whom each came.
 #[derive(Default)]
 pub(crate) struct Outbox {
     news: BTreeMap<RecordKey, Option<PeerId>>,
+    /// The same in the order they came; each once.
+    order: VecDeque<RecordKey>,
     due: Option<Instant>,
+    passed_on: Instant,
+    budget: Budget,
+}
+
+/// Bytes of records sent lately, of which only so many may be sent in a second.
+#[derive(Default)]
+struct Budget {
+    used: u32,
+    since: Instant,
+}
+
+impl Budget {
+    /// Whether more may be sent, with `peers` known. Few peers may send more each.
+    fn is_left(&mut self, peers: usize, now: Instant) -> bool {
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+        let per_s = (SPREAD_BYTES_PER_S_OF_ALL / peers).max(SPREAD_BYTES_PER_S);
+        let back = now.since(self.since).as_millis() * u128::from(per_s) / 1_000;
+        if back > 0 {
+            let back = u32::try_from(back).unwrap_or(u32::MAX);
+            self.used = self.used.saturating_sub(back);
+            self.since = now;
+        }
+        self.used < per_s
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.used = self.used.saturating_add(bytes);
+    }
 }
 
 impl Outbox {
     pub(crate) fn add(&mut self, key: RecordKey, from: Option<PeerId>, now: Instant) {
-        self.news.insert(key, from);
-        self.due.get_or_insert(now + BATCH);
+        if self.news.insert(key, from).is_none() {
+            match from {
+                Some(_) => self.order.push_back(key),
+                None => self.order.push_front(key),
+            }
+        }
+        let due = (now + BATCH).max(self.passed_on + BATCH_BUSY);
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// Whether so much is to be passed on that no tree is computed for it, and it is only announced: whoever
+    /// lacks it asks one that has it.
+    fn is_busy(&self) -> bool {
+        self.order.len() > PUSHED_MAX
+    }
+
+    fn next(&mut self) -> Option<(RecordKey, Option<PeerId>)> {
+        let key = self.order.pop_front()?;
+        self.news.remove_entry(&key)
     }
 }
-
-/// Probes that come together tell of one moment only: digests that differ are counted this often.
-const MISMATCH_INTERVAL: Duration = Duration::from_millis(300);
 
 impl Mesh {
     pub(crate) fn flush_deadline(&self) -> Option<Instant> {
         self.outbox.due
     }
 
-    /// Passes news on to every neighbour it did not come from, and forgets what is too old.
+    /// Passes news on to the neighbours below in their trees, tells others of them, and forgets what is too old.
     pub(crate) fn flush(&mut self, now: Instant) {
         for key in self.store.expire(self.me, now) {
             self.record_changed(&key, now);
@@ -58,18 +106,38 @@ impl Mesh {
             return;
         }
         self.outbox.due = None;
-        let news = core::mem::take(&mut self.outbox.news);
+        self.outbox.passed_on = now;
+        if !self.outbox.is_busy() && !self.dirty.nodes.is_empty() {
+            // Everybody passes a record on by the trees that it is part of.
+            self.refresh_routes(now);
+        }
         let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
         let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
-        for neighbour in neighbours {
-            let fresh = news.iter().filter(|(_, from)| **from != Some(neighbour));
-            let records: Vec<AgedRecord> = fresh
-                .filter_map(|(key, _)| Some(self.store.get(key)?.aged(now)))
-                .collect();
+        let is_busy = self.outbox.is_busy();
+        let mut batches: BTreeMap<PeerId, Vec<AgedRecord>> = BTreeMap::new();
+        let mut told: BTreeMap<PeerId, Vec<Announcement>> = BTreeMap::new();
+        while let Some((key, from)) = self.outbox.next() {
+            let Some((record, hash)) = self.store.get(&key).map(|s| (s.aged(now), s.hash())) else {
+                continue;
+            };
+            let has_room = !is_busy && self.outbox.budget.is_left(self.peers.len(), now);
+            let pushed = key.0 == self.me || has_room;
+            let audience = self.audience(key.0, from, &neighbours, pushed);
+            for neighbour in audience.pushed {
+                self.outbox.budget.spend(record_len(&record));
+                batches.entry(neighbour).or_default().push(record.clone());
+            }
+            for neighbour in audience.told {
+                let announcement = Announcement { key, hash };
+                told.entry(neighbour).or_default().push(announcement);
+            }
+        }
+        for (neighbour, records) in batches {
             for message in pack_records(records) {
                 self.send_control(neighbour, &message, now);
             }
         }
+        self.announce(told, now);
     }
 
     fn outbox_is_final(&self) -> bool {
@@ -133,6 +201,9 @@ impl Mesh {
             Control::Buckets(digests) => self.store.on_buckets(digests.as_slice()),
             Control::Have(have) => self.store.on_have(&have, now),
             Control::Want(keys) => self.store.on_want(keys.as_slice(), now),
+            Control::Announce(announced) => {
+                return self.on_announce(from, announced.as_slice(), now);
+            }
             Control::Channel(channel, bytes) => {
                 let bytes = bytes.into_vec();
                 self.events.push_back(Event::ChannelMessage {
@@ -143,8 +214,21 @@ impl Mesh {
                 return;
             }
         };
+        self.answer(from, answers, now);
+    }
+
+    /// Sends what a neighbour lacks: more of it when it asks again. It did not get these another way.
+    fn answer(&mut self, to: PeerId, answers: Vec<Control>, now: Instant) {
         for answer in answers {
-            self.send_control(from, &answer, now);
+            if let Control::Records(records) = &answer {
+                if !self.outbox.budget.is_left(self.peers.len(), now) {
+                    continue;
+                }
+                for record in records.as_slice() {
+                    self.outbox.budget.spend(record_len(record));
+                }
+            }
+            self.send_control(to, &answer, now);
         }
     }
 
@@ -154,12 +238,25 @@ impl Mesh {
             if self.is_own(&aged, now) {
                 continue;
             }
+            let origin = peer_id(&aged.signed.identity);
+            if self.store.holds(origin, &aged.signed) {
+                self.counters.records_known += 1;
+                continue;
+            }
+            if !self.may_publish(origin, now) {
+                self.counters.records_limited += 1;
+                continue;
+            }
+            let links = self.store.node(&origin).map(|node| node.links.clone());
             match self.store.insert(aged, self.crypto.as_ref(), now) {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
                     self.outbox.add(key, Some(from), now);
+                    self.note_came(&key);
                     self.record_changed(&key, now);
                     self.record_taken(&key, now);
+                    self.ask_who_lost_a_link(origin, links, now);
+                    self.count_published(origin, now);
                 }
                 Outcome::Outdated(key) => {
                     self.counters.records_known += 1;
@@ -172,8 +269,57 @@ impl Mesh {
         let newer = outdated
             .iter()
             .filter_map(|key| Some(self.store.get(key)?.aged(now)));
-        for message in pack_records(newer.collect::<Vec<_>>()) {
-            self.send_control(from, &message, now);
+        let newer = pack_records(newer.collect::<Vec<_>>());
+        self.answer(from, newer, now);
+    }
+
+    fn note_came(&mut self, key: &RecordKey) {
+        if let Some(stored) = self.store.get(key) {
+            self.announced.came(key, stored.hash());
+        }
+    }
+
+    /// Whether a peer has not published too much lately; forgeries in its name do not count.
+    fn may_publish(&mut self, origin: PeerId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&origin) else {
+            return true;
+        };
+        let may = peer.records.is_left(RECORDS_BURST, RECORDS_PER_S, now);
+        if !may {
+            peer.limited = Some(now);
+        }
+        may
+    }
+
+    fn count_published(&mut self, origin: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&origin) {
+            peer.records.take(RECORDS_BURST, RECORDS_PER_S, now);
+        }
+    }
+
+    /// Somebody has lost a link: its other end may be gone, and is asked for a sign of life at once by
+    /// those that would otherwise notice when its next probe is due.
+    fn ask_who_lost_a_link(
+        &mut self,
+        origin: PeerId,
+        before: Option<Bounded<Link, LINKS_MAX>>,
+        now: Instant,
+    ) {
+        let after = self.store.node(&origin).map(|node| node.links.as_slice());
+        let after = after.unwrap_or_default();
+        let is_lost = |link: &&Link| after.iter().all(|other| other.to != link.to);
+        let before = before.as_ref().map_or(&[][..], Bounded::as_slice);
+        let lost = before.iter().filter(is_lost);
+        let lost: Vec<ShortId> = lost.map(|link| link.to).collect();
+        if lost.is_empty() {
+            return;
+        }
+        for id in &self.active {
+            let peer = self.peers.get_mut(id).filter(|peer| peer.is_neighbour());
+            let peer = peer.filter(|peer| lost.contains(&peer.id.short_id()));
+            for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
+                path.ask_now(now);
+            }
         }
     }
 
@@ -252,33 +398,8 @@ impl Mesh {
             .map(|session| session.agreement.local_index)
             .collect();
         for index in over {
-            self.drop_session(index);
+            self.drop_session(index, now);
         }
         self.path_changed(id, "it said good-bye", now);
-    }
-
-    /// A neighbour's digest came with its probe.
-    pub(crate) fn compare_digest(&mut self, id: PeerId, digest: Digest, now: Instant) {
-        let same = digest == self.store.digest();
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour()) else {
-            return;
-        };
-        if same {
-            peer.mismatches = 0;
-        } else if now >= peer.next_mismatch {
-            peer.mismatches = peer.mismatches.saturating_add(1);
-            peer.next_mismatch = now + MISMATCH_INTERVAL;
-            let is_first = peer.mismatches < MISMATCHES;
-            // Whether that was news under way shows soon, and not only with the next question.
-            if let Some(path) = peer.used_mut().filter(|_| is_first) {
-                path.ask_by(now + MISMATCH_INTERVAL);
-            }
-        }
-        if peer.mismatches >= MISMATCHES && now >= peer.next_buckets {
-            peer.next_buckets = now + REPAIR_INTERVAL;
-            self.counters.repairs_started += 1;
-            let buckets = self.store.buckets();
-            self.send_control(id, &buckets, now);
-        }
     }
 }

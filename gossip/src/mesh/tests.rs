@@ -21,6 +21,7 @@ use crate::crypto::real::RealCrypto;
 use crate::limits::HALF_OPEN_MAX;
 
 mod sleep;
+mod spread;
 mod step;
 
 const A: SocketAddr = at(1);

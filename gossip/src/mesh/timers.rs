@@ -39,6 +39,7 @@ impl Mesh {
         self.watch_twin(now);
         self.run_publisher(now);
         self.flush(now);
+        self.fetch_announced(now);
         self.dirty.routes |= self.routes_due.is_some_and(|due| due <= now);
         self.dirty.overlay |= self.overlay_due.is_some_and(|due| due <= now);
         if self.macs.deadline().is_some_and(|due| due <= now) {
@@ -59,6 +60,10 @@ impl Mesh {
             (self.dial_check, "a peer may have to be dialled"),
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),
+            (
+                self.announced.deadline(),
+                "an announced record has not come",
+            ),
             (self.routes_due, "the routes follow changed records"),
             (self.overlay_due, "control links follow who is there"),
             (self.twin_deadline(), "a twin is looked after"),

@@ -244,7 +244,7 @@ impl Mesh {
         self.twins.hold = (self.twins.hold * 2).min(HOLD_MAX);
         let open: Vec<u32> = self.sessions.keys().copied().collect();
         for index in open {
-            self.drop_session(index);
+            self.drop_session(index, now);
         }
         self.half_opens = Default::default();
         self.dialer.dials.clear();

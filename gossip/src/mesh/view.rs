@@ -5,8 +5,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
-use rmesh_wire::{Instant, PeerId};
+use rmesh_wire::{Instant, PeerId, ShortId};
 
 use super::Mesh;
 use super::path::PathState;
@@ -20,6 +21,9 @@ use crate::api::{
 };
 use crate::tcp::{is_tcp, unmarked};
 use crate::topology::record::{Body, EndpointRecord};
+
+/// For how long a peer is named that published too much.
+const LIMITED_SHOWN: Duration = Duration::from_secs(60);
 
 impl Mesh {
     pub(crate) fn build_forwarding(&self) -> Forwarding {
@@ -42,6 +46,11 @@ impl Mesh {
     }
 
     pub(crate) fn build_report(&self, now: Instant) -> Report {
+        let named: BTreeMap<ShortId, PeerId> = self
+            .store
+            .nodes()
+            .map(|(id, _)| (id.short_id(), id))
+            .collect();
         Report {
             id: self.me,
             name: self.name.clone(),
@@ -49,11 +58,11 @@ impl Mesh {
             peers: self
                 .peers
                 .values()
-                .map(|peer| self.peer_report(peer, now))
+                .map(|peer| self.peer_report(peer, &named, now))
                 .collect(),
             targets: self.target_reports(now),
             endpoints: self.endpoint_reports(),
-            warnings: self.warnings(),
+            warnings: self.warnings(now),
             sessions: self.sessions.len() as u64,
             half_open: self.half_opens.len() as u64,
             records: self.store.len() as u64,
@@ -62,16 +71,18 @@ impl Mesh {
         }
     }
 
-    fn peer_report(&self, peer: &Peer, now: Instant) -> PeerReport {
+    fn peer_report(
+        &self,
+        peer: &Peer,
+        named: &BTreeMap<ShortId, PeerId>,
+        now: Instant,
+    ) -> PeerReport {
         let node = self.store.node(&peer.id);
         let route = self.routes.get(&peer.id);
         let links = node.map_or(&[][..], |node| node.links.as_slice());
         let resolve = |link: &crate::topology::record::Link| {
-            let mut named = self
-                .store
-                .nodes()
-                .filter(|(id, _)| id.short_id() == link.to);
-            named.next().map(|(id, _)| (id, link.cost_us))
+            let id = named.get(&link.to)?;
+            Some((*id, link.cost_us))
         };
         PeerReport {
             id: peer.id,
@@ -115,7 +126,7 @@ impl Mesh {
         })
     }
 
-    fn is_reachable(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_reachable(&self, peer: &PeerId) -> bool {
         *peer == self.me
             || self
                 .peers
@@ -154,7 +165,7 @@ impl Mesh {
     }
 
     /// What an operator should look at.
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, now: Instant) -> Vec<String> {
         let mut warnings = self.twin_warnings();
         warnings.extend(self.name_warnings());
         let peers = self.peers.values();
@@ -172,6 +183,14 @@ impl Mesh {
             }
         }
         warnings.extend(self.conflict_warnings());
+        let limited = self.peers.values().filter(|peer| {
+            let last = peer.limited.map(|last| now.since(last));
+            last.is_some_and(|last| last < LIMITED_SHOWN)
+        });
+        warnings.extend(limited.map(|peer| {
+            let name = self.name_of(&peer.id);
+            format!("{name} publishes more records than allowed; others are not taken")
+        }));
         warnings
     }
 

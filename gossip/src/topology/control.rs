@@ -21,7 +21,9 @@ const RECORDS_PER_MESSAGE: usize = 16;
 /// Holdings in one message: 24 of at most 44 bytes and their buckets fit a datagram.
 const HOLDINGS_PER_MESSAGE: usize = 20;
 /// Keys in one message, likewise.
-const WANTED_PER_MESSAGE: usize = 48;
+pub(crate) const WANTED_PER_MESSAGE: usize = 48;
+/// Announcements in one message: 26 bytes each.
+pub(crate) const ANNOUNCED_PER_MESSAGE: usize = 40;
 /// Messages sent in answer to one message; the rest comes in the next round.
 const ANSWERS_MAX: usize = 16;
 /// Opaque bytes of a channel message.
@@ -40,6 +42,8 @@ pub(crate) enum Control {
     Want(Bounded<RecordKey, WANTED_PER_MESSAGE>),
     /// Opaque bytes of another core.
     Channel(u8, Bytes<CHANNEL_LEN_MAX>),
+    /// Records the sender holds, which most likely reach the receiver another way: it asks for what does not.
+    Announce(Bounded<Announcement, ANNOUNCED_PER_MESSAGE>),
 }
 
 /// What the sender holds in some buckets.
@@ -57,6 +61,13 @@ pub(crate) struct Holding {
     version: Version,
 }
 
+/// One record the sender holds, and the hash of it that digests are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announcement {
+    pub(crate) key: RecordKey,
+    pub(crate) hash: u64,
+}
+
 impl Control {
     /// The bytes of the message; `None` if it would not fit a datagram.
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
@@ -72,6 +83,11 @@ fn bucket(key: &RecordKey) -> u8 {
     hash.to_be_bytes()[0]
 }
 
+/// Bytes of a record in a message, at most.
+pub(crate) fn record_len(record: &AgedRecord) -> usize {
+    record.signed.bytes.as_slice().len() + 32 + 64 + 13
+}
+
 /// Packs records into as few messages as fit datagrams.
 pub(crate) fn pack_records(records: impl IntoIterator<Item = AgedRecord>) -> Vec<Control> {
     let mut messages = Vec::new();
@@ -80,7 +96,7 @@ pub(crate) fn pack_records(records: impl IntoIterator<Item = AgedRecord>) -> Vec
     let room = CONTROL_LEN_MAX - 8;
     let mut used = 0;
     for record in records {
-        let len = record.signed.bytes.as_slice().len() + 32 + 64 + 8;
+        let len = record_len(&record);
         if !batch.is_empty() && (used + len > room || batch.len() >= RECORDS_PER_MESSAGE) {
             messages.push(Control::Records(Bounded::take_from(core::mem::take(
                 &mut batch,

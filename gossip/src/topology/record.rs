@@ -118,6 +118,8 @@ pub(crate) struct SignedRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgedRecord {
     pub(crate) age_ms: u32,
+    /// For how long no links have led from the sender to the peer; 0 while they do.
+    pub(crate) apart_ms: u32,
     pub(crate) signed: SignedRecord,
 }
 

@@ -8,8 +8,8 @@ use rmesh_wire::probe::Digest;
 use rmesh_wire::{Instant, PeerId};
 
 use super::record::{AgedRecord, Body, Node, Record, RecordKey, SignedRecord, Version};
-use crate::crypto::{Crypto, peer_id};
-use crate::limits::{PEERS_MAX, RECORD_AGE_MAX, RECORD_AGE_SENT_MAX};
+use crate::crypto::Crypto;
+use crate::limits::{PEERS_MAX, RECORD_AGE_MAX, RECORD_APART_MAX, RECORD_END};
 
 /// Sections kept of all peers together.
 const RECORDS_MAX: usize = PEERS_MAX * 2;
@@ -23,27 +23,42 @@ pub(crate) struct Stored {
     made: Instant,
     /// Its age when it arrived, beyond the start of the local clock.
     age_before: Duration,
+    /// Since when no links lead to the peer, and how long that had been so for others before.
+    apart: Option<(Instant, Duration)>,
     hash: u64,
 }
 
 impl Stored {
     /// The record with its age, to be sent on.
     pub(crate) fn aged(&self, now: Instant) -> AgedRecord {
-        let age = self.age_before + now.since(self.made);
-        let age_ms = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         AgedRecord {
-            age_ms,
+            age_ms: millis(self.age(now)),
+            apart_ms: millis(self.apart_for(now)),
             signed: self.signed.clone(),
         }
     }
 
-    /// Whether it is young enough to be given to others; see [`RECORD_AGE_SENT_MAX`].
+    fn age(&self, now: Instant) -> Duration {
+        self.age_before + now.since(self.made)
+    }
+
+    fn apart_for(&self, now: Instant) -> Duration {
+        self.apart
+            .map_or(Duration::ZERO, |(since, before)| before + now.since(since))
+    }
+
+    /// Whether it is young enough to be given to others; see [`RECORD_END`].
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
-        self.age_before + now.since(self.made) < RECORD_AGE_SENT_MAX
+        is_young(self.age(now), self.apart_for(now))
     }
 
     fn expires(&self) -> Instant {
-        self.made + RECORD_AGE_MAX.saturating_sub(self.age_before)
+        let by_age = self.made + RECORD_AGE_MAX.saturating_sub(self.age_before);
+        let apart = self
+            .apart
+            .map(|(since, before)| since + RECORD_APART_MAX.saturating_sub(before));
+        apart.map_or(by_age, |apart| apart.min(by_age))
     }
 }
 
@@ -60,10 +75,16 @@ pub(crate) enum Outcome {
     Refused,
 }
 
+fn is_young(age: Duration, apart: Duration) -> bool {
+    age + RECORD_END < RECORD_AGE_MAX && apart + RECORD_END < RECORD_APART_MAX
+}
+
 /// All records.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     records: BTreeMap<RecordKey, Stored>,
+    /// Peers that links lead to.
+    reached: BTreeSet<PeerId>,
     /// When each of them expires.
     expiry: BTreeSet<(Instant, RecordKey)>,
     digest: Digest,
@@ -77,12 +98,11 @@ impl Store {
         crypto: &dyn Crypto,
         now: Instant,
     ) -> Outcome {
-        let AgedRecord { age_ms, signed } = aged;
-        if self.holds(&signed) {
-            return Outcome::Known;
-        }
-        let age = Duration::from_millis(age_ms.into());
-        let Some(record) = signed.decode().filter(|_| age < RECORD_AGE_SENT_MAX) else {
+        let signed = aged.signed;
+        let millis = |ms: u32| Duration::from_millis(ms.into());
+        let (age, apart) = (millis(aged.age_ms), millis(aged.apart_ms));
+        let young = is_young(age, apart);
+        let Some(record) = signed.decode().filter(|_| young) else {
             return Outcome::Refused;
         };
         let key = record.key();
@@ -105,24 +125,46 @@ impl Store {
         if !signed.is_authentic(crypto) {
             return Outcome::Refused;
         }
-        self.put(record, signed, age, now);
+        let apart = (!self.reached.contains(&key.0)).then_some((now, apart));
+        self.put(record, signed, (age, apart), now);
         Outcome::Taken(key)
     }
 
-    /// Whether this very record is kept. Every neighbour passes every record on, so most that come
-    /// are told apart by their signature, before anything is decoded.
-    fn holds(&self, signed: &SignedRecord) -> bool {
-        let peer = peer_id(&signed.identity);
+    /// Whether this very record is kept: many that come more than once are told apart by their
+    /// signature, before anything is decoded.
+    pub(crate) fn holds(&self, peer: PeerId, signed: &SignedRecord) -> bool {
         let mut sections = self.records.range((peer, 0)..=(peer, u8::MAX));
         sections.any(|(_, stored)| stored.signed == *signed)
     }
 
-    /// Keeps a record without asking: it is the own one.
-    pub(crate) fn put_own(&mut self, record: Record, signed: SignedRecord, now: Instant) {
-        self.put(record, signed, Duration::ZERO, now);
+    /// Links lead to a peer now, or none do any more: from then on its records grow old.
+    pub(crate) fn set_reached(&mut self, peer: PeerId, is_reached: bool, now: Instant) {
+        let changed = match is_reached {
+            true => self.reached.insert(peer),
+            false => self.reached.remove(&peer),
+        };
+        if !changed {
+            return;
+        }
+        for (key, stored) in self.records.range_mut((peer, 0)..=(peer, u8::MAX)) {
+            self.expiry.remove(&(stored.expires(), *key));
+            stored.apart = (!is_reached).then_some((now, Duration::ZERO));
+            self.expiry.insert((stored.expires(), *key));
+        }
     }
 
-    fn put(&mut self, record: Record, signed: SignedRecord, age: Duration, now: Instant) {
+    /// Keeps a record without asking: it is the own one.
+    pub(crate) fn put_own(&mut self, record: Record, signed: SignedRecord, now: Instant) {
+        self.put(record, signed, (Duration::ZERO, None), now);
+    }
+
+    fn put(
+        &mut self,
+        record: Record,
+        signed: SignedRecord,
+        (age_before, apart): (Duration, Option<(Instant, Duration)>),
+        now: Instant,
+    ) {
         let key = record.key();
         self.remove(&key);
         let hash = record_hash(&record);
@@ -131,7 +173,8 @@ impl Store {
             record,
             signed,
             made: now,
-            age_before: age,
+            age_before,
+            apart,
             hash,
         };
         self.expiry.insert((stored.expires(), key));
@@ -292,7 +335,8 @@ pub(crate) fn finish(hash: u64) -> u64 {
 }
 
 impl Stored {
-    pub(super) fn hash(&self) -> u64 {
+    /// What digests are made of.
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 }

@@ -24,7 +24,7 @@ use crate::crypto::model::ModelCrypto;
 use crate::crypto::{Crypto, Key, peer_id};
 use crate::limits::{
     ADDRESSES_MAX, CONTROL_LEN_MAX, ENDPOINT_ADDRESSES_MAX, ENDPOINT_LABELS_MAX, LABEL_LEN_MAX,
-    LINKS_MAX, RECORD_AGE_MAX,
+    LINKS_MAX, RECORD_AGE_MAX, RECORD_APART_MAX,
 };
 
 fn seed(number: u64) -> Key {
@@ -48,6 +48,7 @@ fn sign(number: u64, section: u8, version: Version, body: Body) -> AgedRecord {
     let signed = record.sign(&ModelCrypto, &seed(number), identity);
     AgedRecord {
         age_ms: 0,
+        apart_ms: 0,
         signed: signed.unwrap(),
     }
 }
@@ -194,7 +195,7 @@ impl Pair {
                 }
                 Vec::new()
             }
-            Control::Channel(..) => Vec::new(),
+            Control::Channel(..) | Control::Announce(_) => Vec::new(),
         }
     }
 
@@ -431,9 +432,9 @@ fn a_dead_peers_record_dies_everywhere_and_is_not_handed_back() {
     insert(&mut first, &aged);
     second.insert(aged, &ModelCrypto, Instant::ZERO + delay);
     let me = peer(9);
-    assert_eq!(first.deadline(me), Some(Instant::ZERO + RECORD_AGE_MAX));
+    assert_eq!(first.deadline(me), Some(Instant::ZERO + RECORD_APART_MAX));
     // The second holds it a little longer than the first, and each tells the other all it has.
-    let mut now = Instant::ZERO + RECORD_AGE_MAX;
+    let mut now = Instant::ZERO + RECORD_APART_MAX;
     for _ in 0..20 {
         for _ in 0..2 {
             first.expire(me, now);
@@ -449,6 +450,36 @@ fn a_dead_peers_record_dies_everywhere_and_is_not_handed_back() {
     }
     assert_eq!(first.iter().count() + second.iter().count(), 0);
     assert_eq!(first.deadline(me), None);
+}
+
+#[test]
+fn a_record_lives_while_links_lead_to_its_peer_and_dies_once_they_are_gone() {
+    let (me, him) = (peer(9), peer(1));
+    let mut store = Store::default();
+    insert(&mut store, &sign(1, 0, version(1, 1), Body::Node(node(1))));
+    insert(&mut store, &sign(1, 1, version(1, 2), endpoints(1)));
+    store.set_reached(him, true, Instant::ZERO);
+    let later = Instant::ZERO + RECORD_APART_MAX * 3;
+    assert_eq!(store.expire(me, later), []);
+    let apart: Vec<u32> = store.iter().map(|s| s.aged(later).apart_ms).collect();
+    assert_eq!(apart, [0, 0]);
+    store.set_reached(him, false, later);
+    // Who hears of it now goes on counting where this one is.
+    let now = later + RECORD_APART_MAX / 3;
+    let mut other = Store::default();
+    for stored in store.iter() {
+        other.insert(stored.aged(now), &ModelCrypto, now);
+    }
+    let end = later + RECORD_APART_MAX;
+    assert_eq!(
+        (store.deadline(me), other.deadline(me)),
+        (Some(end), Some(end))
+    );
+    assert_eq!(store.expire(me, end).len(), 2);
+    assert_eq!(store.deadline(me), None);
+    // However well it is reached, what was signed too long ago dies.
+    other.set_reached(him, true, now);
+    assert_eq!(other.deadline(me), Some(Instant::ZERO + RECORD_AGE_MAX));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use rmesh_tests::heap::Counting;
 use rmesh_tests::sim::ring::{self, RingOptions, Wires};
 use rmesh_tests::sim::{self, Options, Scenario, Summary};
 
@@ -43,6 +44,10 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seeds: u64,
 }
+
+/// Counts what the simulated peers hold.
+#[global_allocator]
+static HEAP: Counting = Counting;
 
 /// Simulates hosts that get addresses from the ring.
 fn run_ring(arguments: &Arguments) -> ExitCode {

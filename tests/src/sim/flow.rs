@@ -10,7 +10,7 @@ use super::world::World;
 type Tables = [Option<Forwarding>];
 
 fn node_of(world: &World, id: PeerId) -> Option<usize> {
-    world.nodes.iter().position(|node| node.id == id)
+    world.numbers.get(&id).copied()
 }
 
 /// The address in use leads to the peer, over wires that are open both ways.
@@ -110,14 +110,15 @@ fn follow(world: &World, tables: &Tables, from: usize, to: usize) -> Result<(), 
     Err(format!("loops: {way:?}"))
 }
 
-/// A broadcast of each member is accepted exactly once by every other.
+/// A broadcast of each source is accepted exactly once by every other member.
 pub(crate) fn broadcasts_arrive_once(
     world: &World,
     tables: &Tables,
+    sources: &[usize],
     members: &[usize],
 ) -> Result<(), Difference> {
     let mut copies = vec![0u32; world.nodes.len()];
-    for &source in members {
+    for &source in sources {
         copies.fill(0);
         flood(world, tables, source, &mut copies)
             .map_err(|why| format!("a broadcast of peer{source} {why}"))?;

@@ -14,7 +14,7 @@ pub(crate) struct Meter {
     pub(crate) events: u64,
     /// Bytes sent by all peers, IP and UDP headers included.
     pub(crate) bytes: u64,
-    /// Most bytes sent by all peers in one second.
+    /// Most bytes any one peer sent in one second.
     pub(crate) peak_bytes: u64,
     /// Most datagrams caused by one input.
     pub(crate) transmits_per_turn_max: usize,
@@ -22,19 +22,23 @@ pub(crate) struct Meter {
     pub(crate) peer_downs: u64,
     /// Handshakes taken for a stranger's.
     pub(crate) handshakes_refused: u64,
-    second: u64,
-    second_bytes: u64,
+    /// For each peer the second it sent last in, and what it sent in it.
+    seconds: Vec<(u64, u64)>,
 }
 
 impl Meter {
-    pub(crate) fn sent(&mut self, now: Instant, bytes: u64) {
+    pub(crate) fn sent(&mut self, from: usize, now: Instant, bytes: u64) {
         let second = now.as_nanos() / 1_000_000_000;
-        if second != self.second {
-            (self.second, self.second_bytes) = (second, 0);
+        if self.seconds.len() <= from {
+            self.seconds.resize(from + 1, (0, 0));
+        }
+        let (last, sum) = &mut self.seconds[from];
+        if second != *last {
+            (*last, *sum) = (second, 0);
         }
         self.bytes += bytes;
-        self.second_bytes += bytes;
-        self.peak_bytes = self.peak_bytes.max(self.second_bytes);
+        *sum += bytes;
+        self.peak_bytes = self.peak_bytes.max(*sum);
     }
 }
 
@@ -51,8 +55,11 @@ pub struct Outcome {
     pub heal: Option<Duration>,
     /// Bytes a second and peer sends while nothing changes.
     pub idle_bytes_per_s: Option<f64>,
-    /// Bytes a peer sent, on average over the peers, in the busiest second.
+    /// The most any one peer sent in one second.
     pub peak_bytes_per_s: f64,
+    /// Bytes of the heap a peer holds once all is quiet; only where they are counted
+    /// ([`crate::heap`]).
+    pub state_bytes: Option<u64>,
     /// Events the world has handled.
     pub events: u64,
     /// Handshakes taken for a stranger's, although all share one secret.
@@ -106,7 +113,7 @@ impl From<&Outcome> for Summary {
             heal_ms: outcome.heal.map(milliseconds),
             idle_bytes_per_s: outcome.idle_bytes_per_s.map(f64::round),
             peak_bytes_per_s: outcome.peak_bytes_per_s.round(),
-            state_bytes: None,
+            state_bytes: outcome.state_bytes,
             events: outcome.events,
             wall_s: (outcome.wall.as_secs_f64() * 1e3).round() / 1e3,
         }
@@ -136,6 +143,14 @@ pub fn table(outcome: &Outcome) -> String {
         (
             "peak, a peer",
             format!("{:.0} B/s", outcome.peak_bytes_per_s),
+        ),
+        (
+            "state, a peer",
+            or_dash(
+                outcome
+                    .state_bytes
+                    .map(|b| format!("{:.2} MB", b as f64 / 1e6)),
+            ),
         ),
         (
             "busiest input",

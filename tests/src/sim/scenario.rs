@@ -14,12 +14,18 @@ use super::node::Node;
 use super::random::Random;
 use super::report::Outcome;
 use super::world::World;
+use crate::heap;
 
 /// All peers are started within this time.
 const LAUNCH: Duration = Duration::from_secs(3);
 /// A quiet mesh must be at rest within this time: a peer that was away for long is dialled again
 /// only when its back-off has run out.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
+/// After the launch it goes on for this long before the cost of quiet is measured: sessions that
+/// nobody wants any more have ended by then.
+const SETTLE: Duration = Duration::from_secs(200);
+/// How often it is looked whether a change is known everywhere.
+const AGREEMENT_LOOK: Duration = Duration::from_millis(2);
 /// How often the world is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A mesh at rest is watched this long for peers that are given up without reason.
@@ -225,52 +231,70 @@ fn stay_at_rest(world: &mut World, sides: &[bool]) {
     }
 }
 
-/// No faults: how fast changes spread, and what quiet costs.
+/// No faults: what quiet costs, and how fast changes spread.
 fn steady(options: &Options) -> Outcome {
     let mut random = Random::new(options.seed);
     let layout = Layout::open(options.peers, &mut random);
     let mut world = world(options, &layout, 0.0, &mut random);
     let sides = vec![false; layout.size()];
+    let held = heap::held();
     world.run_for(LAUNCH);
     let heal = await_rest(&mut world, &sides);
-    let mut converged: Vec<Duration> = Vec::new();
-    // Sessions settle before the cost of quiet is measured.
-    world.run_for(Duration::from_secs(10));
-    let (idle_from, idle_bytes) = (world.now, world.meter.bytes);
     let end = Instant::ZERO + options.time();
-    let every = CHANGE_EVERY.div_f64(options.peers as f64);
-    let mut number = options.peers as u32;
-    while heal.is_some() {
-        let pause = every.mul_f64(-(1.0 - random.unit()).ln());
-        if world.now + pause > end {
-            world.run_for(end.since(world.now));
-            break;
-        }
-        world.run_for(pause);
-        let node = random.below(options.peers);
-        Fault::Attach { number, node }.strike(&mut world);
-        number += 1;
-        converged.extend(await_agreement(&mut world, &sides));
-    }
+    // What was begun at the launch settles before the cost of quiet is measured.
+    world.run_for(SETTLE.min(end.since(world.now) / 2));
+    let quiet_from = (world.now, world.meter.bytes);
+    world.run_for(end.since(world.now) / 4);
+    let quiet_s = world.now.since(quiet_from.0).as_secs_f64();
+    let idle = (world.meter.bytes - quiet_from.1) as f64 / quiet_s.max(1e-9);
+    let state = heap::held().saturating_sub(held) / options.peers;
+    let converged = match heal {
+        Some(_) => changes(&mut world, options, end, &mut random),
+        None => Vec::new(),
+    };
     if heal.is_some() {
         await_rest(&mut world, &sides);
     }
-    let idle_s = world.now.since(idle_from).as_secs_f64();
-    let idle = (world.meter.bytes - idle_bytes) as f64 / idle_s.max(1e-9) / options.peers as f64;
-    outcome(options, world, converged, heal, Some(idle))
+    let idle = heal.map(|_| idle / options.peers as f64);
+    let mut outcome = outcome(options, world, converged, heal, idle);
+    outcome.state_bytes = u64::try_from(state).ok().filter(|bytes| *bytes > 0);
+    outcome
 }
 
-/// Time until all views agree again, looked at often.
-fn await_agreement(world: &mut World, sides: &[bool]) -> Option<Duration> {
+/// Attaches containers, here and there, until `end`; how long each took to be known everywhere.
+fn changes(
+    world: &mut World,
+    options: &Options,
+    end: Instant,
+    random: &mut Random,
+) -> Vec<Duration> {
+    let every = CHANGE_EVERY.div_f64(options.peers as f64);
+    let mut number = options.peers as u32;
+    let mut converged: Vec<Duration> = Vec::new();
+    let mut next = world.now;
+    loop {
+        next = next + every.mul_f64(-(1.0 - random.unit()).ln());
+        if next > end {
+            world.run_for(end.since(world.now));
+            return converged;
+        }
+        world.run_for(next.since(world.now));
+        let node = random.below(options.peers);
+        Fault::Attach { number, node }.strike(world);
+        number += 1;
+        converged.extend(await_agreement(world));
+    }
+}
+
+/// Time until all hold the same records again, looked at often.
+fn await_agreement(world: &mut World) -> Option<Duration> {
     let start = world.now;
-    while let Err(difference) = check::views_agree(world, sides) {
+    while !check::digests_agree(world) {
         if world.now.since(start) >= CONVERGE_MAX {
-            world.violate(format!(
-                "a change did not spread within {CONVERGE_MAX:?}: {difference}"
-            ));
+            world.violate(format!("a change did not spread within {CONVERGE_MAX:?}"));
             return None;
         }
-        world.run_for(Duration::from_millis(5));
+        world.run_for(AGREEMENT_LOOK);
     }
     Some(world.now.since(start))
 }
@@ -282,12 +306,14 @@ fn outcome(
     heal: Option<Duration>,
     idle_bytes_per_s: Option<f64>,
 ) -> Outcome {
+    world.trace(|| world.totals());
     Outcome {
         options: *options,
         converged,
         heal,
         idle_bytes_per_s,
-        peak_bytes_per_s: world.meter.peak_bytes as f64 / options.peers as f64,
+        peak_bytes_per_s: world.meter.peak_bytes as f64,
+        state_bytes: None,
         events: world.meter.events,
         handshakes_refused: world.meter.handshakes_refused,
         transmits_per_turn_max: world.meter.transmits_per_turn_max,

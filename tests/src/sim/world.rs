@@ -1,10 +1,11 @@
 //! Time, and everything that happens in it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rmesh_gossip::{Event, SendFailure};
-use rmesh_wire::Instant;
+use rmesh_wire::{Instant, PeerId};
 
 use super::calendar::Calendar;
 use super::fault::Fault;
@@ -34,6 +35,8 @@ enum Action {
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) nodes: Vec<Node>,
+    /// Where each identity is among them.
+    pub(crate) numbers: HashMap<PeerId, usize>,
     pub(crate) network: Network,
     pub(crate) meter: Meter,
     /// What was wrong, in words.
@@ -49,9 +52,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(nodes: Vec<Node>, network: Network) -> Self {
+        let numbers = nodes.iter().map(|node| (node.id, node.index)).collect();
         World {
             now: Instant::ZERO,
             nodes,
+            numbers,
             network,
             meter: Meter::default(),
             violations: Vec::new(),
@@ -108,6 +113,24 @@ impl World {
             let seconds = self.now.since(Instant::ZERO).as_secs_f64();
             eprintln!("{seconds:9.4} {}", what());
         }
+    }
+
+    /// What all cores have counted together, a peer.
+    pub(crate) fn totals(&self) -> String {
+        let counters = |node: &Node| Some(node.mesh.as_ref()?.report(self.now).counters);
+        let all: Vec<_> = self.nodes.iter().filter_map(counters).collect();
+        let a_peer = |of: fn(&rmesh_gossip::api::Counters) -> u64| {
+            all.iter().map(of).sum::<u64>() as f64 / all.len().max(1) as f64
+        };
+        format!(
+            "a peer: {:.0} datagrams, {:.0} handshakes, {:.0} records sent, {:.0} known, {:.0} taken, {:.0} repairs",
+            a_peer(|c| c.control_datagrams_sent),
+            a_peer(|c| c.handshakes_completed),
+            a_peer(|c| c.records_sent),
+            a_peer(|c| c.records_known),
+            a_peer(|c| c.records_accepted),
+            a_peer(|c| c.repairs_started),
+        )
     }
 
     fn deliver(&mut self, to: usize, source: SocketAddr, bytes: &[u8]) {
@@ -176,13 +199,13 @@ impl World {
                 .fate(index, transmit.destination, transmit.bytes.len())
             {
                 Fate::Arrives(delay, to, source) => {
-                    self.meter.sent(self.now, bytes);
+                    self.meter.sent(index, self.now, bytes);
                     let at = self.now + delay;
                     let bytes = transmit.bytes;
                     self.calendar
                         .schedule(at, Action::Deliver { to, source, bytes });
                 }
-                Fate::Lost => self.meter.sent(self.now, bytes),
+                Fate::Lost => self.meter.sent(index, self.now, bytes),
                 Fate::Refused(why) => self.refused.push((transmit.destination, why)),
             }
         }

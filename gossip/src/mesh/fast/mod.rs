@@ -192,10 +192,11 @@ impl Mesh {
             return;
         };
         let others = self.others(peer);
+        let is_large = self.is_large();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let pace = peer.pace(now);
+        let pace = peer.pace(is_large, now);
         let was_doubted = peer.fast.is_doubted();
         let (step, is_due) = peer.fast.tick(now, pace, others);
         if peer.fast.is_doubted() && !was_doubted {

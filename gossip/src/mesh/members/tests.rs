@@ -138,10 +138,10 @@ fn a_message_for_a_peer_without_a_session_opens_one() {
     let mut row = Row::new();
     row.run(Duration::from_secs(5));
     let last = row.id(2);
-    let open: Vec<u32> = row.peers[0].sessions.keys().copied().collect();
+    let (open, now): (Vec<u32>, _) = (row.peers[0].sessions.keys().copied().collect(), row.now);
     for index in open {
         if row.peers[0].sessions[&index].agreement.peer == last {
-            row.peers[0].drop_session(index);
+            row.peers[0].drop_session(index, now);
         }
     }
     row.messages(2);

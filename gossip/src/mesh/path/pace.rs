@@ -14,6 +14,8 @@ pub(crate) struct Pace {
     spare: Duration,
     /// Whether both ends ask, each for itself.
     both: bool,
+    /// Whether nothing but control messages goes by it.
+    pub(crate) is_control_only: bool,
 }
 
 /// Without traffic the end with the larger id lets the other ask, and asks itself so much later.
@@ -26,6 +28,7 @@ impl Pace {
         dead: Duration::from_secs(3),
         spare: Duration::from_secs(3),
         both: true,
+        is_control_only: false,
     };
     /// Control neighbours, and peers that had traffic lately. Multiples of one time, so that a host that has
     /// nothing else to do wakes for all of them at once.
@@ -34,6 +37,15 @@ impl Pace {
         dead: Duration::from_secs(3),
         spare: Duration::from_millis(4_500),
         both: false,
+        is_control_only: false,
+    };
+    /// Control neighbours of a large mesh without traffic.
+    pub(crate) const LINK: Pace = Pace {
+        alive: Duration::from_secs(8),
+        dead: Duration::from_secs(8),
+        spare: Duration::from_secs(8),
+        both: false,
+        is_control_only: true,
     };
     /// Everything else.
     pub(crate) const IDLE: Pace = Pace {
@@ -41,6 +53,7 @@ impl Pace {
         dead: Duration::from_secs(30),
         spare: Duration::from_secs(10),
         both: false,
+        is_control_only: false,
     };
 
     /// The same for a path that works and is not used.

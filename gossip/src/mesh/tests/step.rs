@@ -3,16 +3,18 @@
 use super::*;
 
 /// Hosts that all know each other, and the datagrams under way between them.
-struct Idle {
-    hosts: Vec<Mesh>,
+pub(super) struct Idle {
+    pub(super) hosts: Vec<Mesh>,
     under_way: Vec<(u64, SocketAddr, SocketAddr, Vec<u8>)>,
     /// For each host, the milliseconds in which it did something.
     awake: Vec<Vec<u64>>,
     millisecond: u64,
+    /// Nothing goes from the first to the second.
+    pub(super) cut: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Idle {
-    fn new(count: u8) -> Self {
+    pub(super) fn new(count: u8) -> Self {
         let mut hosts: Vec<Mesh> = (1..=count).map(|number| mesh(number, 1, false)).collect();
         for (number, host) in (1..).zip(&mut hosts) {
             let target = |other| Target {
@@ -28,11 +30,16 @@ impl Idle {
             under_way: Vec::new(),
             awake,
             millisecond: 0,
+            cut: None,
         }
     }
 
+    pub(super) fn now(&self) -> Instant {
+        start() + Duration::from_millis(self.millisecond)
+    }
+
     /// Whatever happens in `milliseconds`; a datagram takes one.
-    fn run(&mut self, milliseconds: u64) {
+    pub(super) fn run(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds {
             self.millisecond += 1;
             let now = start() + Duration::from_millis(self.millisecond);
@@ -64,6 +71,7 @@ impl Idle {
         }
         let arrives = self.millisecond + 1;
         let sent = sent(host).into_iter();
+        let sent = sent.filter(|(to, _)| self.cut != Some((me, *to)));
         self.under_way
             .extend(sent.map(|(to, bytes)| (arrives, me, to, bytes)));
         if did {

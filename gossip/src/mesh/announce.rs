@@ -1,0 +1,179 @@
+//! Who passes which record on to whom, and what happens to those that do not come.
+//!
+//! A record travels down the shortest-path tree of its peer, which everybody computes from the same records, as
+//! broadcasts do. Some of the neighbours that are not below in the tree are told that it is here; whoever has
+//! been told of a record that does not come asks for it (Leitão, Pereira and Rodrigues, Epidemic Broadcast Trees,
+//! 2007, with trees that need no upkeep). So a tree that differs from peer to peer for a moment, or a lost datagram,
+//! costs a round trip.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rmesh_wire::codec::Bounded;
+use rmesh_wire::{Instant, PeerId};
+
+use super::Mesh;
+use super::peer::Peer;
+use crate::topology::control::{ANNOUNCED_PER_MESSAGE, Announcement, Control, WANTED_PER_MESSAGE};
+use crate::topology::record::RecordKey;
+
+/// A record that was announced is asked for after this time: down the tree it comes a little later than from
+/// the nearest neighbour, and no two hosts of a continent are further apart.
+const FETCH_AFTER: Duration = Duration::from_millis(60);
+/// … and from the next who announced it so long after that.
+const FETCH_AGAIN: Duration = Duration::from_millis(250);
+/// Neighbours remembered as holders of a missing record.
+const HOLDERS_MAX: usize = 3;
+/// Records that are waited for at once; of others the digests tell.
+const MISSING_MAX: usize = 4_096;
+/// Neighbours to whom a record is announced: each peer hears of it so often on average, which all but one in
+/// fifty hear at least once.
+const ANNOUNCED_TO: usize = 4;
+
+/// Records that neighbours announced and that are not here yet.
+#[derive(Debug, Default)]
+pub(crate) struct Announced {
+    missing: BTreeMap<RecordKey, Missing>,
+    due: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Missing {
+    hash: u64,
+    holders: Vec<PeerId>,
+    due: Instant,
+}
+
+impl Announced {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// A record is here.
+    pub(crate) fn came(&mut self, key: &RecordKey, hash: u64) {
+        if self.missing.get(key).is_some_and(|m| m.hash == hash) {
+            self.missing.remove(key);
+            if self.missing.is_empty() {
+                self.due = None;
+            }
+        }
+    }
+}
+
+/// To whom one record goes.
+pub(super) struct Audience {
+    /// Those that get it.
+    pub(super) pushed: Vec<PeerId>,
+    /// Those that are told of it.
+    pub(super) told: Vec<PeerId>,
+}
+
+impl Mesh {
+    /// To whom a record of `origin` goes: whether it is `pushed` at all, or only announced. Where no links lead
+    /// from its peer to this one nobody knows a tree, and it goes to all.
+    pub(super) fn audience(
+        &mut self,
+        origin: PeerId,
+        from: Option<PeerId>,
+        neighbours: &[PeerId],
+        pushed: bool,
+    ) -> Audience {
+        let others = neighbours.iter().filter(|to| Some(**to) != from);
+        let (pushed, mut rest): (Vec<PeerId>, Vec<PeerId>) = match pushed {
+            false => (Vec::new(), others.copied().collect()),
+            true => match self.routes.graph().flood_tree(&self.me, origin.short_id()) {
+                Some(tree) => others.partition(|to| tree.children.contains(to)),
+                None => (others.copied().collect(), Vec::new()),
+            },
+        };
+        let start = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
+        let turn = start % rest.len().max(1);
+        rest.rotate_left(turn);
+        rest.truncate(ANNOUNCED_TO);
+        Audience { pushed, told: rest }
+    }
+
+    /// Tells neighbours what is here.
+    pub(super) fn announce(&mut self, told: BTreeMap<PeerId, Vec<Announcement>>, now: Instant) {
+        for (neighbour, announcements) in told {
+            for some in announcements.chunks(ANNOUNCED_PER_MESSAGE) {
+                let message = Control::Announce(Bounded::take_from(some.iter().copied()));
+                self.send_control(neighbour, &message, now);
+            }
+        }
+    }
+
+    /// A neighbour holds these records.
+    pub(crate) fn on_announce(&mut self, from: PeerId, announced: &[Announcement], now: Instant) {
+        for Announcement { key, hash } in announced {
+            let held = self.store.get(key).is_some_and(|held| held.hash() == *hash);
+            if key.0 == self.me || held {
+                continue;
+            }
+            let is_full = self.announced.missing.len() >= MISSING_MAX;
+            match self.announced.missing.entry(*key) {
+                Entry::Occupied(mut known) => {
+                    let known = known.get_mut();
+                    if known.hash != *hash {
+                        known.hash = *hash;
+                        known.holders.clear();
+                    }
+                    if known.holders.len() < HOLDERS_MAX && !known.holders.contains(&from) {
+                        known.holders.push(from);
+                    }
+                }
+                Entry::Vacant(place) if !is_full => {
+                    let due = now + FETCH_AFTER;
+                    place.insert(Missing {
+                        hash: *hash,
+                        holders: alloc::vec![from],
+                        due,
+                    });
+                    self.announced.due = Some(self.announced.due.map_or(due, |d| d.min(due)));
+                }
+                Entry::Vacant(_) => {}
+            }
+        }
+    }
+
+    /// Asks for what was announced and has not come.
+    pub(crate) fn fetch_announced(&mut self, now: Instant) {
+        if self.announced.due.is_none_or(|due| now < due) {
+            return;
+        }
+        let mut wanted: BTreeMap<PeerId, Vec<RecordKey>> = BTreeMap::new();
+        let (peers, store) = (&self.peers, &self.store);
+        self.announced.missing.retain(|key, missing| {
+            if store
+                .get(key)
+                .is_some_and(|held| held.hash() == missing.hash)
+            {
+                return false;
+            }
+            if now < missing.due {
+                return true;
+            }
+            let can_give = |id: &PeerId| peers.get(id).is_some_and(Peer::is_neighbour);
+            missing.holders.retain(can_give);
+            if missing.holders.is_empty() {
+                return false;
+            }
+            wanted
+                .entry(missing.holders.remove(0))
+                .or_default()
+                .push(*key);
+            missing.due = now + FETCH_AGAIN;
+            true
+        });
+        self.announced.due = self.announced.missing.values().map(|m| m.due).min();
+        for (neighbour, keys) in wanted {
+            self.counters.records_fetched += keys.len() as u64;
+            for some in keys.chunks(WANTED_PER_MESSAGE) {
+                let want = Control::Want(Bounded::take_from(some.iter().copied()));
+                self.send_control(neighbour, &want, now);
+            }
+        }
+    }
+}
