@@ -58,10 +58,8 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(200);
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A taker that met a higher term waits at least this long, and at most five times as long.
 pub const YIELD_MIN: Duration = Duration::from_millis(100);
-/// One digest to one random neighbour in about this time …
-pub const DIGEST_EVERY: Duration = Duration::from_secs(4);
-/// … and so much later at most: whoever is awake before that for something else need not wake for it.
-pub const DIGEST_LATE: Duration = Duration::from_millis(1_500);
+/// One digest to one random neighbour in about this time.
+pub const DIGEST_EVERY: Duration = Duration::from_secs(5);
 /// A daemon that was away for less than this, and was not cut off before, cannot have been removed
 /// meanwhile but by force: it goes on at once.
 pub const REMOVAL_SILENCE: Duration = Duration::from_secs(2);

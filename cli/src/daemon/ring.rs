@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use rmesh_gossip::Mesh;
@@ -24,6 +25,9 @@ const WRITES_MAX: u64 = 4_096;
 
 /// Names of peers that are remembered: those of a large mesh.
 const NAMES_MAX: usize = 1_024;
+
+/// A host is awake about this often anyway: what is routine need not wake it.
+const ROUTINE_SLACK: Duration = Duration::from_millis(1_500);
 
 /// Where the answer to a request goes.
 pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -192,6 +196,7 @@ impl Ring {
         self.is_second =
             found.standing == Standing::Nothing && matches!(founding, Founding::Found { .. });
         let node = Node::new(identity(self.options.me)?, recovered, founding, now);
+        let node = node.with_slack(ROUTINE_SLACK);
         if !node.is_fenced() {
             self.alive.note();
         }

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use rmesh_wire::codec::Bounded;
 use rmesh_wire::{Instant, PeerId};
@@ -18,6 +19,14 @@ use crate::setup::{RingId, Setup, Stamp};
 use crate::sync::{self, Sync};
 
 impl Node {
+    /// Has [`Node::poll_timeout`] ask for what is routine so much later: for a caller that is awake before that for
+    /// something else, calls [`Node::handle_timeout`] then, and need not wake for this.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Duration) -> Self {
+        self.slack = slack;
+        self
+    }
+
     /// One digest to one neighbour every now and then, and what else is done rarely.
     pub(super) fn drive_gossip(&mut self) {
         if self.now < self.next_digest {

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
@@ -14,7 +15,7 @@ use crate::api::{Event, Founding, Identity, Member, Recovered, Request, RequestI
 use crate::cell::OwnerId;
 use crate::entry::Entry;
 use crate::ledger::Ledger;
-use crate::limits::{DIGEST_LATE, REFUSED_PEERS_MAX};
+use crate::limits::REFUSED_PEERS_MAX;
 use crate::message::{Body, Message};
 use crate::random::Random;
 
@@ -110,6 +111,8 @@ pub struct Node {
     has_left: bool,
     /// Something changed that requests may wait for.
     is_stale: bool,
+    /// How much later than it could a digest may be sent.
+    slack: Duration,
 }
 
 impl Node {
@@ -159,6 +162,7 @@ impl Node {
             probes: None,
             has_left: false,
             is_stale: true,
+            slack: Duration::ZERO,
         };
         for (peer, addresses) in &node.announced {
             for address in addresses {
@@ -256,12 +260,6 @@ impl Node {
         self.settle();
     }
 
-    /// The daemon is about to end: what is to be written for that comes out of [`Node::poll_write`].
-    pub fn handle_stop(&mut self, now: Instant) {
-        self.now = now;
-        self.unreserve(Range::ALL);
-    }
-
     /// Writes up to `number` are durable.
     pub fn handle_written(&mut self, number: u64, now: Instant) {
         self.now = now;
@@ -305,7 +303,7 @@ impl Node {
             return None;
         }
         let routine = [
-            (Some(self.next_digest + DIGEST_LATE), "digest"),
+            (Some(self.next_digest + self.slack), "digest"),
             (self.change_due(), "setup change"),
         ];
         let due = routine.into_iter().chain(self.other_dues());

@@ -58,6 +58,12 @@ impl Reserve {
 }
 
 impl Node {
+    /// The daemon is about to end: what is to be written for that comes out of [`Node::poll_write`].
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.now = now;
+        self.unreserve(Range::ALL);
+    }
+
     /// A new life: who has what the one before had reserved may not be known.
     pub(super) fn rest_reserved(&mut self) {
         let reserved: Vec<Range> = self.ledger.space.reserved(Range::ALL).collect();
