@@ -13,9 +13,12 @@ pub const RSS_MAX: u64 = 20_000_000;
 pub const CPU_MAX: f64 = 0.005;
 /// Times a second an idle peer may be woken, all its threads together; with what idle containers send.
 pub const WAKEUPS_PER_S_MAX: f64 = 8.0;
-/// Joining is over after this time: addresses are saved, new containers have said what they say, and the
-/// searches for a longer path MTU that follow 5 and 10 s after the first are done.
-const SETTLES: Duration = Duration::from_secs(12);
+/// Joining is over after this time: addresses are saved, and the searches for a longer path MTU that follow 5
+/// and 10 s after the first are done.
+pub const JOINED: Duration = Duration::from_secs(12);
+/// Then nothing goes on any more: kernels of new containers have sent what they ask routers (at once, then 4, 8 and
+/// 16 s later, RFC 7559), each of which wakes every peer, and the next search is over too.
+pub const SETTLED: Duration = Duration::from_secs(45);
 
 /// What was measured, the worst of the three peers each.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +50,11 @@ impl fmt::Display for IdleFigures {
     }
 }
 
-/// Launches three peers with a container each and watches them do nothing.
+/// Launches three peers with a container each and watches them do nothing, once they have had time to settle.
 ///
 /// # Panics
 /// If they do not become a mesh.
-pub fn measure(story: &mut Story, time: Duration) -> IdleFigures {
+pub fn measure(story: &mut Story, settles: Duration, time: Duration) -> IdleFigures {
     let hosts = story.hosts(["a", "b", "c"]);
     let [a, b, c] = &hosts;
     let (ab, bc, ac) = (story.link(a, b), story.link(b, c), story.link(a, c));
@@ -65,7 +68,7 @@ pub fn measure(story: &mut Story, time: Duration) -> IdleFigures {
         .zip(&hosts)
         .map(|(number, host)| story.container(host, "one", &format!("10.32.0.{number}/24")))
         .collect();
-    std::thread::sleep(SETTLES);
+    std::thread::sleep(settles);
     let pids = routers.each_ref().map(|router| router.process.pid());
     let (before, start) = (pids.map(Cost::of), Instant::now());
     std::thread::sleep(time);

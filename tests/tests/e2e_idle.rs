@@ -8,7 +8,7 @@ use rmesh_tests::story;
 #[test]
 fn an_idle_peer_costs_next_to_nothing() {
     let mut story = story!("idle");
-    let figures = idle::measure(&mut story, Duration::from_secs(10));
+    let figures = idle::measure(&mut story, idle::JOINED, Duration::from_secs(10));
     println!("{figures}");
     // The bound is for a release, and `rmesh-bench` judges it; the code of a development build alone
     // takes several megabytes more.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{Bound, Figure};
-use crate::idle::{self, CPU_MAX, RSS_MAX, WAKEUPS_PER_S_MAX};
+use crate::idle::{self, CPU_MAX, RSS_MAX, SETTLED, WAKEUPS_PER_S_MAX};
 use crate::story::Story;
 
 /// For how long the idle mesh is watched.
 const WATCHED: Duration = Duration::from_secs(20);
 
 pub(super) fn measure(program: &str) -> Vec<Figure> {
-    let figures = idle::measure(&mut Story::new("bench-idle", program), WATCHED);
+    let figures = idle::measure(&mut Story::new("bench-idle", program), SETTLED, WATCHED);
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     vec![
         Figure::new(
