@@ -338,6 +338,10 @@ impl Mesh {
         if matches!(path, Some(Path::Relay(_))) {
             peer.relay.turn(now);
         }
+        // What was kept in reserve may have ended with the one before, and is asked rarely.
+        if let Some(used) = peer.used_mut() {
+            used.ask_now(now);
+        }
         self.dirty.forwarding = true;
         let (name, was_up) = (peer.name.clone(), peer.reported_up);
         peer.reported_up = path.is_some();
