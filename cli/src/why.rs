@@ -1,19 +1,16 @@
 //! Each way from one peer to another, what came of it, and why it is used or not.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{PathView, PeerView, StatusView};
+use crate::api::{PathView, PeerView, StatusView, find};
 use crate::duration;
 use crate::failure::{Failure, FailureKind};
 use crate::render::{self, short};
-
-/// Fewest digits of an id that name a peer.
-const ID_DIGITS_MIN: usize = 6;
 
 /// What this host knows of the mesh.
 pub(crate) struct Mesh<'a> {
@@ -66,7 +63,10 @@ impl Mesh<'_> {
         };
         let far = far.and_then(|far| self.peers.iter().find(|peer| peer.id == *far));
         let links = self.links();
-        let (route, route_cost_us) = route(&links, &from, &to);
+        let ends = self.peers.iter().filter(|peer| peer.no_relay);
+        let own = self.me.no_relay.then_some(self.me.id.as_str());
+        let ends = ends.map(|peer| peer.id.as_str()).chain(own).collect();
+        let (route, route_cost_us) = route(&links, &ends, &from, &to);
         Ok(Why {
             from: self.name(&from),
             to: self.name(&to),
@@ -78,37 +78,13 @@ impl Mesh<'_> {
     }
 
     fn find(&self, text: &str) -> Result<String, Failure> {
-        let mine = [(self.me.name.as_str(), self.me.id.as_str())];
+        let mine = (self.me.name.as_str(), self.me.id.as_str());
         let others = self.peers.iter().map(|p| (p.name.as_str(), p.id.as_str()));
-        let all: Vec<(&str, &str)> = mine.into_iter().chain(others).collect();
-        let is_start = text.len() >= ID_DIGITS_MIN;
-        let starts = |id: &str| is_start && id.starts_with(&text.to_ascii_lowercase());
-        let mut found: Vec<&str> = all
-            .iter()
-            .filter(|one| one.0 == text)
-            .map(|one| one.1)
-            .collect();
-        if found.is_empty() {
-            found = all
-                .iter()
-                .filter(|one| starts(one.1))
-                .map(|one| one.1)
-                .collect();
-        }
-        let cannot =
-            |kind, why: String| Failure::new(kind, format!("cannot tell who {text} is"), why);
-        match found.as_slice() {
-            [one] => Ok((*one).to_owned()),
-            [] => Err(
-                cannot(FailureKind::Missing, "no peer has that name or id".into())
-                    .todo("see `rmesh status peers`"),
-            ),
-            several => {
-                let ids: Vec<&str> = several.iter().map(|id| short(id)).collect();
-                let why = format!("several peers match: {}", ids.join(", "));
-                Err(cannot(FailureKind::Usage, why).todo("give more digits of the id"))
-            }
-        }
+        let found = find::one_of(text, others.chain([mine]))?;
+        found.map(str::to_owned).ok_or_else(|| {
+            let what = format!("cannot tell who {text} is");
+            Failure::new(FailureKind::Missing, what, find::NOBODY).todo("see `rmesh status peers`")
+        })
     }
 
     fn name(&self, id: &str) -> String {
@@ -147,9 +123,10 @@ impl Mesh<'_> {
     }
 }
 
-/// The cheapest way over links (Dijkstra's algorithm), and its cost.
+/// The cheapest way over links (Dijkstra's algorithm) that passes through none of `ends`, and its cost.
 fn route(
     links: &BTreeMap<String, BTreeMap<String, u32>>,
+    ends: &BTreeSet<&str>,
     from: &str,
     to: &str,
 ) -> (Vec<String>, u32) {
@@ -160,6 +137,9 @@ fn route(
             continue;
         }
         best.insert(at, (cost, parent));
+        if at != from && ends.contains(at) {
+            continue;
+        }
         for (next, more) in links.get(at).into_iter().flatten() {
             queue.push(Reverse((cost.saturating_add(*more), next.as_str(), at)));
         }
@@ -207,7 +187,8 @@ fn ways(peer: &PeerView) -> Vec<Way> {
             way: "TCP".into(),
             in_use: false,
             state: "not tried".into(),
-            reason: "only where no address has answered by UDP for 5 s and no other peer relays"
+            reason: "tried only where it is on here, the peer listens, no address has answered by UDP for 5 s and no other \
+                     peer relays"
                 .into(),
         });
     }
@@ -341,6 +322,16 @@ mod tests {
         let why = mesh.why(three, &me.name).unwrap();
         assert_eq!(why.route.len(), 4);
         assert!(!why.ways.is_empty());
+        // Nothing that is between others goes through one that does not want it.
+        let mut peers = self::peers();
+        peers[1].no_relay = true;
+        let mesh = Mesh {
+            me: &me,
+            peers: &peers,
+        };
+        let why = mesh.why(one, three).unwrap();
+        assert!(why.route.is_empty(), "{why}");
+        assert_eq!(mesh.why(one, two).unwrap().route, [one, two]);
         for text in ["nobody", "abc"] {
             assert_eq!(mesh.why(one, text).unwrap_err().kind, FailureKind::Missing);
         }

@@ -318,6 +318,8 @@ pub struct Report {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// Whether nothing that is between others goes through it.
+    pub no_relay: bool,
     /// This life.
     pub boot: Boot,
     /// Other peers, reachable or lately so.

@@ -68,5 +68,6 @@ pub const RECORDS_PER_S: u32 = 4;
 pub const SPREAD_BYTES_PER_S: u32 = 64 * 1_024;
 /// … and fewer may send more: so much all of them together.
 pub const SPREAD_BYTES_PER_S_OF_ALL: u32 = 16 * 1_024 * 1_024;
-/// Beyond this many known peers control links that carry nothing else are probed more rarely.
+/// Beyond this many known peers a mesh is large: control links that carry nothing else are probed more rarely,
+/// repairs are spaced, and a configured peer that is reachable needs no session.
 pub const SPARSE_PEERS_MIN: usize = 32;

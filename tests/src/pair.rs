@@ -35,13 +35,24 @@ impl Pair {
     }
 
     /// The same on a wire that is there.
-    pub fn on(mut story: Story, hosts: [Host; 2], link: Link, flags: [&[&str]; 2]) -> Pair {
+    pub fn on(story: Story, hosts: [Host; 2], link: Link, flags: [&[&str]; 2]) -> Pair {
+        Pair::on_within(Duration::from_secs(5), story, hosts, link, flags)
+    }
+
+    /// The same on one over which the hosts take longer to meet, at most so long.
+    pub fn on_within(
+        limit: Duration,
+        mut story: Story,
+        hosts: [Host; 2],
+        link: Link,
+        flags: [&[&str]; 2],
+    ) -> Pair {
         let [a, b] = &hosts;
         let routers = [
             story.launch_with(a, &[], flags[0]),
             story.launch_with(b, &[&link.address(a, false).to_string()], flags[1]),
         ];
-        story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+        story.expect_mesh(limit, &routers.each_ref());
         let containers = [
             story.container(a, "one", "10.32.0.1/24"),
             story.container(b, "two", "10.32.0.2/24"),

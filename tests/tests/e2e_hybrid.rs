@@ -1,9 +1,9 @@
 //! The recipes of docs/hybrid.md that no other test cooks.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rmesh_lab::probe::TcpStreamProbe;
+use rmesh_tests::pair::address;
 use rmesh_tests::site::{Access, Internet};
 use rmesh_tests::story;
 use rmesh_tests::story::Story;
@@ -14,10 +14,6 @@ const FIRST_PACKET: Duration = Duration::from_secs(1);
 const AWAKE_WITHIN: Duration = Duration::from_secs(3);
 /// How long traffic may stop when the host that relays it is switched off.
 const STALL_MAX: Duration = Duration::from_secs(1);
-
-fn container(number: u8) -> IpAddr {
-    IpAddr::from([10, 32, 0, number])
-}
 
 #[test]
 fn two_clouds_and_a_laptop_that_sleeps() {
@@ -34,7 +30,7 @@ fn two_clouds_and_a_laptop_that_sleeps() {
     story.expect_mesh(JOINS_WITHIN, &routers.each_ref());
     let far = story.container(&two.host, "db", "10.32.0.2/24");
     let near = story.container(&laptop.host, "app", "10.32.0.3/24");
-    story.expect_ping(FIRST_PACKET, &near, container(2));
+    story.expect_ping(FIRST_PACKET, &near, address(2));
     let path = || story.path_kind(&laptop.host, &two.host);
     story.expect_within(JOINS_WITHIN, "straight from NAT to NAT", || {
         path() == "direct"
@@ -44,8 +40,8 @@ fn two_clouds_and_a_laptop_that_sleeps() {
         story.peer(&two.host, &laptop.host)["reachable"] == false
     });
     routers[2].process.resume().expect("a process of this lab");
-    story.expect_ping(AWAKE_WITHIN, &near, container(2));
-    story.expect_ping(AWAKE_WITHIN, &far, container(3));
+    story.expect_ping(AWAKE_WITHIN, &near, address(2));
+    story.expect_ping(AWAKE_WITHIN, &far, address(3));
 }
 
 #[test]
@@ -63,10 +59,10 @@ fn a_gateway_is_replaced_by_another_that_nobody_else_was_told_of() {
     story.expect_mesh(JOINS_WITHIN, &routers.each_ref());
     let one = story.container(&a, "one", "10.32.0.1/24");
     let two = story.container(&b, "two", "10.32.0.2/24");
-    story.expect_ping(FIRST_PACKET, &one, container(2));
+    story.expect_ping(FIRST_PACKET, &one, address(2));
     let through = |story: &Story| story.peer(&a, &b)["path"]["name"].clone();
     assert_eq!(through(&story), "old");
-    let stream = TcpStreamProbe::start(&one, &two, container(2)).expect("a connection");
+    let stream = TcpStreamProbe::start(&one, &two, address(2)).expect("a connection");
     let [old_router, a_router, b_router] = routers;
     let new_router = story.launch(&new, &[a_new.address(&a, false)]);
     story.expect_mesh(
@@ -77,7 +73,7 @@ fn a_gateway_is_replaced_by_another_that_nobody_else_was_told_of() {
     story.expect_within(STALL_MAX, "the new gateway carries", || {
         through(&story) == "new"
     });
-    story.expect_ping(FIRST_PACKET, &one, container(2));
+    story.expect_ping(FIRST_PACKET, &one, address(2));
     let report = stream.stop();
     println!("{report:?}");
     let what = "longest stall of a connection whose gateway is replaced";
@@ -86,6 +82,6 @@ fn a_gateway_is_replaced_by_another_that_nobody_else_was_told_of() {
     // Launched as ever, a finds the new one.
     story.succeed(&a, &["stop"]);
     let again = story.launch(&a, &peers_of_a);
-    story.expect_ping(JOINS_WITHIN, &one, container(2));
+    story.expect_ping(JOINS_WITHIN, &one, address(2));
     drop(again);
 }

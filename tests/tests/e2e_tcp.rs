@@ -1,12 +1,12 @@
 //! Networks where UDP does not pass: the same datagrams by TCP, as long as nothing better works.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use rmesh_lab::{Container, Host, Link, WireProfile};
+use rmesh_lab::WireProfile;
+use rmesh_tests::pair::{Pair, address};
 use rmesh_tests::scrape::scrape;
 use rmesh_tests::story;
-use rmesh_tests::story::{Router, Story};
+use rmesh_tests::story::Story;
 use rmesh_tests::throughput::Connection;
 
 const PORT: u16 = 6_783;
@@ -20,72 +20,35 @@ const MEASURED: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 const WARM_UP: Duration = Duration::from_secs(1);
 
-struct Pair {
-    story: Story,
-    hosts: [Host; 2],
-    link: Link,
-    containers: [Container; 2],
-    _routers: [Router; 2],
-}
-
-fn far() -> IpAddr {
-    IpAddr::from([10, 32, 0, 2])
-}
-
-impl Pair {
-    /// Two hosts with a container each; over a wire that does not carry UDP if it is `blocked`.
-    fn start(name: &str, is_blocked: bool) -> Pair {
-        let mut story = story!(name);
-        let hosts = story.hosts(["a", "b"]);
-        let [a, b] = &hosts;
-        let link = story.emulated_link(a, b, 8);
-        if is_blocked {
-            link.block_udp(PORT).expect("a wire of this lab");
-        }
-        let routers = [
-            story.launch(a, &[]),
-            story.launch(b, &[link.address(a, false)]),
-        ];
-        story.expect_mesh(BY_TCP_WITHIN, &[&routers[0], &routers[1]]);
-        let containers = [
-            story.container(a, "one", "10.32.0.1/24"),
-            story.container(b, "two", "10.32.0.2/24"),
-        ];
-        Pair {
-            story,
-            hosts,
-            link,
-            containers,
-            _routers: routers,
-        }
+/// Two hosts on an emulated wire; over one that does not carry UDP if it is `blocked`.
+fn pair(mut story: Story, is_blocked: bool) -> Pair {
+    let hosts = story.hosts(["a", "b"]);
+    let link = story.emulated_link(&hosts[0], &hosts[1], 8);
+    if is_blocked {
+        link.block_udp(PORT).expect("a wire of this lab");
     }
-
-    /// Whether both ends use this kind of path.
-    fn goes(&self, kind: &str) -> bool {
-        let [a, b] = &self.hosts;
-        self.story.path_kind(a, b) == kind && self.story.path_kind(b, a) == kind
-    }
+    Pair::on_within(BY_TCP_WITHIN, story, hosts, link, [&[], &[]])
 }
 
 #[test]
 fn udp_blocked_in_mid_transfer_is_replaced_by_tcp_and_used_again_when_it_works() {
-    let pair = Pair::start("tcp-fallback", false);
+    let pair = pair(story!("tcp-fallback"), false);
     let (story, [one, two]) = (&pair.story, &pair.containers);
-    story.expect_within(Duration::from_secs(1), "direct", || pair.goes("direct"));
-    let mut transfer = Connection::open(one, two, far()).expect("a connection");
+    story.expect_within(Duration::from_secs(1), "direct", || pair.are("direct"));
+    let mut transfer = Connection::open(one, two, address(2)).expect("a connection");
     transfer.measure(MEASURED / 4).expect("it carries");
     std::thread::scope(|scope| {
         // Sends until TCP has to carry, and then all of it.
         let all = scope.spawn(|| transfer.measure(Duration::from_secs(7)));
         pair.link.block_udp(PORT).expect("a wire of this lab");
-        story.expect_within(BY_TCP_WITHIN, "on TCP", || pair.goes("tcp"));
+        story.expect_within(BY_TCP_WITHIN, "on TCP", || pair.are("tcp"));
         let all = all.join().expect("a measurement");
         println!(
             "{:.0} Mbit/s, most of them by TCP",
             all.expect("it survives")
         );
     });
-    story.expect_ping(Duration::from_secs(1), one, far());
+    story.expect_ping(Duration::from_secs(1), one, address(2));
     let paths = story.succeed(&pair.hosts[0], &["status", "paths"]);
     println!("{paths}{}", story.succeed(&pair.hosts[0], &["status"]));
     let reason = story.peer(&pair.hosts[0], &pair.hosts[1])["reason"].clone();
@@ -101,7 +64,7 @@ fn udp_blocked_in_mid_transfer_is_replaced_by_tcp_and_used_again_when_it_works()
         Some(1.0)
     );
     pair.link.restore().expect("a wire of this lab");
-    story.expect_within(BY_UDP_WITHIN, "back on UDP", || pair.goes("direct"));
+    story.expect_within(BY_UDP_WITHIN, "back on UDP", || pair.are("direct"));
     transfer.measure(MEASURED / 4).expect("it survives");
     for host in &pair.hosts {
         let connections = || scrape(host).sum("rmesh_tcp_connections", &[]);
@@ -114,10 +77,10 @@ fn udp_blocked_in_mid_transfer_is_replaced_by_tcp_and_used_again_when_it_works()
 #[test]
 fn hosts_that_never_had_udp_meet_by_tcp_and_carry_most_of_what_plain_tcp_does_at_one_percent_loss()
 {
-    let pair = Pair::start("tcp-only", true);
+    let pair = pair(story!("tcp-only"), true);
     let (story, [one, two]) = (&pair.story, &pair.containers);
-    assert!(pair.goes("tcp"));
-    story.expect_ping(Duration::from_secs(1), one, far());
+    assert!(pair.are("tcp"));
+    story.expect_ping(Duration::from_secs(1), one, address(2));
     pair.link.shape(WireProfile {
         latency: Duration::from_millis(5),
         loss: 0.01,
@@ -128,7 +91,7 @@ fn hosts_that_never_had_udp_meet_by_tcp_and_carry_most_of_what_plain_tcp_does_at
     let [a, b] = &pair.hosts;
     let open = |from, to, address| Connection::open(from, to, address).expect("a connection");
     let mut plain = open(a, b, pair.link.address(b, false));
-    let mut carried = open(one, two, far());
+    let mut carried = open(one, two, address(2));
     let (mut of_plain, mut of_carried) = (0.0, 0.0);
     for _ in 0..ROUNDS {
         for (connection, sum) in [(&mut plain, &mut of_plain), (&mut carried, &mut of_carried)] {
@@ -143,7 +106,7 @@ fn hosts_that_never_had_udp_meet_by_tcp_and_carry_most_of_what_plain_tcp_does_at
         of_plain / rounds,
         of_carried / rounds
     );
-    assert!(pair.goes("tcp"));
+    assert!(pair.are("tcp"));
     assert!(kept > KEPT_ALARM, "{kept}");
 }
 
@@ -156,7 +119,10 @@ fn one_open_tcp_port_is_enough() {
     let a_router = story.launch_with(&a, &[], &["--tcp-port", "443"]);
     let target = format!("{}:443", link.address(&a, false));
     let b_router = story.launch_with(&b, &[&target], &["--tcp-port", "none"]);
-    std::thread::sleep(Duration::from_secs(1));
+    let warnings = || story.status(&b)["warnings"].to_string();
+    story.expect_within(BY_TCP_WITHIN, "the call by UDP is given up", || {
+        warnings().contains("no answer")
+    });
     assert_eq!(story.status(&b)["tcp_port"], serde_json::Value::Null);
     assert_eq!(story.status(&b)["peers_total"], 0);
     b_router.kill();

@@ -40,6 +40,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         encryption: encryption(report),
         port: snapshot.port,
         tcp_port: snapshot.tcp_port,
+        no_relay: report.no_relay,
         addresses: snapshot.addresses.clone(),
         bridge: snapshot.bridge.clone(),
         mtu_bytes: snapshot.mtu_bytes,
@@ -374,6 +375,7 @@ pub(crate) mod samples {
         let report = Report {
             id: A,
             name: "a".into(),
+            no_relay: false,
             boot: Boot {
                 counter: 4,
                 random: 9,

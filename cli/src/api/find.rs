@@ -1,6 +1,7 @@
 //! Which peer an operator means.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use rmesh_gossip::Report;
 use rmesh_ipam::Outlook;
@@ -9,40 +10,56 @@ use rmesh_wire::PeerId;
 use crate::daemon::Snapshot;
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
+use crate::render::short;
 
 /// Peers named in an error.
 const NAMES_SHOWN: usize = 16;
 /// Fewest digits of an id that name a peer.
 const ID_DIGITS_MIN: usize = 6;
 
+/// Why nobody is found.
+pub(crate) const NOBODY: &str =
+    "no peer has this name, or an id that starts with at least 6 such digits";
+
 /// The peer with exactly this name, else the one whose id starts with these digits.
 fn peer(report: &Report, text: &str) -> Result<Option<PeerId>, Failure> {
-    let named = report.peers.iter().filter(|peer| peer.name == text);
-    if let Some(id) = only_one(text, named.map(|peer| peer.id))? {
+    let ids: Vec<String> = report.peers.iter().map(|p| p.id.to_string()).collect();
+    let names = report.peers.iter().map(|peer| peer.name.as_str());
+    let found = one_of(text, names.zip(ids.iter().map(String::as_str)))?;
+    let at = found.and_then(|found| ids.iter().position(|id| id == found));
+    Ok(at.and_then(|at| Some(report.peers.get(at)?.id)))
+}
+
+/// The id of the peer with exactly this name, else the one that starts with these digits, among names and ids.
+pub(crate) fn one_of<'a>(
+    text: &str,
+    all: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<Option<&'a str>, Failure> {
+    let named = all.clone().filter(|(name, _)| *name == text);
+    if let Some(id) = only_one(text, named.map(|(_, id)| id))? {
         return Ok(Some(id));
     }
     let digits = text.to_ascii_lowercase();
     if digits.len() < ID_DIGITS_MIN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let started = report
-        .peers
-        .iter()
-        .filter(|peer| peer.id.to_string().starts_with(&digits));
-    only_one(text, started.map(|peer| peer.id))
+    let started = all.filter(|(_, id)| id.starts_with(&digits));
+    only_one(text, started.map(|(_, id)| id))
 }
 
-fn only_one(
+/// Of ids the only one.
+fn only_one<T: Display>(
     text: &str,
-    mut found: impl Iterator<Item = PeerId>,
-) -> Result<Option<PeerId>, Failure> {
+    mut found: impl Iterator<Item = T>,
+) -> Result<Option<T>, Failure> {
     let first = found.next();
-    let more: Vec<String> = found.map(|id| id.short().to_string()).collect();
+    let shown = |id: &T| short(&id.to_string()).to_owned();
+    let more: Vec<String> = found.map(|id| shown(&id)).collect();
     match (first, more.as_slice()) {
         (Some(first), [_, ..]) => {
             let why = format!(
                 "several peers match: {}, {}",
-                first.short(),
+                shown(&first),
                 more.join(", ")
             );
             let todo = "give more digits of the id";
@@ -137,8 +154,7 @@ fn unknown(report: &Report, text: &str) -> Failure {
         names if names.len() > NAMES_SHOWN => "rmesh status peers shows all".into(),
         names => format!("known are: {}", names.join(", ")),
     };
-    let why = "no peer has this name, or an id that starts with at least 6 such digits";
-    Failure::new(FailureKind::Missing, format!("cannot find {text}"), why).todo(known)
+    Failure::new(FailureKind::Missing, format!("cannot find {text}"), NOBODY).todo(known)
 }
 
 #[cfg(test)]

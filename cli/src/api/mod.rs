@@ -2,7 +2,7 @@
 
 mod body;
 mod convert;
-mod find;
+pub(crate) mod find;
 mod ipam;
 mod ring;
 mod server;

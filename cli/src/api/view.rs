@@ -33,6 +33,9 @@ pub(crate) struct StatusView {
     /// TCP port at which the same is to be had where UDP does not pass; `null` if nobody can call there.
     #[serde(default)]
     pub(crate) tcp_port: Option<u16>,
+    /// Whether nothing that is between other peers goes through this host.
+    #[serde(default)]
+    pub(crate) no_relay: bool,
     /// Addresses of this host that others may reach.
     pub(crate) addresses: Vec<IpAddr>,
     /// Name of the bridge.

@@ -90,6 +90,11 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
     .sample(&[("result", "known")], counters.records_known)
     .sample(&[("result", "limited")], counters.records_limited)
     .sample(&[("result", "refused")], counters.records_refused);
+    text.counter(
+        "rmesh_gossip_fetched_records_total",
+        "Signed records that were announced, did not come and were asked for.",
+    )
+    .sample(&[], counters.records_fetched);
 }
 
 fn sessions(text: &mut Text, snapshot: &Snapshot) {

@@ -5,7 +5,7 @@ use crate::daemon::Snapshot;
 
 pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
     let tcp = &snapshot.tcp;
-    let help = "TCP connections, by whether their other end has proved to be a peer.";
+    let help = "TCP connections, by whether they belong to a peer that is known.";
     text.gauge("rmesh_tcp_connections", help)
         .sample(&[("state", "proven")], tcp.connections - tcp.unproven)
         .sample(&[("state", "unproven")], tcp.unproven);

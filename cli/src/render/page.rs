@@ -205,6 +205,7 @@ pub(crate) mod tests {
             state: "connected".into(),
             encryption: "all encrypted".into(),
             tcp_port: None,
+            no_relay: false,
             peers_tcp: 0,
             port: 6783,
             addresses: vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()],

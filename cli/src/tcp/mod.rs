@@ -200,19 +200,19 @@ impl Tcp {
         }
     }
 
-    /// Ends one.
-    pub(crate) fn hang_up(&self, remote: SocketAddr) {
-        if let Some(connection) = self.shared.table().connections.get(&remote) {
-            connection.end.notify_one();
-        }
-    }
-
     /// The same about one, whose other end has just been heard.
     pub(crate) fn judge_one(&self, remote: SocketAddr, is_way: impl Fn(SocketAddr) -> bool) {
         let mut table = self.shared.table();
         let connection = table.connections.get_mut(&remote);
         if let Some(connection) = connection.filter(|connection| !connection.is_proven) {
             connection.is_proven = is_way(remote);
+        }
+    }
+
+    /// Ends one.
+    pub(crate) fn hang_up(&self, remote: SocketAddr) {
+        if let Some(connection) = self.shared.table().connections.get(&remote) {
+            connection.end.notify_one();
         }
     }
 

@@ -539,7 +539,7 @@ impl Mesh {
         }
     }
 
-    /// Whether there are more peers than anybody keeps links with.
+    /// Whether what a small mesh does at once is spaced ([`crate::limits::SPARSE_PEERS_MIN`]).
     fn is_large(&self) -> bool {
         self.peers.len() > crate::limits::SPARSE_PEERS_MIN
     }

@@ -92,7 +92,7 @@ impl Mesh {
         self
     }
 
-    /// Whether a connection's marked address is a way to somebody who has proved to be a peer.
+    /// Whether a marked address is one by which a known peer is reached, or tried.
     pub fn has_way(&self, address: SocketAddr) -> bool {
         self.peers
             .values()

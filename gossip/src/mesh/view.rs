@@ -54,6 +54,7 @@ impl Mesh {
         Report {
             id: self.me,
             name: self.name.clone(),
+            no_relay: self.no_relay,
             boot: self.boot,
             peers: self
                 .peers

@@ -125,7 +125,7 @@ pub(super) fn completing(options: &FastOptions, devices: &Devices) -> BTreeSet<F
 /// Bytes of frames that have come by all of them.
 pub(super) fn received(netlink: &mut Netlink, options: &FastOptions) -> Result<u64, KernelError> {
     let mut bytes = 0;
-    for family in [Family::V4, Family::V6] {
+    for family in FAMILIES {
         let link = netlink.link(&name(options.bridge.name(), family))?;
         bytes += link.map_or(0, |link| link.received_bytes);
     }
