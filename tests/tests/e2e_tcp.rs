@@ -119,9 +119,9 @@ fn one_open_tcp_port_is_enough() {
     let a_router = story.launch_with(&a, &[], &["--tcp-port", "443"]);
     let target = format!("{}:443", link.address(&a, false));
     let b_router = story.launch_with(&b, &[&target], &["--tcp-port", "none"]);
-    let warnings = || story.status(&b)["warnings"].to_string();
+    let targets = || story.status(&b)["targets"].to_string();
     story.expect_within(BY_TCP_WITHIN, "the call by UDP is given up", || {
-        warnings().contains("no answer")
+        targets().contains("no answer")
     });
     assert_eq!(story.status(&b)["tcp_port"], serde_json::Value::Null);
     assert_eq!(story.status(&b)["peers_total"], 0);
