@@ -507,6 +507,9 @@ pub struct Counters {
     /// Signed records that were announced, did not come and were asked for.
     #[serde(default)]
     pub records_fetched: u64,
+    /// Messages with records that were asked for and not sent, for too many were.
+    #[serde(default)]
+    pub answers_dropped: u64,
     /// Signed records that were known already, or outdated.
     #[serde(default)]
     pub records_known: u64,

@@ -95,6 +95,11 @@ pub(super) fn section(text: &mut Text, snapshot: &Snapshot) {
         "Signed records that were announced, did not come and were asked for.",
     )
     .sample(&[], counters.records_fetched);
+    text.counter(
+        "rmesh_gossip_dropped_answers_total",
+        "Messages with signed records that were asked for and not sent, for too many were.",
+    )
+    .sample(&[], counters.answers_dropped);
 }
 
 fn sessions(text: &mut Text, snapshot: &Snapshot) {

@@ -26,6 +26,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Connections there can be; each takes two descriptors.
 const CONNECTIONS_MAX: usize = 256;
+/// Of them, kept for those that this host opens.
+const OUTGOING_KEPT: usize = 32;
 /// Of those that others have opened, so many may belong to nobody known.
 const UNPROVEN_MAX: usize = 64;
 /// And so many of one host (a /64 of IPv6 is one): a site behind one address may start all at once.
@@ -92,6 +94,8 @@ struct Connection {
     opened: Instant,
     is_outgoing: bool,
     is_proven: bool,
+    /// It has been told to end, to make room for another.
+    is_ending: bool,
     end: Arc<Notify>,
 }
 
@@ -256,8 +260,11 @@ impl Shared {
     /// Makes a place for a connection; nothing if there are too many. To be called in the runtime's context.
     fn admit(&self, remote: SocketAddr, is_outgoing: bool) -> Option<Place> {
         let mut table = self.table();
-        if !table.has_room_for(remote, is_outgoing) {
+        let has_room = table.has_room_for(remote, is_outgoing);
+        if !has_room {
             self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        if !has_room && !table.make_room_for(remote, is_outgoing) {
             return None;
         }
         let (local, socket) = stand_in(self.plane)
@@ -272,6 +279,7 @@ impl Shared {
             opened: Instant::now(),
             is_outgoing,
             is_proven: false,
+            is_ending: false,
             end: Arc::clone(&end),
         };
         table.connections.insert(remote, connection);
@@ -301,16 +309,45 @@ impl Shared {
 
 impl Table {
     fn has_room_for(&self, remote: SocketAddr, is_outgoing: bool) -> bool {
-        if self.connections.len() >= CONNECTIONS_MAX || self.connections.contains_key(&remote) {
+        let has_place = self.has_place(remote, is_outgoing);
+        let same = self.strangers_of(Some(source(remote.ip()))).count();
+        let all = self.strangers_of(None).count();
+        has_place && (is_outgoing || (all < UNPROVEN_MAX && same < UNPROVEN_PER_SOURCE))
+    }
+
+    fn has_place(&self, remote: SocketAddr, is_outgoing: bool) -> bool {
+        let kept = if is_outgoing { 0 } else { OUTGOING_KEPT };
+        let is_full = self.connections.len() + kept >= CONNECTIONS_MAX;
+        !is_full && !self.connections.contains_key(&remote)
+    }
+
+    /// Connections that others have opened and that belong to nobody known, of one source or of all.
+    fn strangers_of(&self, of: Option<u128>) -> impl Iterator<Item = (&SocketAddr, &Connection)> {
+        self.connections.iter().filter(move |(remote, one)| {
+            let is_strange = !one.is_proven && !one.is_outgoing && !one.is_ending;
+            is_strange && of.is_none_or(|of| source(remote.ip()) == of)
+        })
+    }
+
+    /// Ends the stranger's connection that has been there for longest, of the same source if that has too many:
+    /// peers prove themselves within a few round trips, and who only occupies places keeps nobody out. Whether there is
+    /// room then.
+    fn make_room_for(&mut self, remote: SocketAddr, is_outgoing: bool) -> bool {
+        if is_outgoing || !self.has_place(remote, is_outgoing) {
             return false;
         }
-        let all = self.connections.iter();
-        let strange = all.filter(|(_, one)| !one.is_proven && !one.is_outgoing);
-        let sources = strange.map(|(remote, _)| source(remote.ip()));
-        let sources: Vec<u128> = sources.collect();
         let own = source(remote.ip());
-        let same = sources.iter().filter(|one| **one == own).count();
-        is_outgoing || (sources.len() < UNPROVEN_MAX && same < UNPROVEN_PER_SOURCE)
+        let is_own = self.strangers_of(Some(own)).count() >= UNPROVEN_PER_SOURCE;
+        let strangers = self.strangers_of(is_own.then_some(own));
+        let oldest = strangers.min_by_key(|(_, one)| one.opened);
+        let Some(oldest) = oldest.map(|(remote, _)| *remote) else {
+            return false;
+        };
+        if let Some(oldest) = self.connections.get_mut(&oldest) {
+            oldest.is_ending = true;
+            oldest.end.notify_one();
+        }
+        true
     }
 }
 

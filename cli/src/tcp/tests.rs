@@ -102,10 +102,16 @@ fn the_ends_of_peers_connections_are_told_and_unwanted_ones_are_closed() {
 fn strangers_are_few_and_do_not_stay() {
     let mut end = End::start();
     let open = || TcpStream::connect(end.at()).unwrap();
-    let strangers: Vec<_> = (0..UNPROVEN_PER_SOURCE + 3).map(|_| open()).collect();
+    let mut strangers: Vec<_> = (0..UNPROVEN_PER_SOURCE + 3).map(|_| open()).collect();
     wait_for("three are turned away", || end.tcp.counters().refused == 3);
+    let most = UNPROVEN_PER_SOURCE as u64;
+    wait_for("no more are left", || end.tcp.counters().unproven == most);
     let count = end.tcp.counters();
-    assert_eq!(count.unproven, UNPROVEN_PER_SOURCE as u64);
+    for mut first in strangers.drain(..3) {
+        first.set_read_timeout(Some(LIMIT)).unwrap();
+        let ended = first.read(&mut [0]);
+        assert!(matches!(ended, Ok(0)), "those that came first: {ended:?}");
+    }
     end.tcp.judge(|_| false, Instant::now());
     assert_eq!(
         end.tcp.counters().unproven,

@@ -107,6 +107,9 @@ impl Mesh {
 
     /// A neighbour holds these records.
     pub(crate) fn on_announce(&mut self, from: PeerId, announced: &[Announcement], now: Instant) {
+        if !self.peers.get(&from).is_some_and(Peer::is_neighbour) {
+            return;
+        }
         for Announcement { key, hash } in announced {
             let held = self.store.get(key).is_some_and(|held| held.hash() == *hash);
             if key.0 == self.me || held {
@@ -116,10 +119,8 @@ impl Mesh {
             match self.announced.missing.entry(*key) {
                 Entry::Occupied(mut known) => {
                     let known = known.get_mut();
-                    if known.hash != *hash {
-                        known.hash = *hash;
-                        known.holders.clear();
-                    }
+                    // Who held another version most likely has this one too, and is not forgotten for what another says.
+                    known.hash = *hash;
                     if known.holders.len() < HOLDERS_MAX && !known.holders.contains(&from) {
                         known.holders.push(from);
                     }

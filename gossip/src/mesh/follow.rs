@@ -22,6 +22,8 @@ const ROUTES_HOLD: Duration = Duration::from_millis(50);
 /// Whom to be a neighbour of is asked at most this often, for each peer there is: what that costs
 /// grows with their number, and where many have just come there will be more in a moment.
 const OVERLAY_HOLD_PER_PEER: Duration = Duration::from_micros(500);
+/// … and not later than this.
+const OVERLAY_HOLD_MAX: Duration = Duration::from_secs(1);
 
 impl Mesh {
     /// A record is new or gone: what follows from it is looked at soon.
@@ -68,7 +70,8 @@ impl Mesh {
     /// Asks whom to be a neighbour of, unless that was asked a moment ago.
     pub(crate) fn follow_overlay(&mut self, now: Instant) {
         let known = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
-        let due = self.overlay_followed + OVERLAY_HOLD_PER_PEER * known;
+        let hold = OVERLAY_HOLD_PER_PEER.saturating_mul(known);
+        let due = self.overlay_followed + hold.min(OVERLAY_HOLD_MAX);
         if self.peers.len() > FULL_MESH_PEERS_MAX && now < due {
             self.overlay_due = Some(due);
             return;

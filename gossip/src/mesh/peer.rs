@@ -12,6 +12,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Pace, PathState};
+use super::spread::Budget;
 use super::tcp::TcpState;
 use super::traffic::Flow;
 use crate::api::Path;
@@ -85,6 +86,8 @@ pub(crate) struct Peer {
     pub(crate) reported_up: bool,
     /// New addresses it may still publish.
     pub(crate) published: Allowance,
+    /// Records it was sent because it asked.
+    pub(crate) answered: Budget,
 }
 
 impl Peer {
@@ -119,6 +122,7 @@ impl Peer {
             rests_until: Instant::ZERO,
             reported_up: false,
             published: Allowance::default(),
+            answered: Budget::default(),
         }
     }
 
@@ -133,6 +137,10 @@ impl Peer {
     /// Adds an address to try, if it is new and there is room.
     pub(crate) fn add_candidate(&mut self, address: SocketAddr, now: Instant) {
         if self.direct.contains_key(&address) {
+            return;
+        }
+        let by_tcp = self.direct.keys().filter(|known| is_tcp(**known));
+        if is_tcp(address) && by_tcp.count() >= super::tcp::ADDRESSES_MAX {
             return;
         }
         if self.direct.len() >= CANDIDATES_MAX {

@@ -23,6 +23,8 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// … and a record of more than lost links follows another only after this time for each peer there is: while
 /// a large mesh starts, everybody's links change again and again.
 const HOLD_PER_PEER: Duration = Duration::from_millis(2);
+/// … and not longer, however many peers somebody makes up.
+const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Room for the head of an endpoint section, in bytes.
 const SECTION_HEAD_LEN: usize = 80;
 /// A link's cost is published again if it changed by a quarter and by this much …
@@ -50,7 +52,8 @@ impl Mesh {
     }
 
     fn hold(&self) -> Duration {
-        HOLD_PER_PEER * u32::try_from(self.peers.len()).unwrap_or(u32::MAX)
+        let peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        HOLD_PER_PEER.saturating_mul(peers).min(HOLD_MAX)
     }
 
     fn publish_node_at(&mut self, due: Instant) {

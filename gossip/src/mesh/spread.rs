@@ -36,21 +36,27 @@ pub(crate) struct Outbox {
     order: VecDeque<RecordKey>,
     due: Option<Instant>,
     passed_on: Instant,
-    budget: Budget,
+    /// For news, and for what others ask for: who asks for more and more does not keep news from the others.
+    passing: Budget,
+    answering: Budget,
 }
 
 /// Bytes of records sent lately, of which only so many may be sent in a second.
-#[derive(Default)]
-struct Budget {
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
     used: u32,
     since: Instant,
 }
 
+/// Bytes of records a peer may send in a second, with `peers` known. Few peers may send more each.
+fn spread_bytes_per_s(peers: usize) -> u32 {
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+    (SPREAD_BYTES_PER_S_OF_ALL / peers).max(SPREAD_BYTES_PER_S)
+}
+
 impl Budget {
-    /// Whether more may be sent, with `peers` known. Few peers may send more each.
-    fn is_left(&mut self, peers: usize, now: Instant) -> bool {
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
-        let per_s = (SPREAD_BYTES_PER_S_OF_ALL / peers).max(SPREAD_BYTES_PER_S);
+    /// Whether more may be sent.
+    fn is_left(&mut self, per_s: u32, now: Instant) -> bool {
         let back = now.since(self.since).as_millis() * u128::from(per_s) / 1_000;
         if back > 0 {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
@@ -113,18 +119,18 @@ impl Mesh {
         }
         let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
         let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
-        let is_busy = self.outbox.is_busy();
+        let (is_busy, per_s) = (self.outbox.is_busy(), spread_bytes_per_s(self.peers.len()));
         let mut batches: BTreeMap<PeerId, Vec<AgedRecord>> = BTreeMap::new();
         let mut told: BTreeMap<PeerId, Vec<Announcement>> = BTreeMap::new();
         while let Some((key, from)) = self.outbox.next() {
             let Some((record, hash)) = self.store.get(&key).map(|s| (s.aged(now), s.hash())) else {
                 continue;
             };
-            let has_room = !is_busy && self.outbox.budget.is_left(self.peers.len(), now);
+            let has_room = !is_busy && self.outbox.passing.is_left(per_s / 2, now);
             let pushed = key.0 == self.me || has_room;
             let audience = self.audience(key.0, from, &neighbours, pushed);
             for neighbour in audience.pushed {
-                self.outbox.budget.spend(record_len(&record));
+                self.outbox.passing.spend(record_len(&record));
                 batches.entry(neighbour).or_default().push(record.clone());
             }
             for neighbour in audience.told {
@@ -219,13 +225,21 @@ impl Mesh {
 
     /// Sends what a neighbour lacks: more of it when it asks again. It did not get these another way.
     fn answer(&mut self, to: PeerId, answers: Vec<Control>, now: Instant) {
+        let per_s = spread_bytes_per_s(self.peers.len());
         for answer in answers {
             if let Control::Records(records) = &answer {
-                if !self.outbox.budget.is_left(self.peers.len(), now) {
+                // One that asks without end gets half of what there is for all.
+                let own = self.peers.get_mut(&to).map(|peer| &mut peer.answered);
+                let own = own.and_then(|own| own.is_left(per_s / 4, now).then_some(own));
+                let Some(own) = own.filter(|_| self.outbox.answering.is_left(per_s / 2, now))
+                else {
+                    self.counters.answers_dropped += 1;
                     continue;
-                }
+                };
                 for record in records.as_slice() {
-                    self.outbox.budget.spend(record_len(record));
+                    let len = record_len(record);
+                    own.spend(len);
+                    self.outbox.answering.spend(len);
                 }
             }
             self.send_control(to, &answer, now);

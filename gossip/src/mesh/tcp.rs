@@ -25,7 +25,7 @@ const RETRY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 /// TCP is left for good once UDP has worked for this long.
 const UDP_SETTLED: Duration = Duration::from_secs(15);
-/// Addresses of a peer tried at once.
+/// Addresses of a peer tried at once, and connections with it.
 pub(crate) const ADDRESSES_MAX: usize = 4;
 /// Links by TCP of a host that reaches nobody by UDP.
 const LINKS_WANTED: usize = 2;

@@ -61,6 +61,14 @@ impl Frontier {
     }
 }
 
+/// Links by whom they lead to, each once.
+fn claimed(links: &[Link]) -> Vec<(ShortId, u32)> {
+    let mut claimed: Vec<(ShortId, u32)> = links.iter().map(|l| (l.to, l.cost_us)).collect();
+    claimed.sort_unstable();
+    claimed.dedup_by_key(|(to, _)| *to);
+    claimed
+}
+
 impl Graph {
     /// The graph that these claims make.
     pub(super) fn of<'a>(claims: impl Iterator<Item = (PeerId, &'a [Link])> + Clone) -> Self {
@@ -109,6 +117,12 @@ impl Graph {
         }
     }
 
+    /// Whether this is what the peer published before.
+    pub(super) fn agrees(&self, peer: &PeerId, links: Option<&[Link]>) -> bool {
+        let kept = self.number(peer).and_then(|here| self.claims.get(here));
+        kept == links.map(claimed).as_ref()
+    }
+
     fn number_or_new(&mut self, peer: &PeerId) -> usize {
         let (ids, claims, edges) = (&mut self.ids, &mut self.claims, &mut self.edges);
         *self.numbers.entry(*peer).or_insert_with(|| {
@@ -123,9 +137,7 @@ impl Graph {
         let Some(here) = self.number(peer) else {
             return Vec::new();
         };
-        let mut claimed: Vec<(ShortId, u32)> = links.iter().map(|l| (l.to, l.cost_us)).collect();
-        claimed.sort_unstable();
-        claimed.dedup_by_key(|(to, _)| *to);
+        let claimed = claimed(links);
         let Some(kept) = self.claims.get_mut(here) else {
             return Vec::new();
         };

@@ -151,19 +151,20 @@ impl Routes {
         claims: &impl Claims,
         changed: &BTreeSet<PeerId>,
     ) -> Followed {
-        let graph = Arc::make_mut(&mut self.graph);
         let mut changes: Vec<Change> = Vec::new();
         let mut came_or_went = false;
         for peer in changed {
-            let (links, known) = (claims.links(peer), graph.number(peer).is_some());
-            if links.is_none() && !known {
+            let links = claims.links(peer);
+            let is_same = claims.is_spared(peer) == self.graph.is_spared(peer);
+            // While it stays as it is so do the broadcast trees that were computed over it.
+            if is_same && self.graph.agrees(peer, links) {
                 continue;
             }
-            came_or_went |= links.is_some() != known;
-            if claims.is_spared(peer) != graph.is_spared(peer) {
+            came_or_went |= links.is_some() != self.graph.number(peer).is_some();
+            if !is_same {
                 return self.begin_anew(me, claims);
             }
-            match graph.follow(peer, links) {
+            match Arc::make_mut(&mut self.graph).follow(peer, links) {
                 Some(more) => changes.extend(more),
                 None => return self.begin_anew(me, claims),
             }
