@@ -6,8 +6,7 @@
 //! 2007, with trees that need no upkeep). So a tree that differs from peer to peer for a moment, or a lost datagram,
 //! costs a round trip.
 
-use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -36,7 +35,8 @@ const ANNOUNCED_TO: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Announced {
     missing: BTreeMap<RecordKey, Missing>,
-    due: Option<Instant>,
+    /// When each is asked for, the first first.
+    order: BTreeSet<(Instant, RecordKey)>,
 }
 
 #[derive(Debug)]
@@ -48,16 +48,30 @@ struct Missing {
 
 impl Announced {
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.due
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    fn put(&mut self, key: RecordKey, missing: Missing) {
+        self.order.insert((missing.due, key));
+        self.missing.insert(key, missing);
+    }
+
+    fn take(&mut self, key: &RecordKey) -> Option<Missing> {
+        let missing = self.missing.remove(key)?;
+        self.order.remove(&(missing.due, *key));
+        Some(missing)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<(RecordKey, Missing)> {
+        let (_, key) = self.order.first().filter(|(due, _)| *due <= now)?;
+        let key = *key;
+        Some((key, self.take(&key)?))
     }
 
     /// A record is here.
     pub(crate) fn came(&mut self, key: &RecordKey, hash: u64) {
         if self.missing.get(key).is_some_and(|m| m.hash == hash) {
-            self.missing.remove(key);
-            if self.missing.is_empty() {
-                self.due = None;
-            }
+            self.take(key);
         }
     }
 }
@@ -116,59 +130,45 @@ impl Mesh {
                 continue;
             }
             let is_full = self.announced.missing.len() >= MISSING_MAX;
-            match self.announced.missing.entry(*key) {
-                Entry::Occupied(mut known) => {
-                    let known = known.get_mut();
+            match self.announced.missing.get_mut(key) {
+                Some(known) => {
                     // Who held another version most likely has this one too, and is not forgotten for what another says.
                     known.hash = *hash;
                     if known.holders.len() < HOLDERS_MAX && !known.holders.contains(&from) {
                         known.holders.push(from);
                     }
                 }
-                Entry::Vacant(place) if !is_full => {
-                    let due = now + FETCH_AFTER;
-                    place.insert(Missing {
+                None if !is_full => {
+                    let missing = Missing {
                         hash: *hash,
                         holders: alloc::vec![from],
-                        due,
-                    });
-                    self.announced.due = Some(self.announced.due.map_or(due, |d| d.min(due)));
+                        due: now + FETCH_AFTER,
+                    };
+                    self.announced.put(*key, missing);
                 }
-                Entry::Vacant(_) => {}
+                None => {}
             }
         }
     }
 
     /// Asks for what was announced and has not come.
     pub(crate) fn fetch_announced(&mut self, now: Instant) {
-        if self.announced.due.is_none_or(|due| now < due) {
-            return;
-        }
         let mut wanted: BTreeMap<PeerId, Vec<RecordKey>> = BTreeMap::new();
-        let (peers, store) = (&self.peers, &self.store);
-        self.announced.missing.retain(|key, missing| {
-            if store
-                .get(key)
-                .is_some_and(|held| held.hash() == missing.hash)
-            {
-                return false;
+        while let Some((key, mut missing)) = self.announced.take_due(now) {
+            let held = self.store.get(&key);
+            if held.is_some_and(|held| held.hash() == missing.hash) {
+                continue;
             }
-            if now < missing.due {
-                return true;
-            }
-            let can_give = |id: &PeerId| peers.get(id).is_some_and(Peer::is_neighbour);
+            let can_give = |id: &PeerId| self.peers.get(id).is_some_and(Peer::is_neighbour);
             missing.holders.retain(can_give);
             if missing.holders.is_empty() {
-                return false;
+                continue;
             }
-            wanted
-                .entry(missing.holders.remove(0))
-                .or_default()
-                .push(*key);
+            let holder = missing.holders.remove(0);
+            wanted.entry(holder).or_default().push(key);
             missing.due = now + FETCH_AGAIN;
-            true
-        });
-        self.announced.due = self.announced.missing.values().map(|m| m.due).min();
+            self.announced.put(key, missing);
+        }
         for (neighbour, keys) in wanted {
             self.counters.records_fetched += keys.len() as u64;
             for some in keys.chunks(WANTED_PER_MESSAGE) {

@@ -9,7 +9,9 @@ use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
+use super::session::Session;
 use super::tcp::{ADDRESSES_MAX, UDP_PATIENCE};
+use super::watched::Watched;
 use super::{Mesh, Origin};
 use crate::api::{Event, Target, TargetReport};
 use crate::limits::REKEY_AFTER_RECORDS;
@@ -42,6 +44,9 @@ const REKEY_YIELD: Duration = Duration::from_secs(10);
 /// may be about to open a session.
 pub(super) const CHECK: Duration = Duration::from_millis(20);
 
+/// Timers of a large mesh look for sessions that are missing or silent at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// What a dial is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Goal {
@@ -51,6 +56,13 @@ pub(crate) enum Goal {
     Hint(SocketAddr),
     /// A peer known by its record.
     Peer(PeerId),
+}
+
+/// When `me` renews a session.
+pub(crate) fn rekey_at(session: &Session, me: PeerId, age: Duration) -> Instant {
+    let opened = session.agreement.opener == me;
+    let yielding = if opened { Duration::ZERO } else { REKEY_YIELD };
+    session.established + age + yielding
 }
 
 /// One goal being worked at.
@@ -89,7 +101,9 @@ pub(crate) struct TargetState {
 #[derive(Default)]
 pub(crate) struct Dialer {
     pub(crate) targets: BTreeMap<String, TargetState>,
-    pub(crate) dials: BTreeMap<Goal, Dial>,
+    pub(crate) dials: Watched<Goal, Dial>,
+    /// When it was last seen who is to be dialled.
+    looked: Instant,
 }
 
 impl TargetState {
@@ -152,9 +166,8 @@ impl Mesh {
 
     pub(crate) fn add_hints(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
         for address in addresses.into_iter().take(DIAL_ADDRESSES_MAX) {
-            self.dialer
-                .dials
-                .insert(Goal::Hint(address), Dial::new(now, now));
+            let dial = Dial::new(now, now);
+            self.dialer.dials.insert(Goal::Hint(address), dial);
         }
         self.dial(now);
     }
@@ -193,9 +206,17 @@ impl Mesh {
         }
     }
 
+    /// Whether a timer has to see who is to be dialled: in a large mesh not every one looks at everybody.
+    pub(crate) fn is_dial_due(&self, now: Instant) -> bool {
+        let due = [self.dial_check, self.dial_deadline()];
+        let is_due = due.into_iter().flatten().any(|due| due <= now);
+        is_due || !self.is_large() || now >= self.dialer.looked + LOOK_EVERY
+    }
+
     /// Starts, repeats and ends dials.
     pub(crate) fn dial(&mut self, now: Instant) {
         self.dial_check = self.dial_check.filter(|check| *check > now);
+        self.dialer.looked = now;
         if self.gives_way() {
             return;
         }
@@ -207,24 +228,19 @@ impl Mesh {
         self.dialer
             .dials
             .retain(|goal, dial| !hint_over(goal, dial));
-        let due: Vec<Goal> = self
-            .dialer
-            .dials
-            .iter()
-            .filter(|(_, dial)| dial.next <= now)
-            .map(|(goal, _)| goal.clone())
-            .collect();
-        for goal in due {
-            self.dial_once(&goal, now);
+        for goal in self.dialer.dials.due_by(now) {
+            let dial = self.dialer.dials.get(&goal);
+            if dial.is_some_and(|dial| dial.next <= now) {
+                self.dial_once(&goal, now);
+            }
         }
     }
 
-    pub(crate) fn dial_deadline(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn dial_deadline(&self) -> Option<Instant> {
         if self.gives_way() {
             return None;
         }
-        let next = self.dialer.dials.values().map(|dial| dial.next).min();
-        [next, self.next_rekey(now)].into_iter().flatten().min()
+        self.dialer.dials.first_due().map(|(due, _)| *due)
     }
 
     /// Targets whose peer is unknown or not reachable are dialled.
@@ -243,14 +259,22 @@ impl Mesh {
             }
         }
         for (goal, rest) in wanted {
-            let dial = || Dial::new(now, rest.max(now));
-            self.dialer.dials.entry(goal).or_insert_with(dial);
+            self.want(goal, rest, now);
+        }
+    }
+
+    /// Dials from `from` on, if that is not being done.
+    fn want(&mut self, goal: Goal, from: Instant, now: Instant) {
+        if !self.dialer.dials.contains_key(&goal) {
+            self.dialer
+                .dials
+                .insert(goal, Dial::new(now, from.max(now)));
         }
     }
 
     /// Peers known by record that need a session (or a new one) are dialled.
     fn want_peers(&mut self, now: Instant) {
-        let mut at_rest = Vec::new();
+        let (mut at_rest, mut wanted, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for id in &self.active {
             let Some(peer) = self.peers.get(id) else {
                 at_rest.push(*id);
@@ -273,14 +297,19 @@ impl Mesh {
                 } else {
                     Duration::ZERO
                 };
-                let dial = || Dial::new(now, (now + yielding).max(peer.rests_until));
-                self.dialer.dials.entry(goal).or_insert_with(dial);
+                wanted.push((goal, (now + yielding).max(peer.rests_until)));
             } else {
-                self.dialer.dials.remove(&goal);
+                over.push(goal);
                 if session.is_none() && !needed && peer.fast.deadline().is_none() {
                     at_rest.push(*id);
                 }
             }
+        }
+        for (goal, from) in wanted {
+            self.want(goal, from, now);
+        }
+        for goal in over {
+            self.dialer.dials.remove(&goal);
         }
         for id in at_rest {
             self.active.remove(&id);
@@ -292,22 +321,9 @@ impl Mesh {
         });
     }
 
-    fn rekey_age(&self, session: &super::session::Session) -> Duration {
-        let opened = session.agreement.opener == self.me;
-        self.rekey_after + if opened { Duration::ZERO } else { REKEY_YIELD }
-    }
-
-    fn is_rekey_due(&self, session: &super::session::Session, now: Instant) -> bool {
-        now.since(session.established) >= self.rekey_age(session)
+    fn is_rekey_due(&self, session: &Session, now: Instant) -> bool {
+        rekey_at(session, self.me, self.rekey_after) <= now
             || session.records >= REKEY_AFTER_RECORDS
-    }
-
-    fn next_rekey(&self, now: Instant) -> Option<Instant> {
-        let current = self
-            .active_peers()
-            .filter_map(|p| self.sessions.get(&p.current?));
-        let due = current.map(|session| session.established + self.rekey_age(session));
-        due.filter(|due| *due > now).min()
     }
 
     fn dial_once(&mut self, goal: &Goal, now: Instant) {

@@ -94,14 +94,19 @@ impl Mesh {
         let direct = self.active_peers().filter(|peer| peer.has_direct());
         let direct = direct.map(|peer| &peer.id);
         desired.extend(overlay::bridges(&self.me, direct, self.routes.graph()));
-        for (id, peer) in &mut self.peers {
-            // A peer without a record has just been met: its record follows over the new link.
-            let wanted = desired.contains(id) || self.store.node(id).is_none();
-            if core::mem::replace(&mut peer.desired, wanted) != wanted {
-                self.dirty.links = true;
-                self.dial_check.get_or_insert(now + super::dial::CHECK);
-                self.active.insert(*id);
+        // A peer without a record has just been met: its record follows over the new link.
+        let wanted = |id: &PeerId| desired.contains(id) || self.store.node(id).is_none();
+        let changed = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| peer.desired != wanted(id));
+        for id in changed.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.desired = !peer.desired;
             }
+            self.dirty.links = true;
+            self.dial_check.get_or_insert(now + super::dial::CHECK);
+            self.active.insert(id);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Handshakes under way, in both roles: how many there may be, and how long.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rmesh_wire::Instant;
@@ -41,6 +41,8 @@ pub(crate) struct HalfOpens {
     pub(super) by_ephemeral: BTreeMap<[u8; 32], u32>,
     /// How many others began, by their standing.
     taken: [usize; 3],
+    /// All, the oldest first.
+    by_age: BTreeSet<(Instant, u32)>,
 }
 
 impl HalfOpens {
@@ -57,6 +59,7 @@ impl HalfOpens {
             self.by_ephemeral.insert(remote.ephemeral, index);
             self.taken[remote.standing as usize] += 1;
         }
+        self.by_age.insert((half_open.created, index));
         self.by_index.insert(index, half_open);
     }
 
@@ -68,6 +71,7 @@ impl HalfOpens {
 
     pub(super) fn remove(&mut self, index: u32) -> Option<HalfOpen> {
         let half_open = self.by_index.remove(&index)?;
+        self.by_age.remove(&(half_open.created, index));
         if let Some(remote) = half_open.remote {
             self.by_ephemeral.remove(&remote.ephemeral);
             self.taken[remote.standing as usize] -= 1;
@@ -77,24 +81,17 @@ impl HalfOpens {
 
     /// Forgets the ones that took too long.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let late = |half: &HalfOpen| now.since(half.created) >= HALF_OPEN_TIMEOUT;
-        let gone: Vec<u32> = self
-            .by_index
-            .iter()
-            .filter(|(_, half)| late(half))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in gone {
+        let late = |created: Instant| now.since(created) >= HALF_OPEN_TIMEOUT;
+        let gone = self.by_age.iter().take_while(|(created, _)| late(*created));
+        for index in gone.map(|(_, index)| *index).collect::<Vec<_>>() {
             self.remove(index);
         }
     }
 
     /// When the next one takes too long.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.by_index
-            .values()
-            .map(|half| half.created + HALF_OPEN_TIMEOUT)
-            .min()
+        let oldest = self.by_age.first();
+        oldest.map(|(created, _)| *created + HALF_OPEN_TIMEOUT)
     }
 
     /// The first message of a handshake this side opened, if it is young enough to be repeated.

@@ -478,17 +478,19 @@ impl Mesh {
     pub(crate) fn resend_finishes(&mut self, now: Instant) {
         let mut resend = Vec::new();
         let mut dead = Vec::new();
-        for (index, session) in &mut self.sessions {
-            let Some(finish) = session.finish.as_mut().filter(|f| now >= f.resend_at) else {
+        for index in self.sessions.due_by(now) {
+            let session = self.sessions.get_mut(&index);
+            let finish = session.and_then(|session| session.finish.as_mut());
+            let Some(finish) = finish.filter(|finish| now >= finish.resend_at) else {
                 continue;
             };
             if finish.tries_left == 0 {
-                dead.push(*index);
+                dead.push(index);
                 continue;
             }
             finish.tries_left -= 1;
             finish.resend_at = now + FINISH_RESEND;
-            resend.push((*index, finish.to, finish.message.clone()));
+            resend.push((index, finish.to, finish.message.clone()));
         }
         for (index, to, message) in resend {
             self.send_to(to, message, now);
@@ -497,13 +499,6 @@ impl Mesh {
         for index in dead {
             self.drop_session(index, now);
         }
-    }
-
-    pub(crate) fn finish_deadline(&self) -> Option<Instant> {
-        self.sessions
-            .values()
-            .filter_map(|s| Some(s.finish.as_ref()?.resend_at))
-            .min()
     }
 
     /// The other end of a handshake has this peer's identity and is not this peer.

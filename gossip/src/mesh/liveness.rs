@@ -25,30 +25,37 @@ pub(crate) const RECORD_OVERHEAD: usize = 32;
 impl Mesh {
     /// Judges and probes every way of every peer that is due.
     pub(crate) fn watch_paths(&mut self, now: Instant) {
-        if self.paths_deadline().is_none_or(|due| due > now) {
+        if self.paths_due(now).is_empty() {
             return;
         }
         self.bring_forward(now);
-        let is_due = |peer: &&Peer| peer_deadline(peer).is_some_and(|due| due <= now);
-        let due = self.active_peers().filter(is_due);
-        let due: Vec<PeerId> = due.map(|peer| peer.id).collect();
-        for id in due {
+        for id in self.paths_due(now) {
             self.watch_peer(id, now);
         }
+    }
+
+    fn paths_due(&self, now: Instant) -> Vec<PeerId> {
+        let is_due = |peer: &Peer| peer_deadline(peer).is_some_and(|due| due <= now);
+        let mut due = self.peers.due_by(now);
+        due.retain(|id| self.peers.get(id).is_some_and(is_due));
+        due
     }
 
     /// This host is awake, and most likely those it hears from: what is due soon is done now.
     fn bring_forward(&mut self, now: Instant) {
         for id in &self.active {
-            let peer = self.peers.get_mut(id).filter(|p| p.current.is_some());
+            let is_soon = |peer: &Peer| {
+                peer.current.is_some() && peer.direct.values().any(|path| path.is_soon(now))
+            };
+            // Hardly any is: those that stay as they are need not be looked at again.
+            if !self.peers.get(id).is_some_and(is_soon) {
+                continue;
+            }
+            let peer = self.peers.get_mut(id);
             for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
                 path.bring_forward(now);
             }
         }
-    }
-
-    pub(crate) fn paths_deadline(&self) -> Option<Instant> {
-        self.active_peers().filter_map(peer_deadline).min()
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
@@ -455,19 +462,12 @@ impl Mesh {
 
     /// Ends sessions that are replaced or too old.
     pub(crate) fn expire_sessions(&mut self, now: Instant) {
-        let over: Vec<u32> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| session_end(s) <= now)
-            .map(|(index, _)| *index)
-            .collect();
-        for index in over {
-            self.drop_session(index, now);
+        for index in self.sessions.due_by(now) {
+            let session = self.sessions.get(&index);
+            if session.is_some_and(|session| session_end(session) <= now) {
+                self.drop_session(index, now);
+            }
         }
-    }
-
-    pub(crate) fn sessions_deadline(&self) -> Option<Instant> {
-        self.sessions.values().map(session_end).min()
     }
 
     pub(crate) fn drop_session(&mut self, index: u32, now: Instant) {
@@ -507,14 +507,17 @@ impl Mesh {
         };
         self.counters.sends_inside += u64::from(is_inside);
         let mut changed = Vec::new();
-        for (id, peer) in &mut self.peers {
-            let path = peer.direct.get_mut(&destination);
+        let there = self.peers.values();
+        let there = there.filter(|peer| peer.direct.contains_key(&destination));
+        for id in there.map(|peer| peer.id).collect::<Vec<_>>() {
+            let peer = self.peers.get_mut(&id);
+            let path = peer.and_then(|peer| peer.direct.get_mut(&destination));
             if path.is_some_and(|path| path.refuse(is_inside, now) != Change::None) {
-                changed.push(*id);
+                changed.push(id);
             }
-            if is_inside {
-                self.dirty.fast.insert(*id);
-            }
+        }
+        if is_inside {
+            self.dirty.fast.extend(self.peers.keys());
         }
         for id in changed {
             self.path_changed(id, reason, now);
@@ -542,6 +545,12 @@ impl Mesh {
     }
 }
 
+/// When a session ends, or its third message is repeated.
+pub(crate) fn session_deadline(session: &Session) -> Instant {
+    let finish = session.finish.as_ref().map(|finish| finish.resend_at);
+    finish.map_or(session_end(session), |at| at.min(session_end(session)))
+}
+
 fn session_end(session: &Session) -> Instant {
     let old = session.established + SESSION_LIFETIME;
     session
@@ -550,7 +559,7 @@ fn session_end(session: &Session) -> Instant {
 }
 
 /// When a peer's ways have something to do; only peers with a session can be asked.
-fn peer_deadline(peer: &Peer) -> Option<Instant> {
+pub(crate) fn peer_deadline(peer: &Peer) -> Option<Instant> {
     peer.current?;
     let direct = peer
         .direct

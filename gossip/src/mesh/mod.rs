@@ -1,7 +1,7 @@
 //! The facade: one peer's view of the mesh.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -51,6 +51,8 @@ mod timers;
 mod traffic;
 mod twin;
 mod view;
+mod watched;
+mod ways;
 
 use dial::Dialer;
 use guard::Guard;
@@ -59,6 +61,7 @@ use observed::Observed;
 use peer::Peer;
 use session::Session;
 use twin::Twins;
+use watched::Watched;
 
 /// Where a datagram came from, and so where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,10 +141,12 @@ pub struct Mesh {
     pools: Vec<IpNet>,
     observed: Observed,
     own_addresses_met: BTreeSet<SocketAddr>,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: Watched<PeerId, Peer>,
     /// Those of them with a session, or wanted in one way or another: all that have deadlines.
     active: BTreeSet<PeerId>,
-    sessions: BTreeMap<u32, Session>,
+    sessions: Watched<u32, Session>,
+    /// Peers with which TCP is used or thought of.
+    tcp_peers: BTreeSet<PeerId>,
     half_opens: HalfOpens,
     guard: Guard,
     dialer: Dialer,
@@ -206,9 +211,10 @@ impl Mesh {
             pools: Vec::new(),
             observed: Observed::default(),
             own_addresses_met: BTreeSet::new(),
-            peers: BTreeMap::new(),
+            peers: Watched::default(),
             active: BTreeSet::new(),
-            sessions: BTreeMap::new(),
+            sessions: Watched::default(),
+            tcp_peers: BTreeSet::new(),
             half_opens: HalfOpens::default(),
             guard,
             dialer: Dialer::default(),
@@ -508,7 +514,7 @@ impl Mesh {
         let unknown = record.is_none();
         // A twin that gave way has another name, and said so when it called.
         let name = record.map_or(name, |node| node.name.as_str());
-        let peer = self.peers.entry(id).or_insert_with(|| {
+        let peer = self.peers.or_insert_with(id, || {
             // Its record comes over the new link, so one is wanted until then.
             self.dirty.overlay = true;
             self.dial_check.get_or_insert(now + dial::CHECK);

@@ -290,6 +290,13 @@ impl PathState {
 
     /// Somebody is awake anyway: what is asked soon is asked now, so that an idle host wakes once for all.
     pub(crate) fn bring_forward(&mut self, now: Instant) {
+        if self.is_soon(now) {
+            self.next_probe = now;
+        }
+    }
+
+    /// Whether [`PathState::bring_forward`] changes anything.
+    pub(crate) fn is_soon(&self, now: Instant) -> bool {
         let is_routine = match self.alive {
             true => !self.suspected,
             false => self.interval >= RETRY_ROUTINE,
@@ -302,9 +309,7 @@ impl PathState {
                 (SOON..=early).contains(&other)
             }
         };
-        if is_routine && is_soon {
-            self.next_probe = now;
-        }
+        is_routine && is_soon && self.next_probe > now
     }
 
     /// The other end has asked by it; `proven` says whether its questions before were answered. Then both

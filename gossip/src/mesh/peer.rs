@@ -1,6 +1,5 @@
 //! What is known of one other peer: its sessions, the ways to it, and the one in use.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,6 +14,7 @@ use super::path::{Pace, PathState};
 use super::spread::Budget;
 use super::tcp::TcpState;
 use super::traffic::Flow;
+use super::ways::Ways;
 use crate::api::Path;
 use crate::tcp::{is_tcp, unmarked};
 
@@ -45,7 +45,7 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// Local index of the session to seal with.
     pub(crate) current: Option<u32>,
-    pub(crate) direct: BTreeMap<SocketAddr, PathState>,
+    pub(crate) direct: Ways,
     pub(crate) relay: PathState,
     pub(crate) tcp: TcpState,
     /// The kernel's VXLAN, for what is announced to be there and may cross in plaintext.
@@ -96,7 +96,7 @@ impl Peer {
             id,
             name: String::new(),
             current: None,
-            direct: BTreeMap::new(),
+            direct: Ways::default(),
             // Some hop may be IPv6.
             relay: PathState::new(HEADERS_V6, now),
             tcp: TcpState::default(),
@@ -139,8 +139,8 @@ impl Peer {
         if self.direct.contains_key(&address) {
             return;
         }
-        let by_tcp = self.direct.keys().filter(|known| is_tcp(**known));
-        if is_tcp(address) && by_tcp.count() >= super::tcp::ADDRESSES_MAX {
+        let by_tcp = self.direct.keys().filter(|known| is_tcp(**known)).count();
+        if is_tcp(address) && by_tcp >= super::tcp::ADDRESSES_MAX {
             return;
         }
         if self.direct.len() >= CANDIDATES_MAX {

@@ -72,18 +72,19 @@ impl Mesh {
         let mut links: Vec<(bool, Link)> = Vec::new();
         let active: Vec<PeerId> = self.active.iter().copied().collect();
         for id in active {
-            let peer = self.peers.get_mut(&id).filter(|peer| peer.is_neighbour());
-            let Some(peer) = peer else { continue };
+            let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_neighbour()) else {
+                continue;
+            };
             let measured = peer.link_trip().map_or(1, cost_of);
             let cost_us = match peer.published_cost {
                 Some((cost_us, _)) => cost_us,
-                None => {
-                    peer.published_cost = Some((measured, now));
-                    measured
-                }
+                None => measured,
             };
-            let to = peer.id.short_id();
+            let (to, is_new) = (id.short_id(), peer.published_cost.is_none());
             links.push((!peer.desired, Link { to, cost_us }));
+            if let Some(peer) = self.peers.get_mut(&id).filter(|_| is_new) {
+                peer.published_cost = Some((measured, now));
+            }
         }
         // Of too many those stay that this side wants as well.
         links.sort_unstable();

@@ -329,8 +329,10 @@ impl Mesh {
             return;
         }
         for id in &self.active {
+            if !lost.contains(&id.short_id()) {
+                continue;
+            }
             let peer = self.peers.get_mut(id).filter(|peer| peer.is_neighbour());
-            let peer = peer.filter(|peer| lost.contains(&peer.id.short_id()));
             for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
                 path.ask_now(now);
             }
@@ -386,7 +388,7 @@ impl Mesh {
         }
         peer.retain_candidates(|address| is_tcp(*address) || published.contains(address));
         let mut withdrawn = false;
-        for (address, path) in &mut peer.direct {
+        for (address, path) in peer.direct.iter_mut() {
             path.note_published(published.contains(address), now);
             withdrawn |= path.is_withdrawn();
         }

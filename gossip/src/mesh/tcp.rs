@@ -71,6 +71,12 @@ impl Peer {
         trip(false).or_else(|| Some(trip(true)? + LINK_COST))
     }
 
+    /// Whether TCP is used with it, or may be before long.
+    pub(crate) fn concerns_tcp(&self) -> bool {
+        let by_tcp = self.direct.keys().any(|address| is_tcp(*address));
+        by_tcp || (self.tcp.lost.is_some() && self.current.is_some())
+    }
+
     /// When what is known of TCP to it changes by itself.
     fn tcp_ends(&self) -> Option<Instant> {
         let settled = self.alive_by(false).map(|path| path.since + UDP_SETTLED);
@@ -181,7 +187,8 @@ impl Mesh {
     }
 
     pub(crate) fn tcp_deadline(&self, now: Instant) -> Option<Instant> {
-        let peers = self.active_peers().filter(|_| self.is_tcp_on());
+        let peers = self.tcp_peers.iter();
+        let peers = peers.filter_map(|id| self.peers.get(id));
         let due = peers.flat_map(|peer| [self.tcp_due(peer, now), peer.tcp_ends()]);
         due.flatten().min()
     }
@@ -191,10 +198,12 @@ impl Mesh {
         if self.tcp_deadline(now).is_none_or(|due| due > now) {
             return;
         }
-        for peer in self.peers.values_mut() {
-            if peer.tcp_ends().is_none_or(|due| due > now) {
+        let ended = self.peers.values();
+        let ended = ended.filter(|peer| peer.tcp_ends().is_some_and(|due| due <= now));
+        for id in ended.map(|peer| peer.id).collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
-            }
+            };
             let is_settled = peer
                 .alive_by(false)
                 .any(|path| now >= path.since + UDP_SETTLED);

@@ -3,6 +3,9 @@
 use rmesh_wire::Instant;
 
 use super::Mesh;
+use super::dial::{Dial, Goal, rekey_at};
+use super::liveness::{peer_deadline, session_deadline};
+use super::session::Session;
 
 impl Mesh {
     /// Brings everything derived up to date; after every input.
@@ -25,7 +28,43 @@ impl Mesh {
                 break;
             }
         }
+        self.follow_touched(now);
         self.next_timeout = self.next_deadline(now);
+    }
+
+    /// Looks at the deadlines of the peers and sessions that this input has touched.
+    fn follow_touched(&mut self, now: Instant) {
+        let session_due = |_: &u32, session: Option<&Session>| session.map(session_deadline);
+        self.sessions.follow(now, session_due);
+        let dial_due = |_: &Goal, dial: Option<&Dial>| dial.map(|dial| dial.next);
+        self.dialer.dials.follow(now, dial_due);
+        let (me, rekey_after, sessions) = (self.me, self.rekey_after, &self.sessions);
+        let (is_tcp_on, is_plain) = (self.is_tcp_on(), !self.policy.is_never());
+        let tcp_peers = &mut self.tcp_peers;
+        self.peers.follow(now, |id, peer| {
+            match peer.filter(|peer| is_tcp_on && peer.concerns_tcp()) {
+                Some(_) => tcp_peers.insert(*id),
+                None => tcp_peers.remove(id),
+            };
+            let peer = peer?;
+            let session = peer.current.and_then(|index| sessions.get(&index));
+            let rekey = session.map(|session| rekey_at(session, me, rekey_after));
+            let fast = peer.fast.deadline().filter(|_| is_plain);
+            let due = [peer_deadline(peer), rekey.filter(|due| *due > now), fast];
+            due.into_iter().flatten().min()
+        });
+    }
+
+    /// What is due first with any peer.
+    fn peers_deadline(&self) -> Option<(Instant, &'static str)> {
+        let &(due, id) = self.peers.first_due()?;
+        let peer = self.peers.get(&id)?;
+        let why = match () {
+            () if peer_deadline(peer) == Some(due) => "a path is probed",
+            () if peer.fast.deadline() == Some(due) => "a heartbeat is due",
+            () => "a session is renewed",
+        };
+        Some((due, why))
     }
 
     pub(super) fn run_timers(&mut self, now: Instant) {
@@ -35,7 +74,9 @@ impl Mesh {
         self.watch_tcp(now);
         self.watch_paths(now);
         self.watch_fast(now);
-        self.dial(now);
+        if self.is_dial_due(now) {
+            self.dial(now);
+        }
         self.watch_twin(now);
         self.run_publisher(now);
         self.flush(now);
@@ -51,12 +92,12 @@ impl Mesh {
     fn next_deadline(&self, now: Instant) -> (Instant, &'static str) {
         let deadlines = [
             (self.half_opens.deadline(), "a handshake times out"),
-            (self.sessions_deadline(), "a session ends"),
-            (self.finish_deadline(), "a third message is repeated"),
-            (self.paths_deadline(), "a path is probed"),
+            (
+                self.sessions.first_due().map(|(due, _)| *due),
+                "a session ends or is confirmed",
+            ),
             (self.tcp_deadline(now), "TCP is tried or left"),
-            (self.fast_deadline(), "a heartbeat is due"),
-            (self.dial_deadline(now), "a peer is dialled"),
+            (self.dial_deadline(), "a peer is dialled"),
             (self.dial_check, "a peer may have to be dialled"),
             (self.publisher_deadline(), "the own record is published"),
             (self.flush_deadline(), "records are spread"),
@@ -72,7 +113,8 @@ impl Mesh {
         ];
         let due = deadlines
             .into_iter()
-            .filter_map(|(due, why)| Some((due?, why)));
+            .filter_map(|(due, why)| Some((due?, why)))
+            .chain(self.peers_deadline());
         let (due, why) = due
             .min()
             .unwrap_or((now + crate::limits::RECORD_REFRESH, "idle"));

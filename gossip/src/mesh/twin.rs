@@ -15,6 +15,7 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::dial::Goal;
 use super::session::Session;
+use super::watched::Watched;
 use super::{Mesh, Origin};
 use crate::api::Event;
 use crate::limits::ADDRESSES_MAX;
@@ -247,7 +248,7 @@ impl Mesh {
             self.drop_session(index, now);
         }
         self.half_opens = Default::default();
-        self.dialer.dials.clear();
+        self.dialer.dials = Watched::default();
         let ids: Vec<_> = self.peers.keys().copied().collect();
         for id in ids {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -255,7 +256,7 @@ impl Mesh {
             }
             self.path_changed(id, "this peer gave way to its twin", now);
         }
-        self.peers.clear();
+        self.peers = Watched::default();
         self.active.clear();
         self.store = Store::default();
         self.routes = Routes::default();

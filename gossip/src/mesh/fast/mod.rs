@@ -171,20 +171,12 @@ impl Mesh {
         if self.policy.is_never() {
             return;
         }
-        let is_due = |peer: &&Peer| peer.fast.deadline().is_some_and(|due| due <= now);
-        let due = self.active_peers().filter(is_due);
-        let due: Vec<PeerId> = due.map(|peer| peer.id).collect();
-        for id in due {
-            self.watch_fast_of(id, now);
+        let is_due = |peer: &Peer| peer.fast.deadline().is_some_and(|due| due <= now);
+        for id in self.peers.due_by(now) {
+            if self.peers.get(&id).is_some_and(is_due) {
+                self.watch_fast_of(id, now);
+            }
         }
-    }
-
-    pub(crate) fn fast_deadline(&self) -> Option<Instant> {
-        if self.policy.is_never() {
-            return None;
-        }
-        let deadlines = self.active_peers().filter_map(|peer| peer.fast.deadline());
-        deadlines.min()
     }
 
     fn watch_fast_of(&mut self, id: PeerId, now: Instant) {
@@ -349,7 +341,11 @@ impl Mesh {
 
     /// The kernel's counts: whoever's grew by more than heartbeats do carries traffic.
     pub(crate) fn on_fast_traffic(&mut self, bytes: &[(IpAddr, u64)], now: Instant) {
-        for peer in self.peers.values_mut() {
+        let by_kernel = self.peers.values().filter(|peer| peer.fast.to().is_some());
+        for id in by_kernel.map(|peer| peer.id).collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
             let to = peer.fast.to();
             let counted = bytes.iter().find(|(address, _)| Some(*address) == to);
             if let Some((_, bytes)) = counted
@@ -367,7 +363,7 @@ impl Mesh {
         if self.policy.is_never() {
             return forwarding;
         }
-        for (id, peer) in &self.peers {
+        for (id, peer) in self.peers.iter() {
             let Some(to) = peer.fast.to() else { continue };
             forwarding.tunnels.insert(*id, to);
             forwarding.allowed.insert(to);
