@@ -64,8 +64,8 @@ pub const RECORDS_BURST: u32 = 320;
 /// … and a second after that; others are not taken, and so not passed on.
 pub const RECORDS_PER_S: u32 = 4;
 /// Bytes of records sent in a second, to all neighbours together: what is news is only announced then, what others lack
-/// they ask for again. A thousand peers that start in one second stay below 1 Mbit/s each, …
-pub const SPREAD_BYTES_PER_S: u32 = 64 * 1_024;
+/// they ask for again. It leaves room below 1 Mbit/s for handshakes and probes where a thousand peers start in one second, …
+pub const SPREAD_BYTES_PER_S: u32 = 80 * 1_024;
 /// … and fewer may send more: so much all of them together.
 pub const SPREAD_BYTES_PER_S_OF_ALL: u32 = 16 * 1_024 * 1_024;
 /// Beyond this many known peers a mesh is large: control links that carry nothing else are probed more rarely,

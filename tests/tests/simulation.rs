@@ -118,3 +118,26 @@ fn a_quiet_mesh_spreads_each_change_and_costs_little() {
     let idle = outcome.idle_bytes_per_s.expect("a mesh at rest");
     assert!(idle < 1_000.0, "{idle:.0} B/s while nothing changes");
 }
+
+/// All in one second, or some of them gone in one instant: a mesh again, in the time that a thousand have.
+fn at_once(scenario: Scenario, within: Duration) {
+    let outcome = sim::run(&Options {
+        scenario,
+        ..churn(60, 1.0, 1, false)
+    })
+    .expect("a scenario that exists");
+    println!("{}", sim::table(&outcome));
+    assert_eq!(outcome.violations, Vec::<String>::new());
+    let heal = outcome.heal.expect("a mesh at rest");
+    assert!(heal < within, "one mesh after {heal:?} only");
+}
+
+#[test]
+fn peers_that_all_start_within_a_second_are_one_mesh_within_half_a_minute() {
+    at_once(Scenario::Restart, Duration::from_secs(30));
+}
+
+#[test]
+fn when_half_of_the_peers_die_at_once_the_others_are_one_mesh_within_ten_seconds() {
+    at_once(Scenario::Halve, Duration::from_secs(10));
+}

@@ -15,14 +15,20 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
 use super::peer::Peer;
+use super::spread::{Budget, spread_bytes_per_s};
 use crate::topology::control::{ANNOUNCED_PER_MESSAGE, Announcement, Control, WANTED_PER_MESSAGE};
 use crate::topology::record::RecordKey;
 
 /// A record that was announced is asked for after this time: down the tree it comes a little later than from
 /// the nearest neighbour, and no two hosts of a continent are further apart.
 const FETCH_AFTER: Duration = Duration::from_millis(60);
-/// … and from the next who announced it so long after that.
+/// … and from the next who announced it so long after that, and twice as long each time it still does not come.
 const FETCH_AGAIN: Duration = Duration::from_millis(250);
+const FETCHES_MAX: u32 = 6;
+/// What a record takes, more or less: no more of them are asked for than may come in a second.
+const RECORD_LEN: usize = 512;
+/// In a large mesh those that are due within this time are asked for together.
+const FETCH_EVERY: Duration = Duration::from_millis(50);
 /// Neighbours remembered as holders of a missing record.
 const HOLDERS_MAX: usize = 3;
 /// Records that are waited for at once; of others the digests tell.
@@ -30,6 +36,11 @@ const MISSING_MAX: usize = 4_096;
 /// Neighbours to whom a record is announced: each peer hears of it so often on average, which all but one in
 /// fifty hear at least once.
 const ANNOUNCED_TO: usize = 4;
+/// … and so many where nothing goes down trees: some of them may just have died.
+const ANNOUNCED_ALONE_TO: usize = 6;
+
+/// Neighbours of a large mesh that get a record of which nobody knows the tree.
+const UNTREED: usize = 4;
 
 /// Records that neighbours announced and that are not here yet.
 #[derive(Debug, Default)]
@@ -37,6 +48,9 @@ pub(crate) struct Announced {
     missing: BTreeMap<RecordKey, Missing>,
     /// When each is asked for, the first first.
     order: BTreeSet<(Instant, RecordKey)>,
+    fetching: Budget,
+    /// Until then enough has been asked for.
+    rests_until: Instant,
 }
 
 #[derive(Debug)]
@@ -44,11 +58,13 @@ struct Missing {
     hash: u64,
     holders: Vec<PeerId>,
     due: Instant,
+    fetches: u32,
 }
 
 impl Announced {
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.order.first().map(|(due, _)| *due)
+        let first = self.order.first();
+        first.map(|(due, _)| (*due).max(self.rests_until))
     }
 
     fn put(&mut self, key: RecordKey, missing: Missing) {
@@ -93,19 +109,32 @@ impl Mesh {
         from: Option<PeerId>,
         neighbours: &[PeerId],
         pushed: bool,
+        is_busy: bool,
     ) -> Audience {
+        let is_large = self.is_large();
         let others = neighbours.iter().filter(|to| Some(**to) != from);
         let (pushed, mut rest): (Vec<PeerId>, Vec<PeerId>) = match pushed {
             false => (Vec::new(), others.copied().collect()),
             true => match self.routes.graph().flood_tree(&self.me, origin.short_id()) {
                 Some(tree) => others.partition(|to| tree.children.contains(to)),
-                None => (others.copied().collect(), Vec::new()),
+                None => {
+                    let others: Vec<PeerId> = others.copied().collect();
+                    let some = if is_large { UNTREED } else { others.len() };
+                    let (some, rest) = others.split_at(some.min(others.len()));
+                    (some.to_vec(), rest.to_vec())
+                }
             },
         };
-        let start = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
-        let turn = start % rest.len().max(1);
-        rest.rotate_left(turn);
-        rest.truncate(ANNOUNCED_TO);
+        if !is_busy {
+            let start = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
+            let turn = start % rest.len().max(1);
+            rest.rotate_left(turn);
+        }
+        rest.truncate(if is_busy {
+            ANNOUNCED_ALONE_TO
+        } else {
+            ANNOUNCED_TO
+        });
         Audience { pushed, told: rest }
     }
 
@@ -143,6 +172,7 @@ impl Mesh {
                         hash: *hash,
                         holders: alloc::vec![from],
                         due: now + FETCH_AFTER,
+                        fetches: 0,
                     };
                     self.announced.put(*key, missing);
                 }
@@ -154,20 +184,42 @@ impl Mesh {
     /// Asks for what was announced and has not come.
     pub(crate) fn fetch_announced(&mut self, now: Instant) {
         let mut wanted: BTreeMap<PeerId, Vec<RecordKey>> = BTreeMap::new();
-        while let Some((key, mut missing)) = self.announced.take_due(now) {
+        if now < self.announced.rests_until {
+            return;
+        }
+        let per_s = spread_bytes_per_s(self.peers.len());
+        loop {
+            if !self.announced.fetching.is_left(per_s, now) {
+                self.announced.rests_until = now + FETCH_EVERY;
+                break;
+            }
+            let Some((key, mut missing)) = self.announced.take_due(now) else {
+                break;
+            };
             let held = self.store.get(&key);
             if held.is_some_and(|held| held.hash() == missing.hash) {
                 continue;
             }
             let can_give = |id: &PeerId| self.peers.get(id).is_some_and(Peer::is_neighbour);
             missing.holders.retain(can_give);
-            if missing.holders.is_empty() {
+            let holders = missing.holders.len();
+            if holders == 0 || missing.fetches >= FETCHES_MAX {
                 continue;
             }
-            let holder = missing.holders.remove(0);
-            wanted.entry(holder).or_default().push(key);
-            missing.due = now + FETCH_AGAIN;
+            // One of them, and another the next time.
+            let turn = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
+            missing.holders.rotate_left(1);
+            let Some(holder) = missing.holders.get(turn % holders) else {
+                continue;
+            };
+            wanted.entry(*holder).or_default().push(key);
+            self.announced.fetching.spend(RECORD_LEN);
+            missing.due = now + FETCH_AGAIN * (1 << missing.fetches.min(3));
+            missing.fetches += 1;
             self.announced.put(key, missing);
+        }
+        if self.is_large() && !wanted.is_empty() {
+            self.announced.rests_until = self.announced.rests_until.max(now + FETCH_EVERY);
         }
         for (neighbour, keys) in wanted {
             self.counters.records_fetched += keys.len() as u64;

@@ -45,7 +45,7 @@ const REKEY_YIELD: Duration = Duration::from_secs(10);
 pub(super) const CHECK: Duration = Duration::from_millis(20);
 
 /// Timers of a large mesh look for sessions that are missing or silent at most this often.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a dial is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,11 +19,14 @@ const ROUTES_COALESCE: Duration = Duration::from_millis(10);
 /// Routes are followed at most this often while records keep changing: one change is followed at
 /// once, a burst of them does not cost a computation each (the hold-down of RFC 8405).
 const ROUTES_HOLD: Duration = Duration::from_millis(50);
+/// … and that much more rarely for each peer there is.
+const ROUTES_HOLD_PER_PEER: Duration = Duration::from_micros(250);
+const ROUTES_HOLD_MAX: Duration = Duration::from_millis(300);
 /// Whom to be a neighbour of is asked at most this often, for each peer there is: what that costs
 /// grows with their number, and where many have just come there will be more in a moment.
-const OVERLAY_HOLD_PER_PEER: Duration = Duration::from_micros(500);
+const OVERLAY_HOLD_PER_PEER: Duration = Duration::from_micros(1_500);
 /// … and not later than this.
-const OVERLAY_HOLD_MAX: Duration = Duration::from_secs(1);
+const OVERLAY_HOLD_MAX: Duration = Duration::from_secs(2);
 
 impl Mesh {
     /// A record is new or gone: what follows from it is looked at soon.
@@ -38,8 +41,10 @@ impl Mesh {
     /// Something that routes depend on changed: they follow soon.
     pub(crate) fn routes_changed(&mut self, now: Instant) {
         let soon = now + ROUTES_COALESCE;
-        self.routes_due
-            .get_or_insert(soon.max(self.routes_followed + ROUTES_HOLD));
+        let known = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        let hold = ROUTES_HOLD + ROUTES_HOLD_PER_PEER.saturating_mul(known);
+        let due = soon.max(self.routes_followed + hold.min(ROUTES_HOLD_MAX));
+        self.routes_due.get_or_insert(due);
     }
 
     /// Follows changed records: routes, paths that depend on them, and who has which MAC.

@@ -8,7 +8,7 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Question, Said};
+use super::path::{self, Change, Question, Said};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
@@ -43,15 +43,14 @@ impl Mesh {
 
     /// This host is awake, and most likely those it hears from: what is due soon is done now.
     fn bring_forward(&mut self, now: Instant) {
-        for id in &self.active {
-            let is_soon = |peer: &Peer| {
-                peer.current.is_some() && peer.direct.values().any(|path| path.is_soon(now))
-            };
-            // Hardly any is: those that stay as they are need not be looked at again.
-            if !self.peers.get(id).is_some_and(is_soon) {
-                continue;
-            }
-            let peer = self.peers.get_mut(id);
+        let is_soon = |peer: &Peer| {
+            peer.current.is_some() && peer.direct.values().any(|path| path.is_soon(now))
+        };
+        // Of all that are due in a while hardly any is: those that stay as they are need not be looked at again.
+        let mut soon = self.peers.due_by(now + path::AHEAD);
+        soon.retain(|id| self.peers.get(id).is_some_and(is_soon));
+        for id in soon {
+            let peer = self.peers.get_mut(&id);
             for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
                 path.bring_forward(now);
             }
@@ -65,7 +64,7 @@ impl Mesh {
         };
         let suspected = peer.watch_lull(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
-        let (mut changed, mut shrank) = (suspected, false);
+        let (mut changed, mut shrank, mut died) = (suspected, false, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
@@ -78,6 +77,7 @@ impl Mesh {
                 continue;
             }
             let (change, question) = path.tick(now, pace, || random.public_u64());
+            died |= change == Change::Dead;
             changed |= matches!(change, Change::Alive | Change::Dead | Change::Overdue);
             self.dirty.forwarding |= matches!(change, Change::Size | Change::SizeLost);
             shrank |= change == Change::SizeLost;
@@ -91,6 +91,9 @@ impl Mesh {
         }
         if changed {
             self.path_changed(id, "a path stopped answering", now);
+        }
+        if died {
+            self.note_death(now);
         }
     }
 
@@ -527,12 +530,20 @@ impl Mesh {
     /// Also what is relayed leaves by the way to a neighbour.
     fn on_too_big(&mut self, destination: SocketAddr, len: u16, now: Instant) {
         let is_there = |peer: &&Peer| peer.direct_address() == Some(destination);
-        let neighbours: Vec<PeerId> = self.peers.values().filter(is_there).map(|p| p.id).collect();
+        let neighbours: Vec<PeerId> = self.active_peers().filter(is_there).map(|p| p.id).collect();
+        let is_relayed =
+            |peer: &Peer| matches!(peer.chosen, Some(Path::Relay(by)) if neighbours.contains(&by));
+        let concerned = self.active_peers();
+        let concerned = concerned.filter(|p| p.direct.contains_key(&destination) || is_relayed(p));
         let mut shrunk = Vec::new();
-        for peer in self.peers.values_mut() {
-            let is_relayed =
-                matches!(peer.chosen, Some(Path::Relay(by)) if neighbours.contains(&by));
-            let relay = is_relayed.then_some(&mut peer.relay);
+        for id in concerned.map(|peer| peer.id).collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            let relay = match is_relayed(peer) {
+                true => Some(&mut peer.relay),
+                false => None,
+            };
             for path in peer.direct.get_mut(&destination).into_iter().chain(relay) {
                 let change = path.too_big(len, now);
                 self.dirty.forwarding |= change != Change::None;

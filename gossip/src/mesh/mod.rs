@@ -145,8 +145,7 @@ pub struct Mesh {
     /// Those of them with a session, or wanted in one way or another: all that have deadlines.
     active: BTreeSet<PeerId>,
     sessions: Watched<u32, Session>,
-    /// Peers with which TCP is used or thought of.
-    tcp_peers: BTreeSet<PeerId>,
+    kinds: timers::Kinds,
     half_opens: HalfOpens,
     guard: Guard,
     dialer: Dialer,
@@ -157,7 +156,8 @@ pub struct Mesh {
     outbox: spread::Outbox,
     twins: Twins,
     announced: announce::Announced,
-    next_repair: Instant,
+    deaths: traffic::Deaths,
+    repaired_last: Instant,
 
     transmits: VecDeque<Transmit>,
     fast_transmits: VecDeque<FastTransmit>,
@@ -214,7 +214,7 @@ impl Mesh {
             peers: Watched::default(),
             active: BTreeSet::new(),
             sessions: Watched::default(),
-            tcp_peers: BTreeSet::new(),
+            kinds: timers::Kinds::default(),
             half_opens: HalfOpens::default(),
             guard,
             dialer: Dialer::default(),
@@ -225,7 +225,8 @@ impl Mesh {
             outbox: spread::Outbox::default(),
             twins: Twins::new(now),
             announced: announce::Announced::default(),
-            next_repair: Instant::ZERO,
+            deaths: traffic::Deaths::default(),
+            repaired_last: Instant::ZERO,
             transmits: VecDeque::new(),
             fast_transmits: VecDeque::new(),
             events: VecDeque::new(),

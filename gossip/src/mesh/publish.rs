@@ -11,6 +11,7 @@ use rmesh_wire::{Instant, Mac, PeerId};
 
 use super::Mesh;
 use super::handshake::wire_name;
+use super::peer::Peer;
 use crate::api::{Endpoint, Event};
 use crate::limits::{LABEL_LEN_MAX, RECORD_REFRESH, SECTIONS_MAX};
 use crate::topology::record::{
@@ -22,9 +23,9 @@ use crate::topology::record::{
 const COALESCE: Duration = Duration::from_millis(20);
 /// … and a record of more than lost links follows another only after this time for each peer there is: while
 /// a large mesh starts, everybody's links change again and again.
-const HOLD_PER_PEER: Duration = Duration::from_millis(2);
+const HOLD_PER_PEER: Duration = Duration::from_millis(6);
 /// … and not longer, however many peers somebody makes up.
-const HOLD_MAX: Duration = Duration::from_secs(2);
+const HOLD_MAX: Duration = Duration::from_secs(6);
 /// Room for the head of an endpoint section, in bytes.
 const SECTION_HEAD_LEN: usize = 80;
 /// A link's cost is published again if it changed by a quarter and by this much …
@@ -70,9 +71,9 @@ impl Mesh {
     /// everybody's routes lead over it, others with what else there is to say.
     pub(crate) fn refresh_links(&mut self, now: Instant) {
         let mut links: Vec<(bool, Link)> = Vec::new();
-        let active: Vec<PeerId> = self.active.iter().copied().collect();
-        for id in active {
-            let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_neighbour()) else {
+        let neighbours: Vec<PeerId> = self.neighbours().iter().copied().collect();
+        for id in neighbours {
+            let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
             let measured = peer.link_trip().map_or(1, cost_of);
@@ -94,11 +95,16 @@ impl Mesh {
         if links == self.publisher.links {
             return;
         }
-        let lost = self
-            .publisher
-            .links
-            .iter()
-            .any(|old| links.iter().all(|l| l.to != old.to));
+        // A link that nobody wants any more still works for a while.
+        let works = |link: &Link| {
+            let ends = self
+                .active_peers()
+                .filter(|peer| peer.id.short_id() == link.to);
+            let mut ends = ends.filter(|peer| peer.current.is_some());
+            ends.any(Peer::has_direct)
+        };
+        let mut gone = self.publisher.links.iter();
+        let lost = gone.any(|old| links.iter().all(|l| l.to != old.to) && !works(old));
         self.publisher.links = links;
         if lost {
             // Routes over a dead link must not be used for another moment.

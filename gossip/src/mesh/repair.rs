@@ -18,6 +18,9 @@ const MISMATCH_INTERVAL: Duration = Duration::from_millis(300);
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// … and with any in a large mesh: what one sends need not come from others as well.
 const REPAIR_INTERVAL_ANY: Duration = Duration::from_millis(100);
+/// While news keep coming in it, what differs is most likely under way: what was lost can wait a little.
+const REPAIR_INTERVAL_BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_secs(1);
 
 impl Mesh {
     /// A neighbour's digest came with its probe.
@@ -45,16 +48,19 @@ impl Mesh {
     }
 
     fn repair(&mut self, id: PeerId, now: Instant) {
+        let is_large = self.is_large();
+        let interval = match now.since(self.outbox.taken_last) < BUSY {
+            true => REPAIR_INTERVAL_BUSY,
+            false => REPAIR_INTERVAL_ANY,
+        };
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if now < peer.next_buckets || now < self.next_repair {
+        if now < peer.next_buckets || (is_large && now < self.repaired_last + interval) {
             return;
         }
         peer.next_buckets = now + REPAIR_INTERVAL;
-        if self.is_large() {
-            self.next_repair = now + REPAIR_INTERVAL_ANY;
-        }
+        self.repaired_last = now;
         self.counters.repairs_started += 1;
         let buckets = self.store.buckets();
         self.send_control(id, &buckets, now);

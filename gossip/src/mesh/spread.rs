@@ -10,6 +10,7 @@ use rmesh_wire::payload::{Head, PayloadKind};
 use rmesh_wire::{Instant, PeerId, ShortId};
 
 use super::Mesh;
+use super::guard::Allowance;
 use super::peer::Way;
 use crate::api::{Event, Path};
 use crate::crypto::peer_id;
@@ -25,6 +26,20 @@ use crate::topology::store::Outcome;
 const BATCH: Duration = Duration::from_millis(5);
 /// … and where there is always more, what comes within this time.
 const BATCH_BUSY: Duration = Duration::from_millis(25);
+/// After so much that it is only announced: a message then tells of many.
+const BATCH_FLOODED: Duration = Duration::from_millis(100);
+/// Trees of a large mesh computed at once and in a second: where more is new everybody's links are in motion, and
+/// so are the trees.
+const TREES_BURST: u32 = 24;
+const TREES_PER_S: u32 = 16;
+/// Neighbours are asked after such a flood when nothing has come for this time, so many and so often.
+const LOOK_AFTER: Duration = Duration::from_millis(750);
+const LOOKS: u32 = 3;
+const LOOKS_AT: usize = 2;
+/// Bytes of a list of what is held, more or less.
+const HAVE_LEN: usize = 640;
+/// Bytes of an announcement in a message.
+const ANNOUNCEMENT_LEN: usize = 26;
 /// Of more records at once most are old news elsewhere: they are announced only.
 const PUSHED_MAX: usize = 12;
 
@@ -36,6 +51,15 @@ pub(crate) struct Outbox {
     order: VecDeque<RecordKey>,
     due: Option<Instant>,
     passed_on: Instant,
+    /// When a record was news last.
+    pub(super) taken_last: Instant,
+    /// Trees that may be computed.
+    trees: Allowance,
+    /// Whether that was so much that it was only announced.
+    flooded: bool,
+    /// How often neighbours are still asked after that, and when they were last.
+    looks: u32,
+    looked: Instant,
     /// For news, and for what others ask for: who asks for more and more does not keep news from the others.
     passing: Budget,
     answering: Budget,
@@ -49,24 +73,25 @@ pub(crate) struct Budget {
 }
 
 /// Bytes of records a peer may send in a second, with `peers` known. Few peers may send more each.
-fn spread_bytes_per_s(peers: usize) -> u32 {
+pub(super) fn spread_bytes_per_s(peers: usize) -> u32 {
     let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
     (SPREAD_BYTES_PER_S_OF_ALL / peers).max(SPREAD_BYTES_PER_S)
 }
 
 impl Budget {
     /// Whether more may be sent.
-    fn is_left(&mut self, per_s: u32, now: Instant) -> bool {
+    pub(super) fn is_left(&mut self, per_s: u32, now: Instant) -> bool {
         let back = now.since(self.since).as_millis() * u128::from(per_s) / 1_000;
         if back > 0 {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.used = self.used.saturating_sub(back);
             self.since = now;
         }
-        self.used < per_s
+        // At once a quarter, so that no second sees much more than its share.
+        self.used < per_s / 4
     }
 
-    fn spend(&mut self, bytes: usize) {
+    pub(super) fn spend(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.used = self.used.saturating_add(bytes);
     }
@@ -80,7 +105,12 @@ impl Outbox {
                 None => self.order.push_front(key),
             }
         }
-        let due = (now + BATCH).max(self.passed_on + BATCH_BUSY);
+        let between = if self.flooded {
+            BATCH_FLOODED
+        } else {
+            BATCH_BUSY
+        };
+        let due = (now + BATCH).max(self.passed_on + between);
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
@@ -88,6 +118,14 @@ impl Outbox {
     /// lacks it asks one that has it.
     fn is_busy(&self) -> bool {
         self.order.len() > PUSHED_MAX
+    }
+
+    fn has_trees(&mut self, now: Instant) -> bool {
+        self.trees.is_left(TREES_BURST, TREES_PER_S, now)
+    }
+
+    fn take_tree(&mut self, now: Instant) -> bool {
+        self.trees.take(TREES_BURST, TREES_PER_S, now)
     }
 
     fn next(&mut self) -> Option<(RecordKey, Option<PeerId>)> {
@@ -98,7 +136,29 @@ impl Outbox {
 
 impl Mesh {
     pub(crate) fn flush_deadline(&self) -> Option<Instant> {
-        self.outbox.due
+        let look = (self.outbox.looks > 0).then(|| self.look_at());
+        [self.outbox.due, look].into_iter().flatten().min()
+    }
+
+    fn look_at(&self) -> Instant {
+        self.outbox.taken_last.max(self.outbox.looked) + LOOK_AFTER
+    }
+
+    /// What was only announced does not reach everybody: when no more comes some neighbours are asked, and digests
+    /// find what is missing.
+    fn look_after_flood(&mut self, now: Instant) {
+        if self.outbox.looks == 0 || now < self.look_at() {
+            return;
+        }
+        self.outbox.looks -= 1;
+        self.outbox.looked = now;
+        let all: Vec<PeerId> = self.neighbours().iter().copied().collect();
+        let turn = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
+        let some = all.iter().cycle().skip(turn).take(LOOKS_AT.min(all.len()));
+        for id in some {
+            let path = self.peers.get_mut(id).and_then(|peer| peer.used_mut());
+            path.into_iter().for_each(|path| path.ask_now(now));
+        }
     }
 
     /// Passes news on to the neighbours below in their trees, tells others of them, and forgets what is too old.
@@ -108,35 +168,48 @@ impl Mesh {
             self.dirty.routes = true;
             self.dirty.gone = true;
         }
+        self.look_after_flood(now);
         if self.outbox.due.is_none_or(|due| now < due) && !self.outbox_is_final() {
             return;
         }
         self.outbox.due = None;
         self.outbox.passed_on = now;
-        if !self.outbox.is_busy() && !self.dirty.nodes.is_empty() {
+        let is_large = self.is_large();
+        let is_busy = self.outbox.is_busy() || (is_large && !self.outbox.has_trees(now));
+        self.outbox.flooded = is_busy;
+        if !is_busy && !self.dirty.nodes.is_empty() {
             // Everybody passes a record on by the trees that it is part of.
             self.refresh_routes(now);
         }
-        let neighbours = self.active_peers().filter(|peer| peer.is_neighbour());
-        let neighbours: Vec<PeerId> = neighbours.map(|peer| peer.id).collect();
-        let (is_busy, per_s) = (self.outbox.is_busy(), spread_bytes_per_s(self.peers.len()));
+        let mut neighbours: Vec<PeerId> = self.neighbours().iter().copied().collect();
+        // Those that are told of much are the same ones for all of it: few messages tell of many records.
+        let turn = usize::try_from(self.random.public_u64() % 64).unwrap_or(0);
+        let turn = turn % neighbours.len().max(1);
+        neighbours.rotate_left(turn);
+        let per_s = spread_bytes_per_s(self.peers.len());
         let mut batches: BTreeMap<PeerId, Vec<AgedRecord>> = BTreeMap::new();
         let mut told: BTreeMap<PeerId, Vec<Announcement>> = BTreeMap::new();
         while let Some((key, from)) = self.outbox.next() {
             let Some((record, hash)) = self.store.get(&key).map(|s| (s.aged(now), s.hash())) else {
                 continue;
             };
-            let has_room = !is_busy && self.outbox.passing.is_left(per_s / 2, now);
-            let pushed = key.0 == self.me || has_room;
-            let audience = self.audience(key.0, from, &neighbours, pushed);
+            let is_own = key.0 == self.me;
+            let has_room = !is_busy && self.outbox.passing.is_left(per_s / 3, now);
+            let pushed = is_own || (has_room && (!is_large || self.outbox.take_tree(now)));
+            self.outbox.flooded |= !pushed;
+            let audience = self.audience(key.0, from, &neighbours, pushed, is_busy);
             for neighbour in audience.pushed {
                 self.outbox.passing.spend(record_len(&record));
                 batches.entry(neighbour).or_default().push(record.clone());
             }
             for neighbour in audience.told {
                 let announcement = Announcement { key, hash };
+                self.outbox.passing.spend(ANNOUNCEMENT_LEN);
                 told.entry(neighbour).or_default().push(announcement);
             }
+        }
+        if self.outbox.flooded {
+            self.outbox.looks = LOOKS;
         }
         for (neighbour, records) in batches {
             for message in pack_records(records) {
@@ -227,20 +300,22 @@ impl Mesh {
     fn answer(&mut self, to: PeerId, answers: Vec<Control>, now: Instant) {
         let per_s = spread_bytes_per_s(self.peers.len());
         for answer in answers {
-            if let Control::Records(records) = &answer {
+            let len = match &answer {
+                Control::Records(records) => records.as_slice().iter().map(record_len).sum(),
+                Control::Have(_) => HAVE_LEN,
+                _ => 0,
+            };
+            if len > 0 {
                 // One that asks without end gets half of what there is for all.
                 let own = self.peers.get_mut(&to).map(|peer| &mut peer.answered);
-                let own = own.and_then(|own| own.is_left(per_s / 4, now).then_some(own));
-                let Some(own) = own.filter(|_| self.outbox.answering.is_left(per_s / 2, now))
+                let own = own.and_then(|own| own.is_left(per_s / 3, now).then_some(own));
+                let Some(own) = own.filter(|_| self.outbox.answering.is_left(per_s / 3 * 2, now))
                 else {
                     self.counters.answers_dropped += 1;
                     continue;
                 };
-                for record in records.as_slice() {
-                    let len = record_len(record);
-                    own.spend(len);
-                    self.outbox.answering.spend(len);
-                }
+                own.spend(len);
+                self.outbox.answering.spend(len);
             }
             self.send_control(to, &answer, now);
         }
@@ -265,6 +340,7 @@ impl Mesh {
             match self.store.insert(aged, self.crypto.as_ref(), now) {
                 Outcome::Taken(key) => {
                     self.counters.records_accepted += 1;
+                    self.outbox.taken_last = now;
                     self.outbox.add(key, Some(from), now);
                     self.note_came(&key);
                     self.record_changed(&key, now);
@@ -328,11 +404,10 @@ impl Mesh {
         if lost.is_empty() {
             return;
         }
-        for id in &self.active {
-            if !lost.contains(&id.short_id()) {
-                continue;
-            }
-            let peer = self.peers.get_mut(id).filter(|peer| peer.is_neighbour());
+        let mut ends: Vec<PeerId> = self.neighbours().iter().copied().collect();
+        ends.retain(|id| lost.contains(&id.short_id()));
+        for id in ends {
+            let peer = self.peers.get_mut(&id);
             for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
                 path.ask_now(now);
             }

@@ -187,7 +187,7 @@ impl Mesh {
     }
 
     pub(crate) fn tcp_deadline(&self, now: Instant) -> Option<Instant> {
-        let peers = self.tcp_peers.iter();
+        let peers = self.kinds.tcp.iter();
         let peers = peers.filter_map(|id| self.peers.get(id));
         let due = peers.flat_map(|peer| [self.tcp_due(peer, now), peer.tcp_ends()]);
         due.flatten().min()

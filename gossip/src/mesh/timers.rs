@@ -1,11 +1,23 @@
 //! What is due when, and what follows from every input.
 
-use rmesh_wire::Instant;
+use alloc::collections::BTreeSet;
+
+use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
 use super::dial::{Dial, Goal, rekey_at};
 use super::liveness::{peer_deadline, session_deadline};
+use super::peer::Peer;
 use super::session::Session;
+
+/// Peers of some kinds, so that nobody has to look for them among all.
+#[derive(Debug, Default)]
+pub(super) struct Kinds {
+    /// Those with a control link, but for those that this input has touched: see [`Mesh::neighbours`].
+    neighbours: BTreeSet<PeerId>,
+    /// Those with which TCP is used or thought of.
+    pub(super) tcp: BTreeSet<PeerId>,
+}
 
 impl Mesh {
     /// Brings everything derived up to date; after every input.
@@ -36,11 +48,12 @@ impl Mesh {
     fn follow_touched(&mut self, now: Instant) {
         let session_due = |_: &u32, session: Option<&Session>| session.map(session_deadline);
         self.sessions.follow(now, session_due);
+        self.neighbours();
         let dial_due = |_: &Goal, dial: Option<&Dial>| dial.map(|dial| dial.next);
         self.dialer.dials.follow(now, dial_due);
         let (me, rekey_after, sessions) = (self.me, self.rekey_after, &self.sessions);
         let (is_tcp_on, is_plain) = (self.is_tcp_on(), !self.policy.is_never());
-        let tcp_peers = &mut self.tcp_peers;
+        let tcp_peers = &mut self.kinds.tcp;
         self.peers.follow(now, |id, peer| {
             match peer.filter(|peer| is_tcp_on && peer.concerns_tcp()) {
                 Some(_) => tcp_peers.insert(*id),
@@ -53,6 +66,17 @@ impl Mesh {
             let due = [peer_deadline(peer), rekey.filter(|due| *due > now), fast];
             due.into_iter().flatten().min()
         });
+    }
+
+    /// Peers with a control link.
+    pub(super) fn neighbours(&mut self) -> &BTreeSet<PeerId> {
+        for id in self.peers.touched() {
+            match self.peers.get(id).is_some_and(Peer::is_neighbour) {
+                true => self.kinds.neighbours.insert(*id),
+                false => self.kinds.neighbours.remove(id),
+            };
+        }
+        &self.kinds.neighbours
     }
 
     /// What is due first with any peer.

@@ -16,6 +16,17 @@ const SILENCE_MIN: Duration = Duration::from_millis(300);
 const LULL: Duration = Duration::from_millis(200);
 /// Each neighbour is asked at most so often because somebody waits.
 const DEMAND_EVERY: Duration = Duration::from_millis(500);
+/// Neighbours that die within this time may have died of one cause, …
+const DEATHS_APART: Duration = Duration::from_secs(5);
+/// … and all are asked for that at most so often.
+const ROLL_CALL_EVERY: Duration = Duration::from_secs(2);
+/// When a path died last, and when all neighbours may be asked again because of that.
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    last: Option<Instant>,
+    next_roll_call: Instant,
+}
+
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
 /// Traffic flows if there was some so long ago, in so many samples …
@@ -113,6 +124,22 @@ impl Mesh {
     pub(crate) fn on_suspicion(&mut self, id: PeerId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
             suspect(peer, now, now);
+        }
+    }
+
+    /// A neighbour has died. If another did a moment ago there may be one cause, and more that it has taken: in a large
+    /// mesh, where links are asked rarely, all of them are asked at once.
+    pub(super) fn note_death(&mut self, now: Instant) {
+        let before = self.deaths.last.replace(now);
+        let is_second = before.is_some_and(|before| now.since(before) < DEATHS_APART);
+        if !self.is_large() || !is_second || now < self.deaths.next_roll_call {
+            return;
+        }
+        self.deaths.next_roll_call = now + ROLL_CALL_EVERY;
+        let neighbours: Vec<PeerId> = self.neighbours().iter().copied().collect();
+        for id in neighbours {
+            let path = self.peers.get_mut(&id).and_then(Peer::used_mut);
+            path.into_iter().for_each(|path| path.ask_now(now));
         }
     }
 

@@ -274,13 +274,24 @@ impl Mesh {
             return;
         };
         let life = stored.record.version.boot.random;
-        let messages = pack_records(alloc::vec![stored.aged(now)]);
+        // In a large mesh nearly everybody is one with whom there is no session at all.
+        let is_met = self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| peer.current.is_some());
+        if self.is_large() && !is_met {
+            return;
+        }
         let of_other_life = |session: &Session| {
             let agreement = &session.agreement;
             agreement.peer == id && agreement.peer_boot.random != life && session.confirmed
         };
         let sessions = self.sessions.iter().filter(|(_, s)| of_other_life(s));
         let sessions: Vec<u32> = sessions.map(|(index, _)| *index).collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let messages = pack_records(self.store.get(&(id, 0)).map(|stored| stored.aged(now)));
         for index in sessions {
             for message in &messages {
                 self.send_control_under(index, message, now);

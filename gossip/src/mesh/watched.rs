@@ -122,6 +122,11 @@ impl<K: Ord + Clone, V> Watched<K, V> {
         due
     }
 
+    /// What was touched since [`Watched::follow`], more than once perhaps.
+    pub(crate) fn touched(&self) -> &[K] {
+        &self.touched
+    }
+
     /// The entry that is due first, and when.
     pub(crate) fn first_due(&self) -> Option<&(Instant, K)> {
         self.agenda.order.first()

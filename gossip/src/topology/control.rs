@@ -6,12 +6,12 @@
 
 use alloc::vec::Vec;
 
+use rmesh_wire::Instant;
 use rmesh_wire::codec::{self, Bounded, Bytes};
-use rmesh_wire::{Instant, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::record::{AgedRecord, RecordKey, Version};
-use super::store::{Store, Stored, finish, fnv};
+use super::store::{Store, Stored};
 use crate::limits::CONTROL_LEN_MAX;
 
 /// Buckets of one exchange; their digests fill one datagram.
@@ -77,12 +77,6 @@ impl Control {
     }
 }
 
-fn bucket(key: &RecordKey) -> u8 {
-    let (PeerId(peer), section) = key;
-    let hash = finish(fnv(fnv(0xcbf2_9ce4_8422_2325, peer), &[*section]));
-    hash.to_be_bytes()[0]
-}
-
 /// Bytes of a record in a message, at most.
 pub(crate) fn record_len(record: &AgedRecord) -> usize {
     record.signed.bytes.as_slice().len() + 32 + 64 + 13
@@ -114,16 +108,9 @@ pub(crate) fn pack_records(records: impl IntoIterator<Item = AgedRecord>) -> Vec
 
 impl Store {
     fn bucket_digests(&self) -> Vec<u8> {
-        let mut digests = [0u64; BUCKETS];
-        for stored in self.iter() {
-            if let Some(digest) = digests.get_mut(usize::from(bucket(&stored.record.key()))) {
-                *digest ^= stored.hash();
-            }
-        }
-        digests
-            .iter()
-            .flat_map(|digest| digest.to_be_bytes().into_iter().take(4))
-            .collect()
+        let digests = (0..=u8::MAX).map(|bucket| self.bucket_digest(bucket));
+        let starts = digests.flat_map(|digest| digest.to_be_bytes().into_iter().take(4));
+        starts.collect()
     }
 
     /// The message that starts a repair.
@@ -141,19 +128,16 @@ impl Store {
             let at = usize::from(bucket) * 4;
             ours.get(at..at + 4) != theirs.get(at..at + 4)
         };
-        let mut by_bucket: Vec<Vec<Holding>> = alloc::vec![Vec::new(); BUCKETS];
-        for stored in self.iter() {
-            let key = stored.record.key();
-            let place = by_bucket.get_mut(usize::from(bucket(&key)));
-            if let Some(held) = place.filter(|_| differs(bucket(&key))) {
-                held.push(Holding {
-                    key,
-                    version: stored.record.version,
-                });
-            }
-        }
+        let holding = |stored: &Stored| Holding {
+            key: stored.record.key(),
+            version: stored.record.version,
+        };
         let differing = (0..=u8::MAX).filter(|bucket| differs(*bucket));
-        let lists = differing.map(|b| (b, by_bucket.get(usize::from(b)).map_or(&[][..], |h| h)));
+        let lists = differing.map(|b| (b, self.in_bucket(b).map(holding).collect()));
+        let lists: Vec<(u8, Vec<Holding>)> = lists.collect();
+        let lists = lists
+            .iter()
+            .map(|(bucket, held)| (*bucket, held.as_slice()));
         let mut messages = pack_holdings(lists);
         messages.truncate(ANSWERS_MAX);
         messages
@@ -172,14 +156,16 @@ impl Store {
         };
         let unlisted = |stored: &&Stored| {
             let key = stored.record.key();
-            have.whole.as_slice().contains(&bucket(&key)) && listed.iter().all(|h| h.key != key)
+            listed.iter().all(|h| h.key != key)
         };
+        let whole = have.whole.as_slice().iter();
+        let whole = whole.flat_map(|bucket| self.in_bucket(*bucket));
         let newer = listed
             .iter()
             .filter(newer_here)
             .filter_map(|h| self.get(&h.key));
         let push = newer
-            .chain(self.iter().filter(unlisted))
+            .chain(whole.filter(unlisted))
             .filter(|stored| stored.is_fresh(now))
             // What would not be sent is not copied: a short list may name a big part of the store.
             .take(ANSWERS_MAX * RECORDS_PER_MESSAGE)

@@ -88,6 +88,23 @@ pub(crate) struct Store {
     /// When each of them expires.
     expiry: BTreeSet<(Instant, RecordKey)>,
     digest: Digest,
+    /// The records by a part of their keys' hashes, as repairs compare them.
+    buckets: BTreeMap<u8, Bucket>,
+}
+
+/// Some of the records.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Exclusive or of their hashes.
+    digest: u64,
+    keys: BTreeSet<RecordKey>,
+}
+
+/// Which bucket a record is in.
+pub(crate) fn bucket(key: &RecordKey) -> u8 {
+    let (PeerId(peer), section) = key;
+    let hash = finish(fnv(fnv(0xcbf2_9ce4_8422_2325, peer), &[*section]));
+    hash.to_be_bytes()[0]
 }
 
 impl Store {
@@ -169,6 +186,9 @@ impl Store {
         self.remove(&key);
         let hash = record_hash(&record);
         self.digest = add(self.digest, hash);
+        let bucket = self.buckets.entry(bucket(&key)).or_default();
+        bucket.digest ^= hash;
+        bucket.keys.insert(key);
         let stored = Stored {
             record,
             signed,
@@ -188,6 +208,10 @@ impl Store {
         if let Some(stored) = self.records.remove(key) {
             self.expiry.remove(&(stored.expires(), *key));
             self.digest = subtract(self.digest, stored.hash);
+            if let Some(bucket) = self.buckets.get_mut(&bucket(key)) {
+                bucket.digest ^= stored.hash;
+                bucket.keys.remove(key);
+            }
         }
     }
 
@@ -239,6 +263,18 @@ impl Store {
     /// One record.
     pub(crate) fn get(&self, key: &RecordKey) -> Option<&Stored> {
         self.records.get(key)
+    }
+
+    /// Exclusive or of the hashes in one bucket.
+    pub(crate) fn bucket_digest(&self, bucket: u8) -> u64 {
+        self.buckets.get(&bucket).map_or(0, |bucket| bucket.digest)
+    }
+
+    /// The records of one bucket.
+    pub(crate) fn in_bucket(&self, bucket: u8) -> impl Iterator<Item = &Stored> {
+        let keys = self.buckets.get(&bucket).into_iter();
+        let keys = keys.flat_map(|bucket| &bucket.keys);
+        keys.filter_map(|key| self.records.get(key))
     }
 
     /// How many there are.

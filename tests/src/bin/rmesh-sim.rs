@@ -19,7 +19,7 @@ struct Arguments {
     /// How many peers.
     #[arg(long, default_value_t = 8)]
     peers: usize,
-    /// What happens to them; restart, halve and hostile come with a later version.
+    /// What happens to them; hostile comes with a later version.
     #[arg(long, value_enum, default_value = "churn")]
     scenario: Scenario,
     /// Everything random follows from it.

@@ -9,6 +9,7 @@ mod check;
 mod fault;
 mod flow;
 mod layout;
+mod mass;
 mod network;
 mod node;
 pub(crate) mod random;

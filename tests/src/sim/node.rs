@@ -25,7 +25,7 @@ pub(crate) struct Node {
     targets: Vec<usize>,
     pub(crate) endpoints: Vec<Endpoint>,
     /// Durable hints where peers were reached.
-    hints: Vec<SocketAddr>,
+    pub(crate) hints: Vec<SocketAddr>,
     /// The core, while the process runs.
     pub(crate) mesh: Option<Mesh>,
     /// Its process does not get the processor: nothing is read, no timer fires.

@@ -9,6 +9,7 @@ use rmesh_wire::Instant;
 use super::check;
 use super::fault::{Fault, Season, churn};
 use super::layout::Layout;
+use super::mass;
 use super::network::Network;
 use super::node::Node;
 use super::random::Random;
@@ -17,7 +18,7 @@ use super::world::World;
 use crate::heap;
 
 /// All peers are started within this time.
-const LAUNCH: Duration = Duration::from_secs(3);
+pub(crate) const LAUNCH: Duration = Duration::from_secs(3);
 /// A quiet mesh must be at rest within this time: a peer that was away for long is dialled again
 /// only when its back-off has run out.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
@@ -44,9 +45,9 @@ pub enum Scenario {
     Churn,
     /// Addresses from the ring: see [`super::ring`], which runs it.
     Ring,
-    /// Comes with a later version.
+    /// All peers start within one second.
     Restart,
-    /// Comes with a later version.
+    /// Three of ten die at once, and then half of the others.
     Halve,
     /// Comes with a later version.
     Hostile,
@@ -116,9 +117,11 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     let mut outcome = match options.scenario {
         Scenario::Steady => steady(options),
         Scenario::Churn => rough(options),
+        Scenario::Restart => mass::restart(options),
+        Scenario::Halve => mass::halve(options),
         later => {
             return Err(format!(
-                "scenario {later} comes with a later version; use steady or churn"
+                "scenario {later} comes with a later version; use steady, churn, restart or halve"
             ));
         }
     };
@@ -127,6 +130,17 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
 }
 
 fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
+    world_within(options, layout, loss, LAUNCH, random)
+}
+
+/// A world in which all peers are started within this time, each with a container.
+pub(crate) fn world_within(
+    options: &Options,
+    layout: &Layout,
+    loss: f64,
+    launch: Duration,
+    random: &mut Random,
+) -> World {
     let secret = Key::new(random.bytes());
     let nodes = (0..layout.size()).map(|index| {
         let targets = layout.targets[index].clone();
@@ -138,7 +152,7 @@ fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> 
     let mut world = World::new(nodes, network);
     world.is_traced = options.trace;
     for node in 0..layout.size() {
-        let at = Instant::ZERO + random.between(Duration::ZERO, LAUNCH);
+        let at = Instant::ZERO + random.between(Duration::ZERO, launch);
         world.schedule_fault(at, Fault::Start(node));
         let number = node as u32;
         world.schedule_fault(at, Fault::Attach { number, node });
@@ -147,7 +161,7 @@ fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> 
 }
 
 /// Runs until the mesh is at rest; `None` if it is not within the bound.
-fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
+pub(crate) fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
     let start = world.now;
     loop {
         let difference = match check::at_rest(world, sides) {
@@ -299,7 +313,7 @@ fn await_agreement(world: &mut World) -> Option<Duration> {
     Some(world.now.since(start))
 }
 
-fn outcome(
+pub(crate) fn outcome(
     options: &Options,
     world: World,
     converged: Vec<Duration>,
