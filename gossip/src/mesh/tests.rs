@@ -518,7 +518,7 @@ fn idle_then_cut(to_b: bool, to_a: bool) -> (u64, usize) {
 fn an_idle_pair_says_little_and_notices_a_cut_within_three_seconds() {
     for (to_b, to_a) in [(true, true), (true, false), (false, true)] {
         let (after, count) = idle_then_cut(to_b, to_a);
-        // A question and an answer each 1.5 s, and some more now and then.
+        // A question and an answer each 1.7 s, and some more now and then.
         assert!(count <= 100, "{count} datagrams in a minute");
         assert!(after <= 3_000, "{after} ms, cut {to_b} {to_a}");
     }

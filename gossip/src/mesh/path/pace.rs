@@ -33,9 +33,9 @@ impl Pace {
     /// Control neighbours, and peers that had traffic lately. Multiples of one time, so that a host that has
     /// nothing else to do wakes for all of them at once.
     pub(crate) const CLOSE: Pace = Pace {
-        alive: Duration::from_millis(1_500),
+        alive: Duration::from_millis(1_700),
         dead: Duration::from_secs(3),
-        spare: Duration::from_millis(4_500),
+        spare: Duration::from_millis(5_100),
         both: false,
         is_control_only: false,
     };
