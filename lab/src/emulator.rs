@@ -20,7 +20,7 @@ use crate::{
     Card, Namespace, card,
     error::lock,
     shaper::{Shaper, WireCounters, WireProfile},
-    sys,
+    sys::{self, TapOffers},
 };
 
 /// Longest frame a TAP gives: an MTU of up to 9,000 and the header.
@@ -51,7 +51,11 @@ impl Emulator {
         seed: u64,
         card: Option<Card>,
     ) -> io::Result<Emulator> {
-        let open = |interface: &str| sys::open_tap(interface, card.is_some());
+        let offers = match card {
+            Some(_) => TapOffers::Checksums,
+            None => TapOffers::Nothing,
+        };
+        let open = |interface: &str| sys::open_tap(interface, offers);
         let [near, far] = ends.map(|(at, interface)| at.enter(|| open(interface)));
         let shared = Arc::new(Shared::default());
         let wake = Arc::new(eventfd(

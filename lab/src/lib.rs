@@ -23,6 +23,7 @@ mod card;
 mod emulator;
 mod error;
 mod folder;
+mod forwarder;
 mod host;
 mod lab;
 mod lan;
@@ -44,6 +45,7 @@ mod sys;
 
 pub use card::Card;
 pub use error::LabError;
+pub use forwarder::Forwarder;
 pub use host::{Container, Host};
 pub use lab::Lab;
 pub use link::{Family, Link};

@@ -4,6 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io, mem,
+    net::UdpSocket,
     os::{
         fd::AsRawFd,
         unix::{fs::OpenOptionsExt, process::CommandExt},
@@ -41,10 +42,20 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// What the reader of a TAP leaves undone and so has to do, or says with each frame that it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TapOffers {
+    /// Nothing: frames are whole and end with their last byte.
+    Nothing,
+    /// Checksums; frames have virtio headers, which say where.
+    Checksums,
+    /// Those, and the cutting of super-frames of TCP.
+    SuperFrames,
+}
+
 /// Makes a TAP in the calling thread's network namespace, which goes when the file is closed. It is
-/// non-blocking, has one queue, and offers no offloads, unless checksums are left to its reader: then frames
-/// have virtio headers, which say where.
-pub(crate) fn open_tap(interface: &str, leaves_checksums: bool) -> io::Result<File> {
+/// non-blocking and has one queue.
+pub(crate) fn open_tap(interface: &str, offers: TapOffers) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -58,10 +69,13 @@ pub(crate) fn open_tap(interface: &str, leaves_checksums: bool) -> io::Result<Fi
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    let virtio = if leaves_checksums {
-        libc::IFF_VNET_HDR
-    } else {
-        0
+    let (virtio, offloads) = match offers {
+        TapOffers::Nothing => (0, 0),
+        TapOffers::Checksums => (libc::IFF_VNET_HDR, libc::TUN_F_CSUM),
+        TapOffers::SuperFrames => (
+            libc::IFF_VNET_HDR,
+            libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6,
+        ),
     };
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | virtio) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
@@ -69,15 +83,88 @@ pub(crate) fn open_tap(interface: &str, leaves_checksums: bool) -> io::Result<Fi
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    if leaves_checksums {
-        let offloads = libc::c_ulong::from(libc::TUN_F_CSUM);
+    if offloads != 0 {
         // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+        let result = unsafe {
+            let offloads = libc::c_ulong::from(offloads);
+            libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads)
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(file)
+}
+
+/// Sets an option of a socket that is a number.
+fn set_option(
+    socket: &UdpSocket,
+    (level, name): (libc::c_int, libc::c_int),
+    value: usize,
+) -> io::Result<()> {
+    let value = libc::c_int::try_from(value).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives a socket room for this much on its way, above the limit for everybody.
+pub(crate) fn make_room(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), bytes)?;
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), bytes)
+}
+
+/// Has the kernel cut what is sent by this socket into datagrams of this length (`UDP_SEGMENT`).
+pub(crate) fn cut_datagrams(socket: &UdpSocket, len: usize) -> io::Result<()> {
+    set_option(socket, (libc::SOL_UDP, libc::UDP_SEGMENT), len)
+}
+
+/// Takes datagrams that wait at a non-blocking socket, one into each buffer, whose length is left in `lens`.
+/// How many there were.
+pub(crate) fn receive_many(
+    socket: &UdpSocket,
+    buffers: &mut [Vec<u8>],
+    lens: &mut [usize],
+) -> io::Result<usize> {
+    let part = |buffer: &mut Vec<u8>| libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let mut parts: Vec<libc::iovec> = buffers.iter_mut().map(part).collect();
+    let message = |part: &mut libc::iovec| {
+        // SAFETY: mmsghdr is a structure of integers and pointers, for which zero is a value.
+        let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+        message.msg_hdr.msg_iov = part;
+        message.msg_hdr.msg_iovlen = 1;
+        message
+    };
+    let mut messages: Vec<libc::mmsghdr> = parts.iter_mut().map(message).collect();
+    // SAFETY: each message points to one part, each part to one buffer of its length; they outlive the call.
+    let count = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            messages.len() as libc::c_uint,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    for (len, message) in lens.iter_mut().zip(&messages[..count]) {
+        *len = message.msg_len as usize;
+    }
+    Ok(count)
 }
 
 /// Binds an `AF_PACKET` socket to one interface and one EtherType (0 receives nothing).

@@ -54,7 +54,7 @@ const DEFERRED_MAX: u32 = 12;
 /// A probe may be sent so much before its time, together with others, but never in the first half of its
 /// interval. Pairs of hosts fall into step by that, and a host with nothing else to do wakes once for all of
 /// them: the one that is asked first asks the others, and each of those has half of an interval at least to go.
-const EARLY: Duration = Duration::from_millis(750);
+const EARLY: Duration = Duration::from_secs(2);
 /// Who waits for the other end's question goes on waiting if it is due so soon, or late.
 const SOON: Duration = Duration::from_millis(50);
 

@@ -14,7 +14,7 @@ use super::guard::Allowance;
 use super::path::{Mapping, Pace, PathState, Watcher};
 use super::spread::Budget;
 use super::tcp::TcpState;
-use super::traffic::Flow;
+use super::traffic::{Flow, LATELY, WANTED};
 use crate::api::Path;
 use crate::tcp::{is_tcp, unmarked};
 
@@ -201,11 +201,15 @@ impl Peer {
         let is_link = self.desired || self.desires_us;
         match () {
             () if now < self.busy_until => Pace::BUSY,
-            () if now < self.wanted_until => Pace::CLOSE,
+            () if self.had_traffic_lately(now) => Pace::CLOSE,
             () if is_link && is_large => Pace::LINK,
-            () if is_link => Pace::CLOSE,
+            () if is_link || now < self.wanted_until => Pace::QUIET,
             () => Pace::IDLE,
         }
+    }
+
+    fn had_traffic_lately(&self, now: Instant) -> bool {
+        now + (WANTED - LATELY) < self.wanted_until
     }
 
     /// How eagerly one of them is watched.

@@ -477,8 +477,8 @@ fn another_version_is_refused_by_name() {
 }
 
 /// Milliseconds until both know that they hear each other no more, after `cut` to B, to A or both ways; and
-/// how many datagrams both sent in the minute before.
-fn idle_then_cut(to_b: bool, to_a: bool) -> (u64, usize) {
+/// how many datagrams both sent in the minute before. There is traffic ten seconds before, or none.
+fn idle_then_cut((to_b, to_a): (bool, bool), is_quiet: bool) -> (u64, usize) {
     let (mut a, mut b) = (mesh(1, 1, false), mesh(2, 1, false));
     let first = first_message(&mut a, B);
     b.handle_datagram(A, &first, start());
@@ -491,6 +491,11 @@ fn idle_then_cut(to_b: bool, to_a: bool) -> (u64, usize) {
             if mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
                 mesh.handle_timeout(now);
             }
+        }
+        if millisecond == 80_000 && !is_quiet {
+            let ids = [a.id(), b.id()];
+            a.on_want(ids[1], now);
+            b.on_want(ids[0], now);
         }
         let is_cut = millisecond >= 90_000;
         for _ in 0..2 {
@@ -515,12 +520,15 @@ fn idle_then_cut(to_b: bool, to_a: bool) -> (u64, usize) {
 }
 
 #[test]
-fn an_idle_pair_says_little_and_notices_a_cut_within_three_seconds() {
-    for (to_b, to_a) in [(true, true), (true, false), (false, true)] {
-        let (after, count) = idle_then_cut(to_b, to_a);
-        // A question and an answer each 1.5 s, and some more now and then.
-        assert!(count <= 100, "{count} datagrams in a minute");
-        assert!(after <= 3_000, "{after} ms, cut {to_b} {to_a}");
+fn an_idle_pair_says_little_and_notices_a_cut_within_three_seconds_of_traffic_lately_or_six() {
+    for ends in [(true, true), (true, false), (false, true)] {
+        let (after, count) = idle_then_cut(ends, true);
+        // A question and an answer each 4 s, and some more now and then.
+        assert!(count <= 50, "{count} datagrams in a minute");
+        assert!(after <= 6_000, "{after} ms, cut {ends:?}");
+        let (after, count) = idle_then_cut(ends, false);
+        assert!(count <= 50, "{count} datagrams in a minute");
+        assert!(after <= 3_000, "{after} ms, cut {ends:?}");
     }
 }
 

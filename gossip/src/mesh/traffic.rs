@@ -18,6 +18,8 @@ const LULL: Duration = Duration::from_millis(200);
 const DEMAND_EVERY: Duration = Duration::from_millis(500);
 /// A frame that waited for a session keeps the peer close for this long.
 pub(super) const WANTED: Duration = Duration::from_secs(300);
+/// And so long it is watched as if there were more to come.
+pub(super) const LATELY: Duration = Duration::from_secs(20);
 /// Traffic flows if there was some so long ago, in so many samples …
 const FLOWS: Duration = Duration::from_millis(200);
 const FLOWS_SAMPLES: u32 = 3;

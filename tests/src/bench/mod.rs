@@ -53,6 +53,11 @@ pub const BENCHMARKS: &[Benchmark] = &[
         measure: speed::veth,
     },
     Benchmark {
+        name: "limit",
+        about: "TCP through rmesh beside a forwarder in user space that does nothing else, not even encrypt",
+        measure: speed::limit,
+    },
+    Benchmark {
         name: "plaintext",
         about: "TCP and UDP by the kernel's VXLAN as rmesh sets it up, beside one made by hand",
         measure: speed::plaintext,

@@ -103,5 +103,5 @@ impl Mapping {
 
 /// Whether a path is asked so rarely that a mapping may be lost meanwhile. Others are left alone.
 fn is_sparse(pace: Pace) -> bool {
-    pace.is_shared() && pace.dead > Pace::CLOSE.dead
+    pace.is_shared() && pace.dead >= Pace::LINK.dead
 }

@@ -30,12 +30,21 @@ impl Pace {
         both: true,
         is_control_only: false,
     };
-    /// Control neighbours, and peers that had traffic lately. Multiples of one time, so that a host that has
-    /// nothing else to do wakes for all of them at once.
+    /// Peers that had traffic lately. Multiples of one time, so that a host that has nothing else to do wakes for
+    /// all of them at once.
     pub(crate) const CLOSE: Pace = Pace {
-        alive: Duration::from_millis(1_500),
+        alive: Duration::from_millis(1_700),
         dead: Duration::from_secs(3),
-        spare: Duration::from_millis(4_500),
+        spare: Duration::from_millis(5_100),
+        both: false,
+        is_control_only: false,
+    };
+    /// Neighbours without traffic, and peers that had some minutes ago. Who sends notices a cut within a second all
+    /// the same, and who allocates asks first (`handle_demand`).
+    pub(crate) const QUIET: Pace = Pace {
+        alive: Duration::from_secs(4),
+        dead: Duration::from_secs(4),
+        spare: Duration::from_secs(12),
         both: false,
         is_control_only: false,
     };

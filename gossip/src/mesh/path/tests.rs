@@ -85,7 +85,8 @@ fn a_working_path_comes_up_within_one_round_trip_and_uses_its_full_size_after_an
 
 #[test]
 fn an_idle_path_that_is_cut_dies_within_three_seconds() {
-    let cases = (5_000..6_800).step_by(50);
+    let mut worst = 0;
+    let cases = (5_000..7_000).step_by(50);
     for (begin, pace) in cases.flat_map(|begin| [(begin, Pace::CLOSE), (begin, YIELDING)]) {
         let mut path = path();
         run_under(&mut path, 0, begin, (pace, |_, _| ()), |_, _| true);
@@ -94,8 +95,9 @@ fn an_idle_path_that_is_cut_dies_within_three_seconds() {
         let [(when, Change::Dead)] = changes[..] else {
             panic!("{changes:?}")
         };
-        assert!(when < begin + 3_000, "died after {} ms", when - begin);
+        worst = worst.max(when - begin);
     }
+    assert!(worst < 3_000, "died after {worst} ms");
 }
 
 #[test]
@@ -198,7 +200,7 @@ fn what_the_interface_refuses_is_not_sent_again_and_what_is_lost_otherwise_prove
 
 const YIELDING: Pace = Pace::CLOSE.yielding();
 
-/// The other end asks every 1.5 s until `until`, and says that it is answered.
+/// The other end asks every 1.7 s until `until`, and says that it is answered.
 fn run_asked(
     path: &mut PathState,
     from: u64,
@@ -208,7 +210,7 @@ fn run_asked(
 ) -> (u64, Option<u64>) {
     let asked = core::cell::Cell::new(0);
     let load = |path: &mut PathState, now: u64| {
-        if now < until && now.is_multiple_of(1_500) {
+        if now < until && now.is_multiple_of(1_700) {
             path.asked(proven, YIELDING, at(now));
         }
     };
@@ -238,12 +240,12 @@ fn who_is_asked_by_one_that_hears_no_answers_asks_itself() {
     let mut path = path();
     run_idle(&mut path, 0, 6_000, |_, _| true);
     run_asked(&mut path, 6_000, 12_000, 12_000, true);
-    let (asked, _) = run_asked(&mut path, 12_000, 24_000, 24_000, false);
+    let (asked, _) = run_asked(&mut path, 12_000, 26_000, 26_000, false);
     assert!(asked >= 7, "{asked}");
-    path.suspect(at(24_000), at(24_000));
-    path.asked(true, Pace::IDLE, at(24_000));
+    path.suspect(at(26_000), at(26_000));
+    path.asked(true, Pace::IDLE, at(26_000));
     assert!(
-        path.deadline() <= at(24_000),
+        path.deadline() <= at(26_000),
         "what is suspected is asked by both"
     );
 }

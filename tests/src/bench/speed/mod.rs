@@ -3,6 +3,7 @@
 //! VXLAN does in the same round.
 
 mod ground;
+mod limit;
 mod machine;
 mod others;
 mod plaintext;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use super::{Bound, Figure};
 use crate::story::Story;
+pub(super) use limit::measure as limit;
 pub(super) use plaintext::measure as plaintext;
 use scene::{Scene, Underlay, Way};
 use tcp::Carried;
