@@ -18,6 +18,8 @@ pub(crate) struct Mapping {
     pub(crate) wanted: Option<Duration>,
     /// When this end last sent something that keeps a mapping.
     sent: Option<Instant>,
+    /// How long this end meant to wait for a question when it last told the other end so.
+    told: Option<Duration>,
     /// A question that had to be asked because none came in, and how long nothing had been sent.
     unasked: Option<(u64, Duration)>,
 }
@@ -80,7 +82,10 @@ impl Mapping {
     pub(super) fn asks(&mut self, token: u64, is_routine: bool, pace: Pace, now: Instant) {
         let silence = self.sent.map(|sent| now.since(sent));
         let is_late = |silence: &Duration| *silence + YIELD / 2 >= pace.alive;
-        let waited = is_routine && self.lets_ask(self.is_smaller);
+        // Where the time has just become shorter the other end does not know yet.
+        let is_told = self.told.replace(pace.alive);
+        let is_told = is_told.is_some_and(|told| told <= pace.alive);
+        let waited = is_routine && is_told && self.lets_ask(self.is_smaller);
         let is_unasked = self.is_translated && waited && is_sparse(pace);
         let unasked = silence.filter(is_late).filter(|_| is_unasked);
         self.unasked = unasked.map(|silence| (token, silence));
@@ -90,6 +95,7 @@ impl Mapping {
     /// A question came in; for how long nothing had been sent until then, if that shows anything.
     pub(crate) fn asked(&mut self, pace: Pace, now: Instant) -> Option<Duration> {
         self.unasked = None;
+        self.told = Some(pace.alive);
         let sent = self.sent.replace(now)?;
         (self.is_translated && is_sparse(pace)).then(|| now.since(sent))
     }
