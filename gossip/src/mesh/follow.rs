@@ -95,10 +95,16 @@ impl Mesh {
             .collect();
         let peers = &self.peers;
         let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
-        let mut desired = overlay::desired(&self.me, &known, trip);
+        let roles = overlay::Roles::of(self.store.nodes());
+        let mut desired = overlay::desired(&self.me, &known, &roles, trip);
         let direct = self.active_peers().filter(|peer| peer.has_direct());
         let direct = direct.map(|peer| &peer.id);
-        desired.extend(overlay::bridges(&self.me, direct, self.routes.graph()));
+        desired.extend(overlay::bridges(
+            &self.me,
+            direct,
+            self.routes.graph(),
+            &roles,
+        ));
         // A peer without a record has just been met: its record follows over the new link.
         let wanted = |id: &PeerId| desired.contains(id) || self.store.node(id).is_none();
         let changed = self

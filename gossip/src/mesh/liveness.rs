@@ -8,12 +8,13 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{self, Change, Question, Said};
+use super::path::{self, Change, Question, Said, Watcher};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
+use super::timers::{peer_deadline, session_end};
 use super::{Mesh, Origin};
 use crate::api::{Event, Path, SendFailure};
-use crate::limits::{REPLACED_SESSION_GRACE, SESSION_LIFETIME};
+use crate::limits::REPLACED_SESSION_GRACE;
 
 /// Two sessions this close together were opened by both ends at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ impl Mesh {
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
-        let (me, is_large) = (self.me, self.is_large());
+        let (watcher, is_large) = (self.watcher(id), self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -69,7 +70,7 @@ impl Mesh {
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
-            let pace = peer.pace_of(way, me, is_large, now);
+            let pace = peer.pace_of(way, watcher, is_large, now);
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -105,8 +106,18 @@ impl Mesh {
         }
     }
 
+    fn watcher(&self, of: PeerId) -> Watcher {
+        Watcher {
+            is_smaller: self.me < of,
+            keep: self.keepalive.interval(),
+        }
+    }
+
     pub(crate) fn probe(&self, peer: PeerId, origin: Origin, token: u64) -> Probe {
         let plaintext = self.plaintext_said(peer, origin);
+        let path = self.peers.get(&peer).zip(origin.address());
+        let path = path.and_then(|(peer, address)| peer.direct.get(&address));
+        let is_translated = path.is_some_and(|path| path.mapping.is_translated());
         Probe {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
@@ -114,6 +125,7 @@ impl Mesh {
             undecided: plaintext.is_none(),
             proven: false,
             damaged: false,
+            keep: is_translated.then(|| self.keepalive.interval()),
             token,
             digest: self.store.digest(),
             observed: None,
@@ -176,7 +188,7 @@ impl Mesh {
         body: &[u8],
         now: Instant,
     ) {
-        let Some(probe) = Probe::decode(head.flags, body) else {
+        let Some(probe) = Probe::decode(head, body) else {
             self.counters.datagrams_ignored += 1;
             return;
         };
@@ -194,7 +206,7 @@ impl Mesh {
         }
         self.follow_opener(index, now);
         if let Some(address) = origin.address() {
-            self.note_asked(id, address, probe.proven, index, now);
+            self.note_asked(id, address, &probe, index, now);
         }
         self.note_said(id, origin, &probe, now);
         let answer = Probe {
@@ -215,11 +227,11 @@ impl Mesh {
         &mut self,
         id: PeerId,
         address: SocketAddr,
-        proven: bool,
+        probe: &Probe,
         index: u32,
         now: Instant,
     ) {
-        let (me, is_large) = (self.me, self.is_large());
+        let (watcher, is_large) = (self.watcher(id), self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -227,11 +239,17 @@ impl Mesh {
         peer.add_candidate(address, now);
         // Ends that go by different sessions both have to ask, or they would not find out.
         let is_current = peer.current == Some(index);
-        let pace = peer.pace_of(Way::Direct(address), me, is_large, now);
+        if let Some(path) = peer.direct.get_mut(&address) {
+            path.mapping.wanted = probe.keep;
+        }
+        let pace = peer.pace_of(Way::Direct(address), watcher, is_large, now);
         if let Some(path) = peer.direct.get_mut(&address) {
             path.hurry(now);
             if is_current {
-                path.asked(proven, pace, now);
+                path.asked(probe.proven, pace, now);
+            }
+            if let Some(silence) = path.mapping.asked(pace, now) {
+                self.keepalive.survived(silence);
             }
         }
         self.bring_forward(now);
@@ -283,10 +301,21 @@ impl Mesh {
         self.note_said(id, origin, probe, now);
         let way = origin.address().map_or(Way::Relay, Way::Direct);
         self.note_observed(probe.observed, now);
+        let is_translated = probe.observed.map(|seen| !self.is_at_home(seen));
+        let watcher = self.watcher(id);
         let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
             return;
         };
         let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
+        if let Some(lost_after) = path.mapping.answered(probe.token) {
+            self.keepalive.lost(lost_after);
+        }
+        if way != Way::Relay {
+            path.mapping.wanted = probe.keep;
+        }
+        if let Some(is_translated) = is_translated {
+            path.mapping.note_translated(is_translated, watcher);
+        }
         let was_sure = path.is_sure();
         match path.answered(probe.token, now) {
             Change::None if !was_sure && path.is_sure() => {
@@ -330,6 +359,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        peer.mark_hairpins(&self.observed.outside());
         let path = peer.best_path(hop);
         if path == peer.chosen {
             return;
@@ -554,30 +584,4 @@ impl Mesh {
             self.note_shrunk(id);
         }
     }
-}
-
-/// When a session ends, or its third message is repeated.
-pub(crate) fn session_deadline(session: &Session) -> Instant {
-    let finish = session.finish.as_ref().map(|finish| finish.resend_at);
-    finish.map_or(session_end(session), |at| at.min(session_end(session)))
-}
-
-fn session_end(session: &Session) -> Instant {
-    let old = session.established + SESSION_LIFETIME;
-    session
-        .retires_at
-        .map_or(old, |retires_at| retires_at.min(old))
-}
-
-/// When a peer's ways have something to do; only peers with a session can be asked.
-pub(crate) fn peer_deadline(peer: &Peer) -> Option<Instant> {
-    peer.current?;
-    let direct = peer
-        .direct
-        .values()
-        .map(super::path::PathState::deadline)
-        .min();
-    // A relay is only watched while it is in use.
-    let relay = peer.is_relayed().then(|| peer.relay.deadline());
-    [direct, relay, peer.lull_at].into_iter().flatten().min()
 }

@@ -56,11 +56,11 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if now < peer.next_buckets || (is_large && now < self.repaired_last + interval) {
+        if now < peer.next_buckets || (is_large && now < self.outbox.repaired_last + interval) {
             return;
         }
         peer.next_buckets = now + REPAIR_INTERVAL;
-        self.repaired_last = now;
+        self.outbox.repaired_last = now;
         self.counters.repairs_started += 1;
         let buckets = self.store.buckets();
         self.send_control(id, &buckets, now);

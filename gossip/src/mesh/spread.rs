@@ -53,6 +53,8 @@ pub(crate) struct Outbox {
     passed_on: Instant,
     /// When a record was news last.
     pub(super) taken_last: Instant,
+    /// When any repair was started last.
+    pub(super) repaired_last: Instant,
     /// Trees that may be computed.
     trees: Allowance,
     /// Whether that was so much that it was only announced.

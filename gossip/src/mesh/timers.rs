@@ -6,9 +6,9 @@ use rmesh_wire::{Instant, PeerId};
 
 use super::Mesh;
 use super::dial::{Dial, Goal, rekey_at};
-use super::liveness::{peer_deadline, session_deadline};
 use super::peer::Peer;
 use super::session::Session;
+use crate::limits::SESSION_LIFETIME;
 
 /// Peers of some kinds, so that nobody has to look for them among all.
 #[derive(Debug, Default)]
@@ -144,4 +144,31 @@ impl Mesh {
             .unwrap_or((now + crate::limits::RECORD_REFRESH, "idle"));
         (due.max(now), why)
     }
+}
+
+/// When a session ends, or its third message is repeated.
+pub(super) fn session_deadline(session: &Session) -> Instant {
+    let finish = session.finish.as_ref().map(|finish| finish.resend_at);
+    finish.map_or(session_end(session), |at| at.min(session_end(session)))
+}
+
+/// When a session ends.
+pub(super) fn session_end(session: &Session) -> Instant {
+    let old = session.established + SESSION_LIFETIME;
+    session
+        .retires_at
+        .map_or(old, |retires_at| retires_at.min(old))
+}
+
+/// When a peer's ways have something to do; only peers with a session can be asked.
+pub(super) fn peer_deadline(peer: &Peer) -> Option<Instant> {
+    peer.current?;
+    let direct = peer
+        .direct
+        .values()
+        .map(super::path::PathState::deadline)
+        .min();
+    // A relay is only watched while it is in use.
+    let relay = peer.is_relayed().then(|| peer.relay.deadline());
+    [direct, relay, peer.lull_at].into_iter().flatten().min()
 }

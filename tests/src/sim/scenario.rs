@@ -24,7 +24,7 @@ pub(crate) const LAUNCH: Duration = Duration::from_secs(3);
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
 /// After the launch it goes on for this long before the cost of quiet is measured: sessions that
 /// nobody wants any more have ended by then.
-const SETTLE: Duration = Duration::from_secs(200);
+pub(super) const SETTLE: Duration = Duration::from_secs(200);
 /// How often it is looked whether a change is known everywhere.
 const AGREEMENT_LOOK: Duration = Duration::from_millis(2);
 /// How often the world is looked at.
@@ -129,7 +129,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
+pub(super) fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
     world_within(options, layout, loss, LAUNCH, random)
 }
 
