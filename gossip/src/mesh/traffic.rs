@@ -20,6 +20,7 @@ const DEMAND_EVERY: Duration = Duration::from_millis(500);
 const DEATHS_APART: Duration = Duration::from_secs(5);
 /// … and all are asked for that at most so often.
 const ROLL_CALL_EVERY: Duration = Duration::from_secs(2);
+const ROLL_CALL_LINKS_MIN: usize = 4;
 /// When a path died last, and when all neighbours may be asked again because of that.
 #[derive(Debug, Default)]
 pub(super) struct Deaths {
@@ -134,7 +135,9 @@ impl Mesh {
     pub(super) fn note_death(&mut self, now: Instant) {
         let before = self.deaths.last.replace(now);
         let is_second = before.is_some_and(|before| now.since(before) < DEATHS_APART);
-        if !self.is_large() || !is_second || now < self.deaths.next_roll_call {
+        // Who keeps few links, behind a NAT, loses its ways for other reasons.
+        let has_few = self.neighbours().len() < ROLL_CALL_LINKS_MIN;
+        if !self.is_large() || !is_second || has_few || now < self.deaths.next_roll_call {
             return;
         }
         self.deaths.next_roll_call = now + ROLL_CALL_EVERY;
