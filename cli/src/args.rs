@@ -23,6 +23,7 @@ use crate::daemon::TcpPort;
 use crate::duration;
 use crate::logging::LogFormat;
 use crate::peer_address::{PORT_DEFAULT, PeerAddress, parse_socket_address};
+use crate::rate::Rate;
 use crate::secret_word::SecretWord;
 use crate::subnet::{parse_cidr, parse_cidr6, parse_network, parse_subnet};
 use crate::without::Feature;
@@ -86,7 +87,7 @@ pub(crate) struct Global {
 /// What to do. A doc comment here would hide the long text of the verb's own arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    Launch(LaunchArgs),
+    Launch(Box<LaunchArgs>),
     /// Stop the router; containers keep their interfaces and local traffic
     #[command(after_help = "Example:\n  sudo rmesh stop && sudo rmesh launch    # restart")]
     Stop,
@@ -200,6 +201,13 @@ pub(crate) struct LaunchArgs {
     /// Local address to use; repeatable [default: all]
     #[arg(long, env = "RMESH_BIND", value_delimiter = ',')]
     pub(crate) bind: Vec<IpAddr>,
+    /// Use one network interface only, whatever addresses it has and gets
+    ///
+    /// UDP and TCP are sent and received by it alone, and its addresses are the only ones published. The kernel's
+    /// VXLAN goes by the host's routes all the same.
+    #[arg(long, value_name = "NAME", env = "RMESH_BIND_INTERFACE", value_parser = parse_interface,
+          conflicts_with = "bind")]
+    pub(crate) bind_interface: Option<String>,
     /// Address others can reach this peer at besides those found; repeatable
     #[arg(long, env = "RMESH_ADVERTISE", value_delimiter = ',',
           value_parser = parse_socket_address)]
@@ -248,6 +256,17 @@ pub(crate) struct LaunchArgs {
     #[arg(long, env = "RMESH_NO_RELAY", action = ArgAction::SetTrue,
           value_parser = FalseyValueParser::new())]
     pub(crate) no_relay: bool,
+    /// Carry at most so many bits a second for each other peer: 500k, 20M, 1G [default: all]
+    ///
+    /// Counts what a peer sends to others through this host. What is more is dropped, and counted as `relay_limit`; a
+    /// tenth of a second's worth may come at once. This host's own traffic and broadcasts are not limited.
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "RMESH_RELAY_LIMIT",
+        conflicts_with = "no_relay"
+    )]
+    pub(crate) relay_limit: Option<Rate>,
     /// Threads that carry frames [default: one a core, at most 8]
     #[arg(long, value_name = "N", env = "RMESH_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -20,6 +20,7 @@ mod netcheck;
 mod peer_address;
 #[cfg(test)]
 mod power_cut;
+mod rate;
 mod render;
 mod report;
 mod reset;

@@ -43,7 +43,7 @@ fn new_disk() -> SimDisk {
 fn arguments(line: &str) -> LaunchArgs {
     let line = format!("rmesh launch {line}");
     match parse(line.split_whitespace()).unwrap().verb {
-        Verb::Launch(args) => args,
+        Verb::Launch(args) => *args,
         _ => panic!("{line}"),
     }
 }

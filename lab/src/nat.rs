@@ -43,6 +43,8 @@ pub struct Nat {
     behavior: NatBehavior,
     lifetime: Duration,
     inside: Vec<(Ipv4Addr, u16)>,
+    /// Its own address outside, if what comes for it from inside is turned round.
+    hairpin: Option<Ipv4Addr>,
     next_port: AtomicU16,
 }
 
@@ -70,10 +72,22 @@ impl Nat {
             behavior,
             lifetime,
             inside: inside.to_vec(),
+            hairpin: None,
             next_port: AtomicU16::new(FIRST_PORT),
         };
         nat.remap()?;
         Ok(nat)
+    }
+
+    /// Lets its inside sockets reach each other at their external addresses, which are ports of `external`, and sees
+    /// to it that they see each other there (RFC 4787 REQ-9); for [`NatBehavior::EndpointIndependent`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn turn_round(mut self, external: Ipv4Addr) -> Result<Nat, LabError> {
+        self.hairpin = Some(external);
+        self.remap()?;
+        Ok(self)
     }
 
     /// The external port that the first of the inside sockets gets, if the translator has one for each.
@@ -127,6 +141,9 @@ impl Nat {
                 );
             }
         }
+        if let Some(external) = self.hairpin {
+            self.add_hairpin(external, first_port, &mut open, &mut ports);
+        }
         // What nobody asked for is dropped before it becomes a connection, which would take the
         // external port from the socket that is about to ask.
         format!(
@@ -157,6 +174,28 @@ impl Nat {
              }}"
         )
     }
+
+    /// What comes from inside for an external address goes in again, as if it came from one.
+    fn add_hairpin(
+        &self,
+        external: Ipv4Addr,
+        first_port: u16,
+        inward: &mut String,
+        ports: &mut String,
+    ) {
+        let outside = &self.outside;
+        let _ = writeln!(
+            inward,
+            "\niifname != {outside} ip daddr {external} meta l4proto udp dnat ip to udp dport map @mapped"
+        );
+        for ((address, port), own) in self.inside.iter().zip(first_port..) {
+            let _ = writeln!(
+                ports,
+                "oifname != {outside} ip saddr {address} udp sport {port} ct status dnat \
+                 snat to {external}:{own}"
+            );
+        }
+    }
 }
 
 /// What a firewall on the way drops, in silence.
@@ -166,6 +205,8 @@ pub enum Firewall {
     Inbound,
     /// UDP both ways.
     Udp,
+    /// What goes from inside to inside, but for what a translator here turns round.
+    Between,
 }
 
 impl Namespace {
@@ -177,6 +218,9 @@ impl Namespace {
     pub fn firewall(&self, outside: &str, firewall: Firewall) -> Result<(), LabError> {
         let rules = match firewall {
             Firewall::Inbound => format!("iifname {outside} ct state new,invalid drop"),
+            Firewall::Between => {
+                format!("iifname != {outside} oifname != {outside} ct status & dnat != dnat drop")
+            }
             Firewall::Udp => {
                 format!(
                     "iifname {outside} meta l4proto udp drop\noifname {outside} meta l4proto udp drop"

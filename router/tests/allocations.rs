@@ -176,6 +176,8 @@ fn plane(port: Box<TestPort>) -> Plane {
         port: 0,
         mtu_bytes: 1_328,
         workers: 1,
+        interface: None,
+        relay_limit: None,
         without: Without::default(),
     };
     Plane::start_on(vec![port], options, mpsc::channel(64).0).unwrap()

@@ -66,6 +66,26 @@ impl Access {
 /// The middle of everything: carries what has a public address, and drops the rest in silence.
 pub struct Internet(Host);
 
+/// Two hosts behind one translator that gives each a port, open for everybody.
+pub struct House {
+    /// The hosts.
+    pub hosts: [Host; 2],
+    /// Their wires to the translator.
+    pub links: [Link; 2],
+    /// The address that others see both at.
+    pub public: IpAddr,
+    _nat: Nat,
+}
+
+/// What is between two hosts of a [`House`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Indoors {
+    /// They reach each other at their own addresses.
+    pub is_open: bool,
+    /// The translator turns round what one sends to the other's address outside.
+    pub has_hairpin: bool,
+}
+
 /// A host and what it is behind.
 pub struct Site {
     /// The host.
@@ -91,6 +111,32 @@ impl Internet {
     /// The host that carries everything.
     pub fn core(&self) -> &Host {
         &self.0
+    }
+
+    /// Two hosts with `name` and a number.
+    pub fn house(&self, story: &mut Story, name: &str, indoors: Indoors) -> House {
+        let router = story.host(&format!("{name}-r"));
+        let uplink = story.uplink(&router, &self.0);
+        let hosts = [1, 2].map(|number| story.host(&format!("{name}{number}")));
+        let links = hosts.each_ref().map(|host| story.uplink(host, &router));
+        let sockets = [0, 1].map(|at| (v4(links[at].address(&hosts[at], false)), PORT));
+        let (outside, public) = (uplink.interface(&router), uplink.address(&router, false));
+        let behavior = NatBehavior::EndpointIndependent;
+        let nat = Nat::start(&router, &outside, behavior, MAPPING_LIFETIME, &sockets);
+        let nat = nat.unwrap_or_else(|error| panic!("translator of {name}: {error}"));
+        let nat = match indoors.has_hairpin {
+            true => nat.turn_round(v4(public)).expect("rules"),
+            false => nat,
+        };
+        if !indoors.is_open {
+            router.firewall(&outside, Firewall::Between).expect("rules");
+        }
+        House {
+            hosts,
+            links,
+            public,
+            _nat: nat,
+        }
     }
 
     /// A host with this access.

@@ -1,6 +1,6 @@
 //! The recipes of docs/hybrid.md that no other test cooks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rmesh_lab::probe::TcpStreamProbe;
 use rmesh_tests::pair::address;
@@ -12,6 +12,8 @@ const JOINS_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PACKET: Duration = Duration::from_secs(1);
 /// A host that slept is back within this time.
 const AWAKE_WITHIN: Duration = Duration::from_secs(3);
+/// How long it sleeps: no answer of it is awaited any more, and its translators have forgotten it.
+const ASLEEP: Duration = Duration::from_secs(35);
 /// How long traffic may stop when the host that relays it is switched off.
 const STALL_MAX: Duration = Duration::from_secs(1);
 
@@ -35,13 +37,17 @@ fn two_clouds_and_a_laptop_that_sleeps() {
     story.expect_within(JOINS_WITHIN, "straight from NAT to NAT", || {
         path() == "direct"
     });
+    let start = Instant::now();
     routers[2].process.pause().expect("a process of this lab");
     story.expect_within(JOINS_WITHIN, "the laptop sleeps", || {
         story.peer(&two.host, &laptop.host)["reachable"] == false
     });
+    std::thread::sleep(ASLEEP.saturating_sub(start.elapsed()));
     routers[2].process.resume().expect("a process of this lab");
+    let start = Instant::now();
     story.expect_ping(AWAKE_WITHIN, &near, address(2));
     story.expect_ping(AWAKE_WITHIN, &far, address(3));
+    story.expect_took(AWAKE_WITHIN, "back after sleep", start.elapsed());
 }
 
 #[test]

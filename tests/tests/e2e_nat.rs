@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rmesh_lab::Container;
 use rmesh_lab::probe::{Capture, Pinger, TcpStreamProbe};
-use rmesh_tests::site::{Access, Internet, Site};
+use rmesh_tests::site::{Access, House, Indoors, Internet, Site};
 use rmesh_tests::story;
 use rmesh_tests::story::{Router, Story};
 
@@ -216,4 +216,56 @@ fn a_translator_that_changes_its_mappings_stalls_nobody_for_long() {
     let what = "longest stall of a connection while mappings change";
     grid.story.expect_took(STALL_MAX, what, report.longest_gap);
     assert!(report.error.is_none(), "{report:?}");
+}
+
+#[test]
+fn two_hosts_behind_one_translator_go_straight_or_by_its_hairpin() {
+    let mut story = story!("hairpin");
+    let internet = Internet::new(&mut story);
+    let seed = internet.site(&mut story, "seed", Access::Open);
+    let kinds = [(true, true), (true, false), (false, true), (false, false)];
+    let houses = kinds.map(|(is_open, has_hairpin)| {
+        let name = format!(
+            "{}{}",
+            char::from(b'a' + u8::from(is_open)),
+            u8::from(has_hairpin)
+        );
+        let indoors = Indoors {
+            is_open,
+            has_hairpin,
+        };
+        internet.house(&mut story, &name, indoors)
+    });
+    let mut routers = vec![story.launch(&seed.host, &[])];
+    for host in houses.iter().flat_map(|house| &house.hosts) {
+        routers.push(story.launch(host, &[seed.public]));
+    }
+    story.expect_mesh(DIRECT_WITHIN, &routers.iter().collect::<Vec<_>>());
+    // By its own address, by that of the translator, or not at all.
+    let leads_to = |house: &House, from: usize| {
+        let path = &story.peer(&house.hosts[from], &house.hosts[1 - from])["path"];
+        let address = path["address"].as_str().unwrap_or_default().to_owned();
+        let own = house.links[1 - from].address(&house.hosts[1 - from], false);
+        match path["kind"].as_str() {
+            Some("direct") if address == format!("{own}:6783") => "straight",
+            Some("direct") if address.starts_with(&format!("{}:", house.public)) => "hairpin",
+            Some("relay") => "relay",
+            _ => "otherwise",
+        }
+    };
+    for ((is_open, has_hairpin), house) in kinds.into_iter().zip(&houses) {
+        let expected = match (is_open, has_hairpin) {
+            (true, _) => "straight",
+            (false, true) => "hairpin",
+            (false, false) => "relay",
+        };
+        let what = format!("open indoors {is_open}, hairpin {has_hairpin}: {expected}");
+        story.expect_within(DIRECT_WITHIN, &what, || {
+            [0, 1].iter().all(|from| leads_to(house, *from) == expected)
+        });
+    }
+    let one = story.container(&houses[2].hosts[0], "one", "10.32.0.1/24");
+    let two = story.container(&houses[2].hosts[1], "two", "10.32.0.2/24");
+    story.expect_ping(FIRST_PACKET, &one, address(1));
+    drop((two, routers));
 }

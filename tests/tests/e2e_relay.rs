@@ -86,6 +86,61 @@ fn a_host_that_does_not_relay_carries_nothing_for_others() {
 }
 
 #[test]
+fn a_relay_carries_no_more_for_each_peer_than_it_is_told_to() {
+    const LIMIT_BITS: f64 = 8_000_000.0;
+    let mut story = story!("relaylimit");
+    let [a, b, c] = story.hosts(["a", "b", "c"]);
+    let (ab, bc) = (story.link(&a, &b), story.link(&b, &c));
+    let routers = [
+        story.launch_with(&b, &[], &["--relay-limit", "8M"]),
+        story.launch(&a, &[ab.address(&b, false)]),
+        story.launch(&c, &[bc.address(&b, false)]),
+    ];
+    story.expect_mesh(Duration::from_secs(5), &routers.each_ref());
+    let one = story.container(&a, "one", "10.32.0.1/24");
+    let middle = story.container(&b, "middle", "10.32.0.3/24");
+    let two = story.container(&c, "two", "10.32.0.2/24");
+    story.expect_ping(Duration::from_secs(2), &one, ip("10.32.0.2"));
+    let measure = |from, to, address| {
+        let bytes = 2_000_000;
+        let report = tcp_transfer(from, to, ip(address), bytes, TRANSFER_LIMIT);
+        let report = report.expect("a connection");
+        assert!(report.intact, "{report:?}");
+        report.received as f64 * 8.0 / report.elapsed.as_secs_f64()
+    };
+    // One after the other, and both at once: each has its own.
+    let (alone, both) = std::thread::scope(|scope| {
+        let alone = measure(&one, &two, "10.32.0.2");
+        let back = scope.spawn(|| measure(&two, &one, "10.32.0.1"));
+        let there = measure(&one, &two, "10.32.0.2");
+        (alone, [there, back.join().expect("a measurement")])
+    });
+    let not_relayed = measure(&one, &middle, "10.32.0.3");
+    let mbit = |bits: f64| bits / 1e6;
+    println!(
+        "{:.1} Mbit/s alone, {:.1} and {:.1} both ways at once, {:.0} to the relay itself",
+        mbit(alone),
+        mbit(both[0]),
+        mbit(both[1]),
+        mbit(not_relayed)
+    );
+    for carried in [alone, both[0], both[1]] {
+        assert!(carried < LIMIT_BITS * 1.1, "{carried}");
+        assert!(carried > LIMIT_BITS * 0.3, "{carried}");
+    }
+    assert!(not_relayed > LIMIT_BITS * 2.0, "{not_relayed}");
+    let status = story.status(&b);
+    assert_eq!(status["relay_limit_bits_per_s"], 8_000_000);
+    let dropped = status["frames"]["drops"]["relay_limit"].as_u64();
+    assert!(dropped > Some(0), "{status}");
+    let page = story.succeed(&b, &["status"]);
+    assert!(
+        page.contains("at most 8 Mbit/s for each other peer"),
+        "{page}"
+    );
+}
+
+#[test]
 fn traffic_crosses_a_relay_both_ways() {
     let chain = chain("relay");
     let [one, two] = &chain.containers;

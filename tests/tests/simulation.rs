@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rmesh_tests::sim::{self, Options, Outcome, Scenario, quantile};
+use rmesh_tests::sim::behind::{self, Setting};
+use rmesh_tests::sim::{self, Options, Outcome, Scenario, Traffic, quantile};
 
 /// Runs all seeds on all processors and prints what came of it.
 fn all_hold(name: &str, runs: &[Options]) {
@@ -117,4 +118,46 @@ fn a_quiet_mesh_spreads_each_change_and_costs_little() {
     assert!(slow < Duration::from_millis(250), "a change took {slow:?}");
     let idle = outcome.idle_bytes_per_s.expect("a mesh at rest");
     assert!(idle < 1_000.0, "{idle:.0} B/s while nothing changes");
+}
+
+/// What a host behind a translator of addresses may send in an idle mesh of 50, a second.
+const TRANSLATED_BYTES_MAX: f64 = 200.0;
+const TRANSLATED_PACKETS_MAX: f64 = 1.0;
+/// Links of such a mesh are asked every 8 s; who does not answer has died a second later.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Translators that keep mappings for minutes, for as long as many do, hardly longer than a link is silent, and not as long.
+#[test]
+fn a_host_behind_a_translator_costs_little_among_fifty_and_stays_reachable() {
+    for (translated, lifetime_s, seed) in [
+        (1, 120, 1),
+        (20, 30, 2),
+        (30, 30, 3),
+        (10, 12, 4),
+        (10, 5, 5),
+    ] {
+        let setting = Setting {
+            peers: 50,
+            translated,
+            lifetime: Duration::from_secs(lifetime_s),
+            seed,
+        };
+        let quiet = behind::run(setting);
+        let both_ways = |t: &Traffic| t.sent_bytes + t.received_bytes;
+        let (sent, all) = (quiet.most(|t| t.sent_bytes), quiet.most(both_ways));
+        let (packets, of_all) = (quiet.most(|t| t.sent), quiet.most(|t| t.sent + t.received));
+        let links = quiet.links.iter().max().copied().unwrap_or_default();
+        println!(
+            "{translated} of 50 translated, mappings of {lifetime_s} s: at most {packets:.2} packets and {sent:.0} B/s \
+             sent, {of_all:.2} and {all:.0} both ways; {links} links; given up {} times; gone after {:?}",
+            quiet.downs, quiet.noticed
+        );
+        assert_eq!(quiet.violations, Vec::<String>::new());
+        assert_eq!(quiet.traffic.len(), translated);
+        assert_eq!(quiet.downs, 0, "times somebody who lives was given up");
+        let noticed = quiet.noticed.expect("somebody who is gone");
+        assert!(noticed <= NOTICED_WITHIN, "{noticed:?}");
+        assert!(sent < TRANSLATED_BYTES_MAX, "{sent:.0} B/s sent");
+        assert!(packets <= TRANSLATED_PACKETS_MAX, "{packets:.2} a second");
+    }
 }

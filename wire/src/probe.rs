@@ -5,7 +5,8 @@
 //! addresses of the path the probe takes, neither of which is translated as far as it knows, bit 3 set in
 //! a question if the sender's questions by this path until now were answered, bit 4 set in an answer to one
 //! that came through the kernel's VXLAN with a wrong checksum, bit 5 set where the sender
-//! does not know yet whether bit 2 should be. Body:
+//! does not know yet whether bit 2 should be, bit 6 set where the sender is behind a translator of addresses on
+//! that path: `aux` is then how long that most likely keeps a mapping that nobody uses, in tenths of a second. Body:
 //! ```text
 //!  0       8                          32                        50
 //! | token | digest (count, xor, sum) | address (16) port (2)   | padding …
@@ -15,6 +16,7 @@
 //! over a relay). The digest summarises the sender's records for anti-entropy.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 
 use crate::payload::{HEAD_LEN, Head, PayloadKind};
 use alloc::vec::Vec;
@@ -28,6 +30,9 @@ const PLAINTEXT: u8 = 4;
 const PROVEN: u8 = 8;
 const DAMAGED: u8 = 16;
 const UNDECIDED: u8 = 32;
+const TRANSLATED: u8 = 64;
+/// Unit of `aux`.
+const KEEP_UNIT_MS: u64 = 100;
 
 /// Digest of a set of records: equal sets have equal digests, whatever the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +60,9 @@ pub struct Probe {
     pub undecided: bool,
     /// In an answer: whether the checksum around the question was wrong.
     pub damaged: bool,
+    /// Where a translator on this path stands before the sender: after how much silence it is to be asked,
+    /// in tenths of a second, so that the mapping lives.
+    pub keep: Option<Duration>,
     /// Chosen by the one who asks.
     pub token: u64,
     /// The sender's records.
@@ -71,9 +79,14 @@ impl Probe {
             | (u8::from(self.plaintext) * PLAINTEXT)
             | (u8::from(self.proven) * PROVEN)
             | (u8::from(self.damaged) * DAMAGED)
-            | (u8::from(self.undecided) * UNDECIDED);
+            | (u8::from(self.undecided) * UNDECIDED)
+            | (u8::from(self.keep.is_some()) * TRANSLATED);
+        let keep = self
+            .keep
+            .map_or(0, |keep| keep.as_millis() / u128::from(KEEP_UNIT_MS));
         let head = Head {
             flags,
+            aux: u16::try_from(keep).unwrap_or(u16::MAX),
             ..Head::new(PayloadKind::Probe)
         };
         let mut bytes = Vec::with_capacity(payload_len.max(HEAD_LEN + PROBE_LEN));
@@ -98,7 +111,8 @@ impl Probe {
     }
 
     /// Reads the body of a probe; `None` if it is too short.
-    pub fn decode(flags: u8, body: &[u8]) -> Option<Self> {
+    pub fn decode(head: Head, body: &[u8]) -> Option<Self> {
+        let flags = head.flags;
         let (token, rest) = body.split_first_chunk::<8>()?;
         let (count, rest) = rest.split_first_chunk::<8>()?;
         let (xor, rest) = rest.split_first_chunk::<8>()?;
@@ -117,6 +131,8 @@ impl Probe {
             proven: flags & PROVEN != 0,
             undecided: flags & UNDECIDED != 0,
             damaged: flags & DAMAGED != 0,
+            keep: (flags & TRANSLATED != 0)
+                .then(|| Duration::from_millis(u64::from(head.aux) * KEEP_UNIT_MS)),
             token: u64::from_be_bytes(*token),
             digest: Digest {
                 count: u64::from_be_bytes(*count),
@@ -142,6 +158,7 @@ mod tests {
                 proven: address.is_none(),
                 undecided: address.is_none(),
                 damaged: address.is_none(),
+                keep: address.map(|_| Duration::from_millis(25_500)),
                 token: 42,
                 digest: Digest {
                     count: 1,
@@ -153,8 +170,11 @@ mod tests {
             let payload = probe.encode(100);
             assert_eq!(payload.len(), 100);
             let (head, body) = Head::split(&payload).unwrap();
-            assert_eq!(Probe::decode(head.flags, body), Some(probe));
+            assert_eq!(Probe::decode(head, body), Some(probe));
         }
-        assert_eq!(Probe::decode(0, &[0; PROBE_LEN - 1]), None);
+        assert_eq!(
+            Probe::decode(Head::new(PayloadKind::Probe), &[0; PROBE_LEN - 1]),
+            None
+        );
     }
 }

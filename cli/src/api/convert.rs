@@ -15,6 +15,7 @@ use super::view::{
 };
 use crate::daemon::Snapshot;
 use crate::duration::{micros, millis};
+use crate::rate::Rate;
 use crate::state::aside_warning;
 
 /// A refused handshake is worth a warning for this long.
@@ -41,6 +42,7 @@ pub(super) fn status(snapshot: &Snapshot) -> StatusView {
         port: snapshot.port,
         tcp_port: snapshot.tcp_port,
         no_relay: report.no_relay,
+        relay_limit_bits_per_s: snapshot.relay_limit.map(Rate::bits_per_s),
         addresses: snapshot.addresses.clone(),
         bridge: snapshot.bridge.clone(),
         mtu_bytes: snapshot.mtu_bytes,
@@ -403,6 +405,7 @@ pub(crate) mod samples {
             port: 6783,
             bridge: "rmesh".into(),
             mtu_bytes: 1328,
+            relay_limit: None,
             capabilities: Default::default(),
             addresses: vec!["192.0.2.1".parse().unwrap()],
             uptime: Duration::from_secs(90),

@@ -36,6 +36,10 @@ pub(crate) struct StatusView {
     /// Whether nothing that is between other peers goes through this host.
     #[serde(default)]
     pub(crate) no_relay: bool,
+    /// Bits a second that are carried for each peer whose traffic with others goes through this host; `null` if there is
+    /// no limit.
+    #[serde(default)]
+    pub(crate) relay_limit_bits_per_s: Option<u64>,
     /// Addresses of this host that others may reach.
     pub(crate) addresses: Vec<IpAddr>,
     /// Name of the bridge.

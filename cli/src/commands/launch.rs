@@ -92,7 +92,9 @@ fn in_foreground(global: &Global, args: LaunchArgs) -> Result<(), Failure> {
         port: args.port,
         tcp_port: args.tcp_port.unwrap_or(TcpPort::Same),
         no_relay: args.no_relay,
+        relay_limit: args.relay_limit,
         bind: args.bind,
+        interface: args.bind_interface,
         advertise: args.advertise,
         mtu_bytes: args.mtu,
         bridge: args.bridge,
@@ -161,6 +163,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     for address in &args.bind {
         flag("--bind", address.to_string().into());
     }
+    if let Some(interface) = &args.bind_interface {
+        flag("--bind-interface", interface.into());
+    }
     for address in &args.advertise {
         flag("--advertise", address.to_string().into());
     }
@@ -188,6 +193,9 @@ fn daemon_arguments(global: &Global, args: &LaunchArgs) -> Vec<OsString> {
     flag("--log-format", args.log_format.word().into());
     if let Some(age) = args.rekey_after {
         flag("--rekey-after", format!("{}ms", age.as_millis()).into());
+    }
+    if let Some(rate) = args.relay_limit {
+        flag("--relay-limit", rate.bits_per_s().to_string().into());
     }
     if args.no_encryption {
         words.push("--no-encryption".into());
@@ -300,11 +308,24 @@ mod tests {
     use crate::args::{Verb, parse};
 
     #[test]
+    fn an_interface_takes_the_place_of_addresses() {
+        let arguments = parse("rmesh launch --bind-interface eth0".split_whitespace()).unwrap();
+        let Verb::Launch(args) = &arguments.verb else {
+            panic!()
+        };
+        let words = daemon_arguments(&arguments.global, args);
+        let at = words.iter().position(|word| word == "--bind-interface");
+        assert_eq!(words[at.unwrap() + 1], "eth0");
+        let both = "rmesh launch --bind 192.0.2.1 --bind-interface eth0";
+        assert!(parse(both.split_whitespace()).is_err());
+    }
+
+    #[test]
     fn the_daemon_gets_every_option_and_no_secret() {
         let line = "rmesh launch host1 --secret correct-horse-battery --name n --port 7 \
                     --bind 192.0.2.1 --advertise 192.0.2.9 --mtu 1400 --bridge br --workers 2 \
                     --cidr 10.0.0.0/9 --cidr6 fd32::/48 --subnet 10.1.0.0/16,fd32::/64 \
-                    --init-peers 3 --log-format json --no-encryption \
+                    --init-peers 3 --log-format json --relay-limit 2M --no-encryption \
                     --trusted-subnets 192.0.2.0/24,2001:db8::/32 --run-dir /r --state-dir /s";
         let arguments = parse(line.split_whitespace()).unwrap();
         let Verb::Launch(args) = &arguments.verb else {
@@ -318,7 +339,7 @@ mod tests {
              --advertise 192.0.2.9:6783 --mtu 1400 --bridge br --cidr 10.0.0.0/9 \
              --cidr6 fd32::/48 --subnet 10.1.0.0/16 --subnet fd32::/64 --init-peers 3 --workers 2 \
              --trusted-subnets 192.0.2.0/24 --trusted-subnets 2001:db8::/32 --log-format json \
-             --no-encryption"
+             --relay-limit 2000000 --no-encryption"
         );
         let command = daemon_command(&arguments.global, args).unwrap();
         let removed = command.get_envs().filter(|(_, value)| value.is_none());

@@ -35,7 +35,7 @@ use crate::reset;
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, verb } = arguments;
     match verb {
-        Verb::Launch(args) => launch::run(&global, args),
+        Verb::Launch(args) => launch::run(&global, *args),
         Verb::Stop => stop::run(&global),
         Verb::Reset(args) => reset::run(&global, &args),
         Verb::Connect(args) => connect::run(&global, args),

@@ -18,6 +18,7 @@ use super::fast::FastView;
 use super::ring::{Reply, RingView};
 use crate::failure::{Failure, FailureKind};
 use crate::peer_address::PeerAddress;
+use crate::rate::Rate;
 use crate::state::StateError;
 use crate::tcp::TcpCounters;
 
@@ -91,6 +92,8 @@ pub(crate) struct Snapshot {
     pub(crate) bridge: String,
     /// MTU of the containers in bytes.
     pub(crate) mtu_bytes: u16,
+    /// What is carried for each other peer.
+    pub(crate) relay_limit: Option<Rate>,
     /// What kernel and processor do for the data plane.
     pub(crate) capabilities: PlaneCapabilities,
     /// Addresses of this host.

@@ -28,6 +28,7 @@ use super::targets::{Resolved, Targets};
 use crate::failure::Failure;
 use crate::ledger;
 use crate::peer_address::PeerAddress;
+use crate::rate::Rate;
 use crate::state::{File, Saver};
 
 /// How long after a start, or after new peers were named, their answer may still come.
@@ -62,6 +63,7 @@ pub(super) struct Parts {
     pub(super) secret: Key,
     pub(super) bridge: String,
     pub(super) mtu_bytes: u16,
+    pub(super) relay_limit: Option<Rate>,
 }
 
 /// The owner of the mesh and everything around it.
@@ -189,10 +191,11 @@ impl Core {
         let Parts { mesh, streams, .. } = &mut self.parts;
         match inbound {
             Inbound::Datagram { source, bytes } => {
-                let source = streams.source(source);
-                mesh.handle_datagram(source, &bytes, now);
-                streams.heard(source, mesh);
-                streams.hang_up(mesh);
+                if let Some(source) = streams.source(source) {
+                    mesh.handle_datagram(source, &bytes, now);
+                    streams.heard(source, mesh);
+                    streams.hang_up(mesh);
+                }
             }
             Inbound::Relayed { neighbour, inner } => mesh.handle_relayed(neighbour, &inner, now),
             Inbound::Want(peer) => mesh.handle_want(peer, now),
@@ -203,7 +206,11 @@ impl Core {
             Inbound::SendFailed {
                 destination,
                 failure,
-            } => mesh.handle_send_failure(streams.source(destination), failure, now),
+            } => {
+                if let Some(destination) = streams.source(destination) {
+                    mesh.handle_send_failure(destination, failure, now);
+                }
+            }
             Inbound::SecondWay { peer, suppressed } => self.second_way(peer, suppressed, now),
         }
     }
@@ -403,6 +410,7 @@ impl Core {
             tcp: self.parts.streams.counters(),
             bridge: self.parts.bridge.clone(),
             mtu_bytes: self.parts.mtu_bytes,
+            relay_limit: self.parts.relay_limit,
             capabilities: self.parts.plane.capabilities(),
             addresses: self.addresses.clone(),
             uptime: now.since(Instant::ZERO),

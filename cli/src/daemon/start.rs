@@ -40,6 +40,7 @@ use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::ledger::{LEDGER, LEDGER_TOKEN, News, Place};
 use crate::peer_address::PeerAddress;
+use crate::rate::Rate;
 use crate::state::{
     File, KnownRing, Lock, LockError, PermissionsError, RUN_LOCK, STATE_LOCK, Saver, StateDir,
     StateError, aside_warning, lock_todo, make_folder, owner, tighten,
@@ -65,8 +66,12 @@ pub(crate) struct Options {
     pub(crate) tcp_port: TcpPort,
     /// Whether nothing of others goes through this host.
     pub(crate) no_relay: bool,
+    /// What is carried for each other peer.
+    pub(crate) relay_limit: Option<Rate>,
     /// Local addresses to use; empty means all.
     pub(crate) bind: Vec<IpAddr>,
+    /// Else the one interface to use.
+    pub(crate) interface: Option<String>,
     /// Addresses to publish besides.
     pub(crate) advertise: Vec<SocketAddr>,
     /// MTU of the containers in bytes.
@@ -113,6 +118,7 @@ pub(super) struct Daemon {
     pub(super) run_dir: PathBuf,
     pub(super) bridge: Bridge,
     pub(super) bind: Vec<IpAddr>,
+    pub(super) interface: Option<String>,
     pub(super) locks: [Lock; 2],
 }
 
@@ -150,7 +156,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         take(&mut remembered.attachments),
     );
     let (known_ring, moved_aside) = (remembered.ring.take(), take(&mut remembered.moved_aside));
-    let (streams, closed) = Streams::start(&options.bind, options.tcp_port, plane.port())?;
+    let (streams, closed) = open_streams(&options, plane.port())?;
     let mesh = streams.introduce(make_mesh(&options, remembered, plane.port(), clock)?);
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
     say_who(&options.name, &mesh, plane.port());
@@ -172,6 +178,7 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         secret,
         bridge: options.bridge.clone(),
         mtu_bytes: options.mtu_bytes,
+        relay_limit: options.relay_limit,
     };
     let mut core = Core::new(parts, hints);
     core.handle_addresses(own_addresses(&options).map_err(|e| cannot(&e))?);
@@ -197,8 +204,14 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
         run_dir: options.run_dir,
         bridge,
         bind: options.bind,
+        interface: options.interface,
         locks,
     })
+}
+
+fn open_streams(options: &Options, udp_port: u16) -> Result<(Streams, Closed), Failure> {
+    let at = (options.bind.as_slice(), options.interface.as_deref());
+    Streams::start(at, options.tcp_port, udp_port)
 }
 
 /// What this peer knows of the ring of addresses, or proposes if there is none.
@@ -226,7 +239,7 @@ fn say_who(name: &str, mesh: &Mesh, port: u16) {
 /// With --bind, those addresses are all there are.
 fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, KernelError> {
     match options.bind.as_slice() {
-        [] => local_addresses(&options.bridge),
+        [] => local_addresses(&options.bridge, options.interface.as_deref()),
         bind => Ok(bind.to_vec()),
     }
 }
@@ -433,6 +446,8 @@ fn plane_options(options: &Options) -> PlaneOptions {
         port: options.port,
         mtu_bytes: options.mtu_bytes,
         workers: options.workers,
+        interface: options.interface.clone(),
+        relay_limit: options.relay_limit.map(Rate::bits_per_s),
         without: options.without,
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Streams(Option<Tcp>);
 impl Streams {
     /// Starts to listen, beside a data plane at this UDP port.
     pub(super) fn start(
-        bind: &[IpAddr],
+        (bind, interface): (&[IpAddr], Option<&str>),
         wanted: TcpPort,
         udp_port: u16,
     ) -> Result<(Streams, Closed), Failure> {
@@ -44,12 +44,12 @@ impl Streams {
             TcpPort::Same => udp_port,
             TcpPort::At(port) => port,
         };
-        let started = Tcp::start(bind, Some(port), plane).or_else(|error| {
+        let started = Tcp::start((bind, interface), Some(port), plane).or_else(|error| {
             if wanted != TcpPort::Same {
                 return Err(error);
             }
             tracing::warn!("nobody can call this host by TCP: port {port}: {error}");
-            Tcp::start(bind, None, plane)
+            Tcp::start((bind, interface), None, plane)
         });
         let (tcp, closed) = started.map_err(|error| cannot(format!("TCP port {port}: {error}")))?;
         Ok((Streams(Some(tcp)), Some(closed)))
@@ -73,10 +73,16 @@ impl Streams {
         self.0.as_ref().map(Tcp::counters).unwrap_or_default()
     }
 
-    /// Whom the mesh knows as the sender of what came from this address.
-    pub(super) fn source(&self, from: SocketAddr) -> SocketAddr {
-        let remote = self.0.as_ref().and_then(|tcp| tcp.remote(from));
-        remote.map_or(from, over_tcp)
+    /// Whom the mesh knows as the sender of what came from this address; nobody if that stood for a connection
+    /// which has just ended: an address of this host is no peer's.
+    pub(super) fn source(&self, from: SocketAddr) -> Option<SocketAddr> {
+        let Some(tcp) = &self.0 else {
+            return Some(from);
+        };
+        if let Some(remote) = tcp.remote(from) {
+            return Some(over_tcp(remote));
+        }
+        (!tcp.has_ended(from, std::time::Instant::now())).then_some(from)
     }
 
     /// Where the data plane sends what the mesh has for this address.

@@ -196,7 +196,9 @@ fn look(daemon: &Daemon) {
         return;
     }
     let (bridge, found) = (daemon.bridge.clone(), daemon.addresses.0.clone());
-    tokio::task::spawn_blocking(move || match local_addresses(bridge.name()) {
+    let only = daemon.interface.clone();
+    let look = move || local_addresses(bridge.name(), only.as_deref());
+    tokio::task::spawn_blocking(move || match look() {
         // If the last look has not been taken in yet, the next one comes with the next change.
         Ok(addresses) => drop(found.blocking_send(addresses)),
         Err(error) => tracing::warn!("{error}"),

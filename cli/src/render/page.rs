@@ -9,6 +9,7 @@ use super::short;
 use crate::api::{StatusView, TargetView};
 use crate::duration;
 use crate::peer_address::PORT_DEFAULT;
+use crate::rate::Rate;
 
 /// Warnings and troubled targets shown, so that the page fits one screen.
 const LINES_MAX: usize = 5;
@@ -44,6 +45,9 @@ pub(crate) fn status(view: &StatusView) -> String {
         format!("{}, container MTU {}", view.bridge, view.mtu_bytes),
     );
     line("data path", view.capabilities.to_string());
+    if let Some(words) = carrying(view) {
+        line("carries", words);
+    }
     line("containers", format!("{} attached", view.attached));
     line("addresses", view.ring.clone());
     line(
@@ -59,6 +63,19 @@ pub(crate) fn status(view: &StatusView) -> String {
     lines(&mut page, "  ", troubled.map(trouble).collect());
     lines(&mut page, "warning: ", view.warnings.clone());
     page
+}
+
+/// What is carried for others, where that is not all.
+fn carrying(view: &StatusView) -> Option<String> {
+    if view.no_relay {
+        return Some("nothing for others".into());
+    }
+    let limit = Rate::new(view.relay_limit_bits_per_s?)?;
+    let dropped = view.frames["drops"]["relay_limit"].as_u64();
+    let over = dropped.map_or_else(String::new, |count| {
+        format!(", {count} datagrams beyond that dropped")
+    });
+    Some(format!("at most {limit} for each other peer{over}"))
 }
 
 fn mesh(view: &StatusView) -> String {
@@ -206,6 +223,7 @@ pub(crate) mod tests {
             encryption: "all encrypted".into(),
             tcp_port: None,
             no_relay: false,
+            relay_limit_bits_per_s: None,
             peers_tcp: 0,
             port: 6783,
             addresses: vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()],

@@ -76,6 +76,9 @@ async fn connect(shared: &Shared, remote: SocketAddr) -> io::Result<TcpStream> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
+    if let Some(interface) = &shared.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
     let mut bind = shared.bind.iter();
     if let Some(ip) = bind.find(|ip| ip.is_ipv4() == remote.is_ipv4()) {
         socket.bind(SocketAddr::new(*ip, 0))?;

@@ -11,7 +11,7 @@ mod carry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +38,8 @@ const PROVES_WITHIN: Duration = Duration::from_secs(8);
 const QUEUE_LEN: usize = 256 << 10;
 /// Pending connections of a listener.
 const BACKLOG: i32 = 128;
+/// What a connection brought may be under way inside this host for so long after its end.
+const ENDED_FOR: Duration = Duration::from_secs(2);
 /// What was sent last has this time to go out when all ends.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -71,6 +73,7 @@ struct Shared {
     /// Where the data plane listens, as this host calls it.
     plane: SocketAddr,
     bind: Vec<IpAddr>,
+    interface: Option<String>,
     table: Mutex<Table>,
     closed: mpsc::Sender<SocketAddr>,
     refused: AtomicU64,
@@ -86,6 +89,8 @@ struct Table {
     connections: BTreeMap<SocketAddr, Connection>,
     /// Other ends by the address of the socket that stands for them.
     remotes: HashMap<SocketAddr, SocketAddr>,
+    /// Sockets that stood for connections which have just ended, the latest last.
+    ended: VecDeque<(SocketAddr, Instant)>,
 }
 
 struct Connection {
@@ -107,23 +112,24 @@ struct Place {
 }
 
 impl Tcp {
-    /// Listens at a port of the addresses in `bind`, or of all, if there is a port; and gives where the other ends
+    /// Listens at a port of the addresses in `bind`, or of all, by one interface or by all, if there is a port; and gives where the other ends
     /// of connections that have ended come to be told. `plane` is where the data plane is called from this host.
     ///
     /// # Errors
     /// If the port is taken, or the kernel refuses.
     pub(crate) fn start(
-        bind: &[IpAddr],
+        (bind, interface): (&[IpAddr], Option<&str>),
         port: Option<u16>,
         plane: SocketAddr,
     ) -> io::Result<(Tcp, mpsc::Receiver<SocketAddr>)> {
-        let listeners = port.map_or(Ok(Vec::new()), |port| listen(bind, port))?;
+        let listeners = port.map_or(Ok(Vec::new()), |port| listen((bind, interface), port))?;
         let listening = listeners.first().map(|one| one.local_addr());
         let port = listening.transpose()?.map(|address| address.port());
         let (closed, news) = mpsc::channel(CONNECTIONS_MAX * 4);
         let shared = Arc::new(Shared {
             plane,
             bind: bind.to_vec(),
+            interface: interface.map(str::to_owned),
             table: Mutex::default(),
             closed,
             refused: AtomicU64::new(0),
@@ -170,6 +176,19 @@ impl Tcp {
             return None;
         }
         self.shared.table().remotes.get(&local).copied()
+    }
+
+    /// Whether a socket of this host stood for a connection that has just ended. What comes from it came by that
+    /// connection, whose other end cannot be answered any more.
+    pub(crate) fn has_ended(&self, local: SocketAddr, now: Instant) -> bool {
+        if local.ip() != self.shared.plane.ip() {
+            return false;
+        }
+        let table = self.shared.table();
+        let is_it = |(ended, when): &(SocketAddr, Instant)| {
+            *ended == local && now.saturating_duration_since(*when) < ENDED_FOR
+        };
+        !table.remotes.contains_key(&local) && table.ended.iter().any(is_it)
     }
 
     /// The socket that stands for the connection with `remote`, if there is one.
@@ -298,6 +317,10 @@ impl Shared {
             return;
         };
         table.remotes.remove(&gone.local);
+        if table.ended.len() >= CONNECTIONS_MAX {
+            table.ended.pop_front();
+        }
+        table.ended.push_back((gone.local, Instant::now()));
         self.dropped
             .fetch_add(dropped(&gone.socket), Ordering::Relaxed);
         if gone.is_outgoing || gone.is_proven {
@@ -374,7 +397,10 @@ fn dropped(socket: &UdpSocket) -> u64 {
 
 /// Listeners at a port of these addresses, or of all of both families, where one that this host does not have is
 /// left out.
-fn listen(bind: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> {
+fn listen(
+    (bind, interface): (&[IpAddr], Option<&str>),
+    port: u16,
+) -> io::Result<Vec<std::net::TcpListener>> {
     let any = [
         IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
@@ -382,7 +408,7 @@ fn listen(bind: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> 
     let is_any = bind.is_empty();
     let (mut listeners, mut port) = (Vec::new(), port);
     for ip in if is_any { &any } else { bind } {
-        match listen_at(SocketAddr::new(*ip, port)) {
+        match listen_at(SocketAddr::new(*ip, port), interface) {
             Ok(listener) => {
                 port = listener.local_addr()?.port();
                 listeners.push(listener);
@@ -399,11 +425,14 @@ fn listen(bind: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> 
     Ok(listeners)
 }
 
-fn listen_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn listen_at(address: SocketAddr, interface: Option<&str>) -> io::Result<std::net::TcpListener> {
     let kind = (Domain::for_address(address), Type::STREAM);
     let socket = Socket::new(kind.0, kind.1, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
     }
     // A router that starts again need not wait for the connections of its last life.
     socket.set_reuse_address(true)?;

@@ -23,7 +23,7 @@ impl End {
         let plane = UdpSocket::bind((HERE, 0)).unwrap();
         plane.set_read_timeout(Some(LIMIT)).unwrap();
         let at = plane.local_addr().unwrap();
-        let (tcp, closed) = Tcp::start(&[HERE], Some(0), at).unwrap();
+        let (tcp, closed) = Tcp::start((&[HERE], None), Some(0), at).unwrap();
         End { tcp, closed, plane }
     }
 
@@ -93,6 +93,10 @@ fn the_ends_of_peers_connections_are_told_and_unwanted_ones_are_closed() {
     assert_eq!(b.closed.blocking_recv(), Some(remote));
     assert_eq!(a.closed.blocking_recv(), Some(b.at()));
     assert_eq!(a.tcp.remote(to_b), None);
+    let now = Instant::now();
+    assert!(a.tcp.has_ended(to_b, now), "what is still under way");
+    assert!(!a.tcp.has_ended(to_b, now + ENDED_FOR));
+    assert!(!a.tcp.has_ended(b.at(), now));
     let nobody = SocketAddr::new(HERE, 1);
     a.tcp.local(nobody).unwrap();
     assert_eq!(a.closed.blocking_recv(), Some(nobody), "a call that fails");

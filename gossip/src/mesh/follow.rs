@@ -90,10 +90,16 @@ impl Mesh {
             .collect();
         let peers = &self.peers;
         let trip = |peer: &PeerId| peers.get(peer).filter(|p| p.has_direct())?.round_trip();
-        let mut desired = overlay::desired(&self.me, &known, trip);
+        let roles = overlay::Roles::of(self.store.nodes());
+        let mut desired = overlay::desired(&self.me, &known, &roles, trip);
         let direct = self.active_peers().filter(|peer| peer.has_direct());
         let direct = direct.map(|peer| &peer.id);
-        desired.extend(overlay::bridges(&self.me, direct, self.routes.graph()));
+        desired.extend(overlay::bridges(
+            &self.me,
+            direct,
+            self.routes.graph(),
+            &roles,
+        ));
         for (id, peer) in &mut self.peers {
             // A peer without a record has just been met: its record follows over the new link.
             let wanted = desired.contains(id) || self.store.node(id).is_none();

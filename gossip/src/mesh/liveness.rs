@@ -8,7 +8,7 @@ use rmesh_wire::payload::Head;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::{Instant, PeerId};
 
-use super::path::{Change, Question, Said};
+use super::path::{Change, Question, Said, Watcher};
 use super::peer::{Peer, Way};
 use super::session::{Session, is_heard_alone, is_preferred, replaces};
 use super::{Mesh, Origin};
@@ -52,7 +52,7 @@ impl Mesh {
     }
 
     fn watch_peer(&mut self, id: PeerId, now: Instant) {
-        let (me, is_large) = (self.me, self.is_large());
+        let (watcher, is_large) = (self.watcher(id), self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Mesh {
         let relay = peer.is_relayed().then_some(Way::Relay);
         for way in addresses.into_iter().map(Way::Direct).chain(relay) {
             let random = &mut self.random;
-            let pace = peer.pace_of(way, me, is_large, now);
+            let pace = peer.pace_of(way, watcher, is_large, now);
             let Some(path) = peer.way_mut(way) else {
                 continue;
             };
@@ -95,8 +95,18 @@ impl Mesh {
         }
     }
 
+    fn watcher(&self, of: PeerId) -> Watcher {
+        Watcher {
+            is_smaller: self.me < of,
+            keep: self.keepalive.interval(),
+        }
+    }
+
     pub(crate) fn probe(&self, peer: PeerId, origin: Origin, token: u64) -> Probe {
         let plaintext = self.plaintext_said(peer, origin);
+        let path = self.peers.get(&peer).zip(origin.address());
+        let path = path.and_then(|(peer, address)| peer.direct.get(&address));
+        let is_translated = path.is_some_and(|path| path.mapping.is_translated());
         Probe {
             is_answer: false,
             neighbour: self.peers.get(&peer).is_some_and(|peer| peer.desired),
@@ -104,6 +114,7 @@ impl Mesh {
             undecided: plaintext.is_none(),
             proven: false,
             damaged: false,
+            keep: is_translated.then(|| self.keepalive.interval()),
             token,
             digest: self.store.digest(),
             observed: None,
@@ -166,7 +177,7 @@ impl Mesh {
         body: &[u8],
         now: Instant,
     ) {
-        let Some(probe) = Probe::decode(head.flags, body) else {
+        let Some(probe) = Probe::decode(head, body) else {
             self.counters.datagrams_ignored += 1;
             return;
         };
@@ -184,7 +195,7 @@ impl Mesh {
         }
         self.follow_opener(index, now);
         if let Some(address) = origin.address() {
-            self.note_asked(id, address, probe.proven, index, now);
+            self.note_asked(id, address, &probe, index, now);
         }
         self.note_said(id, origin, &probe, now);
         let answer = Probe {
@@ -205,11 +216,11 @@ impl Mesh {
         &mut self,
         id: PeerId,
         address: SocketAddr,
-        proven: bool,
+        probe: &Probe,
         index: u32,
         now: Instant,
     ) {
-        let (me, is_large) = (self.me, self.is_large());
+        let (watcher, is_large) = (self.watcher(id), self.is_large());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -217,11 +228,17 @@ impl Mesh {
         peer.add_candidate(address, now);
         // Ends that go by different sessions both have to ask, or they would not find out.
         let is_current = peer.current == Some(index);
-        let pace = peer.pace_of(Way::Direct(address), me, is_large, now);
+        if let Some(path) = peer.direct.get_mut(&address) {
+            path.mapping.wanted = probe.keep;
+        }
+        let pace = peer.pace_of(Way::Direct(address), watcher, is_large, now);
         if let Some(path) = peer.direct.get_mut(&address) {
             path.hurry(now);
             if is_current {
-                path.asked(proven, pace, now);
+                path.asked(probe.proven, pace, now);
+            }
+            if let Some(silence) = path.mapping.asked(pace, now) {
+                self.keepalive.survived(silence);
             }
         }
         self.bring_forward(now);
@@ -273,10 +290,21 @@ impl Mesh {
         self.note_said(id, origin, probe, now);
         let way = origin.address().map_or(Way::Relay, Way::Direct);
         self.note_observed(probe.observed, now);
+        let is_translated = probe.observed.map(|seen| !self.is_at_home(seen));
+        let watcher = self.watcher(id);
         let Some(path) = self.peers.get_mut(&id).and_then(|peer| peer.way_mut(way)) else {
             return;
         };
         let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
+        if let Some(lost_after) = path.mapping.answered(probe.token) {
+            self.keepalive.lost(lost_after);
+        }
+        if way != Way::Relay {
+            path.mapping.wanted = probe.keep;
+        }
+        if let Some(is_translated) = is_translated {
+            path.mapping.note_translated(is_translated, watcher);
+        }
         let was_sure = path.is_sure();
         match path.answered(probe.token, now) {
             Change::None if !was_sure && path.is_sure() => {
@@ -320,6 +348,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        peer.mark_hairpins(&self.observed.outside());
         let path = peer.best_path(hop);
         if path == peer.chosen {
             return;

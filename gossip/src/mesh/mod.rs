@@ -34,6 +34,7 @@ pub(crate) mod guard;
 mod half_open;
 mod handshake;
 mod inside;
+mod keepalive;
 mod liveness;
 mod members;
 mod observed;
@@ -137,6 +138,7 @@ pub struct Mesh {
     local_addresses: Vec<IpAddr>,
     pools: Vec<IpNet>,
     observed: Observed,
+    keepalive: keepalive::Keepalive,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: BTreeMap<PeerId, Peer>,
     /// Those of them with a session, or wanted in one way or another: all that have deadlines.
@@ -205,6 +207,7 @@ impl Mesh {
             local_addresses: Vec::new(),
             pools: Vec::new(),
             observed: Observed::default(),
+            keepalive: keepalive::Keepalive::default(),
             own_addresses_met: BTreeSet::new(),
             peers: BTreeMap::new(),
             active: BTreeSet::new(),
@@ -304,6 +307,7 @@ impl Mesh {
     /// The complete list of this host's own addresses that others might reach.
     pub fn handle_local_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         if self.local_addresses != addresses {
+            self.keepalive.enter(&addresses);
             self.local_addresses = addresses;
             self.node_changed(now);
             // A new address may open ways that were closed.
@@ -533,10 +537,16 @@ impl Mesh {
     /// Somebody said where they see us.
     pub(crate) fn note_observed(&mut self, observed: Option<SocketAddr>, now: Instant) {
         let Some(address) = observed else { return };
-        let own = self.local_addresses.contains(&address.ip()) && address.port() == self.port;
-        if !own && !address.ip().is_unspecified() && self.observed.note(address, now) {
+        let is_elsewhere = !self.is_at_home(address) && !address.ip().is_unspecified();
+        let is_new = is_elsewhere && self.observed.note(address, now);
+        if self.observed.turns(now) || is_new {
             self.node_changed(now);
         }
+    }
+
+    /// Whether an address is one that this host has itself, without a translator.
+    fn is_at_home(&self, address: SocketAddr) -> bool {
+        self.local_addresses.contains(&address.ip()) && address.port() == self.port
     }
 
     /// Whether what a small mesh does at once is spaced ([`crate::limits::SPARSE_PEERS_MIN`]).

@@ -16,10 +16,12 @@ use rmesh_wire::Instant;
 use super::path_mtu::{Outcome, PathMtu, Patience, Shorts};
 
 mod figures;
+mod mapping;
 mod pace;
 
 use figures::Least;
 pub(crate) use figures::{History, RoundTrip};
+pub(crate) use mapping::{Mapping, Watcher};
 pub(crate) use pace::Pace;
 
 /// Answers missing in a row that end a path. At 5 % loss each way a working path is given up once
@@ -130,12 +132,15 @@ pub(crate) struct PathState {
     pub(crate) said: Said,
     /// Where the other side saw this one last.
     seen_as: Option<SocketAddr>,
+    pub(crate) mapping: Mapping,
     /// Whether any probe was ever sent.
     pub(crate) tried: bool,
     /// Whether the kernel refused to send on it last time.
     pub(crate) refused: bool,
     /// Whether that was because it leads into the mesh itself.
     pub(crate) inside: bool,
+    /// Whether it leads round by the translator of this host's own network.
+    pub(crate) is_hairpin: bool,
 }
 
 impl PathState {
@@ -163,9 +168,11 @@ impl PathState {
             is_stream: false,
             said: Said::default(),
             seen_as: None,
+            mapping: Mapping::default(),
             tried: false,
             refused: false,
             inside: false,
+            is_hairpin: false,
         }
     }
 
@@ -404,6 +411,8 @@ impl PathState {
     }
 
     fn sent(&mut self, token: u64, pace: Pace, now: Instant) {
+        let is_routine = self.alive && !self.suspected;
+        self.mapping.asks(token, is_routine, pace, now);
         self.interval = if self.suspected {
             self.probe_fast()
         } else if self.alive {

@@ -4,14 +4,14 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
 use super::fast::FastPath;
 use super::guard::Allowance;
-use super::path::{Pace, PathState};
+use super::path::{Mapping, Pace, PathState, Watcher};
 use super::spread::Budget;
 use super::tcp::TcpState;
 use super::traffic::{Flow, LATELY, WANTED};
@@ -212,13 +212,17 @@ impl Peer {
         now + (WANTED - LATELY) < self.wanted_until
     }
 
-    /// How eagerly `me` watches one of them.
-    pub(crate) fn pace_of(&self, way: Way, me: PeerId, is_large: bool, now: Instant) -> Pace {
+    /// How eagerly one of them is watched.
+    pub(crate) fn pace_of(&self, way: Way, watcher: Watcher, is_large: bool, now: Instant) -> Pace {
         let pace = match self.is_spare(way) {
             true => self.pace(is_large, now).of_spare(),
             false => self.pace(is_large, now),
         };
-        if me < self.id { pace } else { pace.yielding() }
+        let mapping = match way {
+            Way::Direct(address) => self.direct.get(&address).map(|path| path.mapping),
+            Way::Relay => None,
+        };
+        mapping.unwrap_or(Mapping::default()).adapt(pace, watcher)
     }
 
     /// There is traffic for `time`. What is not watched as closely as that wants is asked at once.
@@ -281,6 +285,13 @@ impl Peer {
         udp.or_else(relay).or_else(|| self.best_direct(true))
     }
 
+    /// This host is seen at these addresses beyond its translator: what leads there goes round by that one.
+    pub(crate) fn mark_hairpins(&mut self, outside: &[IpAddr]) {
+        for (address, path) in &mut self.direct {
+            path.is_hairpin = outside.contains(&address.ip());
+        }
+    }
+
     /// The best address by TCP or by UDP.
     fn best_direct(&self, tcp: bool) -> Option<Path> {
         let all = || self.direct.iter().filter(|(at, _)| is_tcp(**at) == tcp);
@@ -289,6 +300,9 @@ impl Peer {
         let works = |path: &PathState| path.is_alive() && (path.is_sure() || !has_sure);
         let outdone = |path: &PathState| all().any(|(_, other)| path.is_outdone_by(other));
         let good = |path: &PathState| works(path) && !outdone(path);
+        // A translator is no place to go by between two hosts of one network.
+        let is_straight = all().any(|(_, path)| good(path) && !path.is_hairpin);
+        let good = |path: &PathState| good(path) && !(is_straight && path.is_hairpin);
         let alive = all().filter(|(_, path)| good(path));
         let (shortest, path) = alive.min_by_key(|(_, path)| trip(path))?;
         let used = self.direct_address().filter(|at| is_tcp(*at) == tcp);
@@ -312,6 +326,9 @@ impl Peer {
         }
         if path.is_withdrawn() {
             return format!("{} has stopped to publish this address", self.name);
+        }
+        if path.is_hairpin {
+            return String::from("it leads round by the translator of the own network");
         }
         let used = self.used().and_then(PathState::distance);
         match (path.distance(), used) {

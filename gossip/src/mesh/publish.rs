@@ -14,8 +14,8 @@ use super::handshake::wire_name;
 use crate::api::{Endpoint, Event};
 use crate::limits::{LABEL_LEN_MAX, RECORD_REFRESH, SECTIONS_MAX};
 use crate::topology::record::{
-    Body, EndpointRecord, Link, NO_RELAY, Node, RECORD_LEN_MAX, Record, RecordKey, Version,
-    is_usable,
+    Body, EndpointRecord, Link, NO_RELAY, Node, RECORD_LEN_MAX, Record, RecordKey, TRANSLATED,
+    Version, is_usable,
 };
 
 /// Changes within this time are published together.
@@ -199,13 +199,20 @@ impl Mesh {
         addresses
     }
 
+    fn capabilities(&self) -> u32 {
+        // Who can be called from outside needs no mapping.
+        let is_translated = self.observed.is_translated() && self.advertise.is_empty();
+        self.tcp_port.map_or(0, super::tcp::capability)
+            | if self.no_relay { NO_RELAY } else { 0 }
+            | if is_translated { TRANSLATED } else { 0 }
+    }
+
     fn node_body(&self, leaving: bool, now: Instant) -> Body {
         Body::Node(Node {
             name: self.name.clone(),
             addresses: Bounded::take_from(self.own_addresses()),
             mtu_bytes: self.mtu_bytes,
-            capabilities: self.tcp_port.map_or(0, super::tcp::capability)
-                | if self.no_relay { NO_RELAY } else { 0 },
+            capabilities: self.capabilities(),
             up_ms: self.up_ms(now),
             twin: self.twins.published(),
             links: Bounded::take_from(self.publisher.links.iter().copied()),

@@ -7,14 +7,99 @@ use core::time::Duration;
 use rmesh_wire::PeerId;
 
 use super::Graph;
+use super::record::Node;
 use super::store::{finish, fnv};
-use crate::limits::FULL_MESH_PEERS_MAX;
+use crate::limits::{FULL_MESH_PEERS_MAX, SPARSE_PEERS_MIN};
 
 /// Links a peer asks for among `count` peers: all of them in a small mesh, about 4 + log2 N in a
 /// large one.
 fn degree(count: usize) -> usize {
     let log2 = usize::try_from(count.max(1).ilog2()).unwrap_or(0);
     4 + log2
+}
+
+/// Links a leaf asks for.
+const LEAF_LINKS: usize = 2;
+
+/// Who takes which part in a large mesh.
+///
+/// Each link of a host behind a translator of addresses is a mapping to be kept there, so it is a leaf: it asks for
+/// [`LEAF_LINKS`] links with others that are none, and is asked for none. At most two thirds of all are, so that
+/// the others have not too many links; of more, the hash of the id says who is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Roles {
+    leaves: BTreeSet<PeerId>,
+    /// Who carries nothing for others, and so is no way for a leaf.
+    ends: BTreeSet<PeerId>,
+}
+
+impl Roles {
+    /// Those of all peers (`me` among them) with what they say of themselves.
+    pub(crate) fn of<'a>(nodes: impl Iterator<Item = (PeerId, &'a Node)>) -> Roles {
+        let (mut roles, mut count) = (Roles::default(), 0);
+        let mut translated = Vec::new();
+        for (peer, node) in nodes {
+            count += 1;
+            if node.is_translated() {
+                translated.push((place(&peer), peer));
+            }
+            if node.is_no_relay() {
+                roles.ends.insert(peer);
+            }
+        }
+        if count <= SPARSE_PEERS_MIN {
+            return Roles::default();
+        }
+        translated.sort_unstable();
+        let leaves = translated.into_iter().take(count * 2 / 3);
+        roles.leaves = leaves.map(|(_, peer)| peer).collect();
+        let carrying = count - roles.leaves.union(&roles.ends).count();
+        if carrying <= LEAF_LINKS {
+            return Roles::default();
+        }
+        roles
+    }
+
+    fn is_leaf(&self, peer: &PeerId) -> bool {
+        self.leaves.contains(peer)
+    }
+
+    /// The order of links by which those are kept that join all: a leaf's come last, so that nobody hangs on it.
+    fn weight(&self, a: &PeerId, b: &PeerId) -> u64 {
+        let leaves = u64::from(self.is_leaf(a)) + u64::from(self.is_leaf(b));
+        (leaves << 62) | (pair_hash(a, b) >> 2)
+    }
+
+    /// Some by hash and the nearest; more of them until enough are known to work.
+    fn links_of_leaf(
+        &self,
+        me: &PeerId,
+        peers: &[PeerId],
+        round_trip: impl Fn(&PeerId) -> Option<Duration>,
+    ) -> BTreeSet<PeerId> {
+        let carries = |peer: &&PeerId| !self.is_leaf(peer) && !self.ends.contains(*peer);
+        let mut by_hash: Vec<(u64, PeerId)> = peers
+            .iter()
+            .filter(carries)
+            .map(|peer| (pair_hash(me, peer), *peer))
+            .collect();
+        by_hash.sort_unstable();
+        let near = by_hash
+            .iter()
+            .filter_map(|(hash, peer)| Some((nearness(round_trip(peer)?), *hash, *peer)));
+        let nearest = near.min().map(|(_, _, peer)| peer);
+        let mut chosen: BTreeSet<PeerId> = nearest.into_iter().collect();
+        let mut working = chosen.len();
+        for (_, peer) in by_hash {
+            if working >= LEAF_LINKS || chosen.len() >= 2 * LEAF_LINKS {
+                break;
+            }
+            if chosen.insert(peer) {
+                working += usize::from(round_trip(&peer).is_some());
+            }
+        }
+        chosen
+    }
 }
 
 /// The peers `me` wants as control neighbours out of `peers` (without `me`): everybody while the
@@ -27,8 +112,14 @@ fn degree(count: usize) -> usize {
 pub(crate) fn desired(
     me: &PeerId,
     peers: &[PeerId],
+    roles: &Roles,
     round_trip: impl Fn(&PeerId) -> Option<Duration>,
 ) -> BTreeSet<PeerId> {
+    if roles.is_leaf(me) {
+        return roles.links_of_leaf(me, peers, round_trip);
+    }
+    let peers = peers.iter().filter(|peer| !roles.is_leaf(peer));
+    let peers = &*peers.copied().collect::<Vec<_>>();
     if peers.len() < FULL_MESH_PEERS_MAX {
         return peers.iter().copied().collect();
     }
@@ -58,7 +149,7 @@ pub(crate) fn desired(
 }
 
 /// The peers with a direct path whose links must stay because others may not stand in for them:
-/// no way of published links leads there on which every link has a smaller [`pair_hash`].
+/// no way of published links leads there on which every link has a smaller [`Roles::weight`].
 ///
 /// By the cycle rule of minimum spanning trees the links that stay join all whom working paths
 /// join, whatever else everybody drops at the same time; so also two sites with a single path
@@ -68,11 +159,12 @@ pub(crate) fn bridges<'a>(
     me: &PeerId,
     direct: impl Iterator<Item = &'a PeerId>,
     published: &Graph,
+    roles: &Roles,
 ) -> BTreeSet<PeerId> {
-    let bottlenecks = published.bottlenecks(me, pair_hash);
+    let bottlenecks = published.bottlenecks(me, |a, b| roles.weight(a, b));
     let is_bridge = |peer: &&PeerId| {
         let around = bottlenecks.get(*peer);
-        *peer != me && around.is_none_or(|heaviest| *heaviest >= pair_hash(me, peer))
+        *peer != me && around.is_none_or(|heaviest| *heaviest >= roles.weight(me, peer))
     };
     direct.filter(is_bridge).copied().collect()
 }
@@ -83,7 +175,6 @@ fn nearness(round_trip: Duration) -> u32 {
 }
 
 fn circle_neighbours(me: &PeerId, peers: &[PeerId]) -> [PeerId; 2] {
-    let place = |peer: &PeerId| finish(fnv(0x9e37_79b9_7f4a_7c15, &peer.0));
     let here = place(me);
     let after = peers
         .iter()
@@ -97,6 +188,11 @@ fn circle_neighbours(me: &PeerId, peers: &[PeerId]) -> [PeerId; 2] {
     ]
 }
 
+/// Where a peer is on the circle.
+fn place(peer: &PeerId) -> u64 {
+    finish(fnv(0x9e37_79b9_7f4a_7c15, &peer.0))
+}
+
 /// Hash of an unordered pair, so that both ends tend to choose each other.
 fn pair_hash(a: &PeerId, b: &PeerId) -> u64 {
     let (low, high) = if a < b { (a, b) } else { (b, a) };
@@ -105,6 +201,8 @@ fn pair_hash(a: &PeerId, b: &PeerId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rmesh_wire::codec::Bounded;
+
     use super::*;
     use crate::topology::Routes;
 
@@ -125,7 +223,9 @@ mod tests {
         let mut links: Vec<BTreeSet<PeerId>> = alloc::vec![BTreeSet::new(); peers.len()];
         for (at, me) in peers.iter().enumerate() {
             let others: Vec<PeerId> = peers.iter().filter(|peer| *peer != me).copied().collect();
-            for other in desired(me, &others, |peer| round_trip(at, place(peer))) {
+            for other in desired(me, &others, &Roles::default(), |peer| {
+                round_trip(at, place(peer))
+            }) {
                 let there = place(&other);
                 links[at].insert(other);
                 links[there].insert(*me);
@@ -198,6 +298,7 @@ mod tests {
     /// Peers of whom only some can reach each other, and the links they keep.
     struct Patchwork {
         peers: Vec<PeerId>,
+        roles: Roles,
         paths: BTreeSet<(usize, usize)>,
     }
 
@@ -208,7 +309,12 @@ mod tests {
             let mut paths: BTreeSet<_> = all.filter(|(a, b)| (*a < size) == (*b < size)).collect();
             paths.insert((0, size));
             let peers = mesh(2 * size as u64);
-            Patchwork { peers, paths }
+            let roles = Roles::default();
+            Patchwork {
+                peers,
+                roles,
+                paths,
+            }
         }
 
         /// A chain with every further path of which `percent` work.
@@ -219,7 +325,12 @@ mod tests {
             let all = (0..count).flat_map(|a| (0..a).map(move |b| (b, a)));
             let paths = all.filter(|(b, a)| works(*a, *b)).collect();
             let peers = mesh(count as u64);
-            Patchwork { peers, paths }
+            let roles = Roles::default();
+            Patchwork {
+                peers,
+                roles,
+                paths,
+            }
         }
 
         fn graph(&self, links: &BTreeSet<(usize, usize)>) -> Graph {
@@ -244,8 +355,8 @@ mod tests {
                 let trip = |peer: &PeerId| works(place(peer)).then_some(Duration::from_millis(5));
                 let direct: Vec<PeerId> =
                     others.iter().filter(|p| works(place(p))).copied().collect();
-                let mut wanted = desired(me, &others, trip);
-                wanted.extend(bridges(me, direct.iter(), &graph));
+                let mut wanted = desired(me, &others, &self.roles, trip);
+                wanted.extend(bridges(me, direct.iter(), &graph, &self.roles));
                 let wanted = wanted.iter().map(place).filter(|other| works(*other));
                 kept.extend(wanted.map(|other| (at.min(other), at.max(other))));
             }
@@ -258,12 +369,16 @@ mod tests {
 
         /// Everybody decides at once, round after round, on what was kept in the last.
         fn assert_stays_joined(&self) -> usize {
+            self.settled().len()
+        }
+
+        fn settled(&self) -> BTreeSet<(usize, usize)> {
             let mut links = self.paths.clone();
             for round in 0..6 {
                 links = self.kept(&links);
                 assert!(self.is_joined_by(&links), "apart after round {round}");
             }
-            links.len()
+            links
         }
     }
 
@@ -289,5 +404,49 @@ mod tests {
         let links = patchwork.assert_stays_joined();
         let asked_for = degree(100) * 100;
         assert!(links < asked_for, "{links} links, {asked_for} asked for");
+    }
+
+    #[test]
+    fn leaves_have_few_links_whoever_reaches_whom() {
+        for (percent, leaves) in [(100, 1), (100, 20), (100, 33), (30, 20), (5, 25)] {
+            let mut patchwork = Patchwork::random(50, percent, 7);
+            let translated = patchwork.peers.iter().take(leaves).copied();
+            patchwork.roles.leaves = translated.collect();
+            let links = patchwork.settled();
+            let of = |at: usize| links.iter().filter(|(a, b)| [*a, *b].contains(&at)).count();
+            let most = |range: core::ops::Range<usize>| range.map(of).max().unwrap_or(0);
+            let (leaf, other) = (most(0..leaves), most(leaves..50));
+            assert!(other <= crate::limits::LINKS_MAX, "{other} links of one");
+            if percent == 100 {
+                assert!(leaf <= LEAF_LINKS, "{leaf} links of a leaf");
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_translated_hosts_some_are_no_leaves() {
+        let node = |translated: bool| Node {
+            name: alloc::string::String::new(),
+            addresses: Bounded::take_from([]),
+            mtu_bytes: 1_328,
+            capabilities: u32::from(translated) * crate::topology::record::TRANSLATED,
+            up_ms: 0,
+            twin: None,
+            links: Bounded::take_from([]),
+            sections: 0,
+            leaving: false,
+        };
+        let peers = mesh(60);
+        let leaves = |count: usize, translated: usize| {
+            let nodes = [node(true), node(false)];
+            let which = |at: usize| &nodes[usize::from(at >= translated)];
+            let known = peers.iter().take(count).enumerate();
+            Roles::of(known.map(|(at, peer)| (*peer, which(at))))
+                .leaves
+                .len()
+        };
+        assert_eq!(leaves(60, 20), 20);
+        assert_eq!(leaves(60, 59), 40);
+        assert_eq!(leaves(32, 20), 0, "small");
     }
 }

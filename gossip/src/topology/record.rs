@@ -60,7 +60,8 @@ pub(crate) struct Node {
     pub(crate) addresses: Bounded<SocketAddr, ADDRESSES_MAX>,
     /// MTU of its containers, in bytes.
     pub(crate) mtu_bytes: u16,
-    /// The TCP port at which it can be called, or 0, in the upper 16 bits, [`NO_RELAY`] in the lowest; the others are reserved.
+    /// The TCP port at which it can be called, or 0, in the upper 16 bits, [`NO_RELAY`] and [`TRANSLATED`]
+    /// in the lowest; the others are reserved.
     pub(crate) capabilities: u32,
     /// How long this life of it had lasted when it said this, in milliseconds.
     pub(crate) up_ms: u64,
@@ -76,11 +77,18 @@ pub(crate) struct Node {
 
 /// Capability: it does not carry what is between others.
 pub(crate) const NO_RELAY: u32 = 1;
+/// Capability: others see it elsewhere than where it is, so each link costs it a mapping that has to be kept.
+pub(crate) const TRANSLATED: u32 = 2;
 
 impl Node {
     /// Whether nothing of others may go through it.
     pub(crate) fn is_no_relay(&self) -> bool {
         self.capabilities & NO_RELAY != 0
+    }
+
+    /// Whether it is behind a translator of addresses.
+    pub(crate) fn is_translated(&self) -> bool {
+        self.capabilities & TRANSLATED != 0
     }
 }
 

@@ -28,10 +28,11 @@ pub(crate) struct Address {
     pub(crate) is_unusable: bool,
 }
 
-/// Global unicast addresses of interfaces that are up, except loopback, the bridge and its ports.
+/// Global unicast addresses of interfaces that are up, or of the one with the name `only`, except loopback, the bridge
+/// and its ports.
 ///
 /// The order is the kernel's: by interface, oldest first.
-pub fn local_addresses(bridge: &str) -> Result<Vec<IpAddr>, KernelError> {
+pub fn local_addresses(bridge: &str, only: Option<&str>) -> Result<Vec<IpAddr>, KernelError> {
     let mut netlink = Netlink::open()?;
     let links = netlink.links()?;
     let bridge = links
@@ -42,6 +43,7 @@ pub fn local_addresses(bridge: &str) -> Result<Vec<IpAddr>, KernelError> {
     let usable: Vec<u32> = links
         .iter()
         .filter(|link| link.is_up && !link.is_loopback)
+        .filter(|link| only.is_none_or(|only| link.name == only))
         .filter(|link| Some(link.index) != bridge && !carries_others(link))
         .map(|link| link.index)
         .collect();

@@ -19,6 +19,8 @@ pub struct PlaneOptions {
     pub tap: String,
     /// Addresses to listen at; empty means every address of both families.
     pub bind: Vec<IpAddr>,
+    /// With no such addresses: the one interface to use.
+    pub interface: Option<String>,
     /// UDP port; 0 asks for any.
     pub port: u16,
     /// MTU of the containers in bytes, for whoever makes the TAP a port of the bridge; the plane
@@ -26,6 +28,8 @@ pub struct PlaneOptions {
     pub mtu_bytes: u16,
     /// Threads wanted; 0 and more than the port has queues are adjusted, see [`crate::Plane::note`].
     pub workers: usize,
+    /// Bits a second carried for each peer whose traffic with others goes through this one; without, all.
+    pub relay_limit: Option<u64>,
     /// What not to use, though it is there.
     pub without: Without,
 }
@@ -91,6 +95,12 @@ pub enum PlaneError {
         address: SocketAddr,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// There is no such interface.
+    #[error("there is no interface {name} on this host; `ip link` lists those there are")]
+    Interface {
+        /// Its name.
+        name: String,
     },
     /// No family has a socket.
     #[error("neither IPv4 nor IPv6 is available on this host")]

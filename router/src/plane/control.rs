@@ -199,7 +199,7 @@ mod tests {
     /// Sockets on loopback, a reader, and a sender with where to send to.
     fn scene() -> (Control, UdpSocket, SocketAddr) {
         let bind = [Ipv4Addr::LOCALHOST.into()];
-        let sockets = Arc::new(Sockets::open(&bind, 0, 2, Without::default()).unwrap());
+        let sockets = Arc::new(Sockets::open(&bind, None, 0, 2, Without::default()).unwrap());
         let to = SocketAddr::new(bind[0], sockets.port());
         let control = Control::new(sockets, Arc::default(), Arc::default());
         let from = udp::open("127.0.0.1:0".parse().unwrap()).unwrap();

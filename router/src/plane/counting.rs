@@ -47,7 +47,7 @@ impl Stand {
     /// If there is no loopback address.
     pub fn new(port: Box<dyn Port>, forwarding: Forwarding) -> Result<Self, PlaneError> {
         let bind = [Ipv4Addr::LOCALHOST.into()];
-        let sockets = Arc::new(Sockets::open(&bind, 0, 1, Without::default())?);
+        let sockets = Arc::new(Sockets::open(&bind, None, 0, 1, Without::default())?);
         let (stats, now) = (Arc::new(WorkerStats::default()), Instant::now());
         let shared = Arc::new(Shared::new(1, now));
         let (sender, inbound) = mpsc::channel(INBOUND_MAX);

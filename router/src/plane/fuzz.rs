@@ -150,8 +150,14 @@ fn forwarding(address: SocketAddr) -> Forwarding {
 
 impl World {
     fn new() -> World {
-        let sockets = Sockets::open(&[Ipv4Addr::LOCALHOST.into()], 0, 1, Without::default())
-            .expect("a loopback socket");
+        let sockets = Sockets::open(
+            &[Ipv4Addr::LOCALHOST.into()],
+            None,
+            0,
+            1,
+            Without::default(),
+        )
+        .expect("a loopback socket");
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
         let stats = Arc::new(WorkerStats::default());
         let (sender, inbound) = mpsc::channel(INBOUND_MAX);

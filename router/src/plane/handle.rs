@@ -110,8 +110,16 @@ impl Plane {
             });
         };
         let (bind, count) = (&options.bind, ports.len());
-        let sockets = Arc::new(Sockets::open(bind, options.port, count, options.without)?);
-        let shared = Arc::new(Shared::new(count, Instant::now()));
+        let sockets = Arc::new(Sockets::open(
+            bind,
+            options.interface.as_deref(),
+            options.port,
+            count,
+            options.without,
+        )?);
+        let now = Instant::now();
+        let shared = Shared::new(count, now).with_carry_limit(options.relay_limit, now);
+        let shared = Arc::new(shared);
         let (tables, control_stats) = <(Arc<ArcSwap<Tables>>, Arc<WorkerStats>)>::default();
         let parts = (&sockets, &tables, &control_stats);
         let control = Control::new(parts.0.clone(), parts.1.clone(), parts.2.clone());

@@ -15,6 +15,7 @@ mod api;
 mod bucket;
 pub mod buffer;
 mod bundle;
+mod carried;
 mod control;
 #[cfg(feature = "counting")]
 pub mod counting;

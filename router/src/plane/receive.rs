@@ -329,6 +329,15 @@ impl Engine {
             .filter(|next| *next != session.peer && *next != tables.me)
             .and_then(|next| tables.direct(next))
             .ok_or(Reason::RelayNoRoute)?;
+        if let Some(limit) = &self.shared.carry_limit {
+            // Whose it is the neighbour says; of somebody unknown it is the neighbour's own.
+            let origin = tables.resolve(ends.source);
+            let stats = origin.and_then(|origin| tables.stats_of(origin));
+            let carried = &stats.unwrap_or(&session.stats).carried;
+            if !carried.admits(limit, datagram.len(), now) {
+                return Err(Reason::RelayLimit);
+            }
+        }
         let class = place.class;
         self.transmitter
             .forward_relay(next, (ttl, class), datagram)?;

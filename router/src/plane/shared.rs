@@ -11,6 +11,7 @@ use rmesh_wire::Mac;
 use rmesh_wire::flood::FloodHeader;
 
 use super::bucket::Bucket;
+use super::carried::CarryLimit;
 use super::fdb::Place;
 use super::floods::{self, Floods};
 use super::second_way::SecondWay;
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     news: Box<[News]>,
     /// Whether the control side is to be told when frames move.
     traffic_awaited: AtomicBool,
+    /// What is carried for each peer, at most.
+    pub(crate) carry_limit: Option<CarryLimit>,
 }
 
 /// What floods need.
@@ -54,7 +57,14 @@ impl Shared {
             }),
             news: (0..workers).map(|_| News::default()).collect(),
             traffic_awaited: AtomicBool::new(false),
+            carry_limit: None,
         }
+    }
+
+    /// Carries no more than so many bits a second for each peer.
+    pub(crate) fn with_carry_limit(mut self, bits_per_s: Option<u64>, now: Instant) -> Self {
+        self.carry_limit = bits_per_s.map(|bits_per_s| CarryLimit::new(bits_per_s, now));
+        self
     }
 
     /// The next frame that moves is to be told.

@@ -25,28 +25,42 @@ pub(crate) struct Sockets {
     strangers: Vec<UdpSocket>,
     first_v4: Option<usize>,
     first_v6: Option<usize>,
+    /// Where one interface is used only: the one for this host itself.
+    loopback: Option<usize>,
     port: u16,
 }
 
+/// An address to listen at, by one interface or by all.
+type Place<'a> = (IpAddr, Option<&'a str>);
+
 impl Sockets {
     /// Opens `port` for `workers` at every address of `bind`, or at all addresses of both families if it is
-    /// empty, where a family this host does not have is left out.
+    /// empty, where a family this host does not have is left out. With `interface` that is by this one only, and
+    /// by the loopback interface, by which TCP comes.
     pub(crate) fn open(
         bind: &[IpAddr],
+        interface: Option<&str>,
         port: u16,
         workers: usize,
         without: Without,
     ) -> Result<Self, PlaneError> {
-        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let (bind, optional) = if bind.is_empty() {
-            (&any[..], true)
-        } else {
-            (bind, false)
+        let optional = bind.is_empty();
+        let places: Vec<Place<'_>> = match (optional, interface) {
+            (false, _) => bind.iter().map(|ip| (*ip, None)).collect(),
+            (true, None) => ANY.map(|ip| (ip, None)).to_vec(),
+            (true, Some(_)) => {
+                // Not by all, or its address would count as one of the other sockets'.
+                let here = (loopback(), Some(LOOPBACK_INTERFACE));
+                ANY.map(|ip| (ip, interface))
+                    .into_iter()
+                    .chain([here])
+                    .collect()
+            }
         };
         let attempts = if port == 0 { ATTEMPTS } else { 1 };
         let mut result = Err(PlaneError::NoFamily);
         for _ in 0..attempts {
-            result = Self::open_all((bind, optional), port, workers, without);
+            result = Self::open_all((&places, optional), port, workers, without);
             if result.is_ok() {
                 break;
             }
@@ -55,21 +69,25 @@ impl Sockets {
     }
 
     fn open_all(
-        (bind, optional): (&[IpAddr], bool),
+        (places, optional): (&[Place<'_>], bool),
         mut port: u16,
         workers: usize,
         without: Without,
     ) -> Result<Self, PlaneError> {
         let mut sealed: Vec<Vec<UdpSocket>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
         let (mut control, mut strangers): (Vec<UdpSocket>, Vec<UdpSocket>) = Default::default();
-        for ip in bind.iter().take(ADDRESSES_MAX) {
+        let mut loopback = None;
+        for (ip, interface) in places.iter().take(ADDRESSES_MAX) {
             let address = SocketAddr::new(*ip, port);
-            let opened = udp::open_group(address, workers).and_then(|group| {
+            let opened = udp::open_group(address, *interface, workers).and_then(|group| {
                 port = group.strangers.local_addr()?.port();
                 Ok(group)
             });
             match opened {
                 Ok(group) => {
+                    if ip.is_loopback() && optional {
+                        loopback = Some(strangers.len());
+                    }
                     for (worker, socket) in sealed.iter_mut().zip(group.sealed) {
                         worker.push(socket);
                     }
@@ -78,6 +96,10 @@ impl Sockets {
                 }
                 Err(error) if optional && is_missing_family(&error) => {
                     tracing::info!(%ip, %error, "not listening: this host lacks the family");
+                }
+                Err(source) if source.raw_os_error() == Some(libc::ENODEV) => {
+                    let name = interface.unwrap_or_default().to_owned();
+                    return Err(PlaneError::Interface { name });
                 }
                 Err(source) => return Err(PlaneError::Bind { address, source }),
             }
@@ -103,6 +125,7 @@ impl Sockets {
             strangers,
             first_v4,
             first_v6,
+            loopback,
             port,
         })
     }
@@ -149,11 +172,31 @@ impl Sockets {
 
     /// Number of the socket that reaches `destination`: the first of its family.
     pub(crate) fn number_for(&self, destination: SocketAddr) -> Option<usize> {
+        if self.loopback.is_some() && destination.ip().is_loopback() {
+            return self.loopback;
+        }
         if destination.is_ipv6() {
             self.first_v6
         } else {
             self.first_v4
         }
+    }
+}
+
+/// Every Linux host has it by this name.
+const LOOPBACK_INTERFACE: &str = "lo";
+
+const ANY: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+];
+
+/// What this host calls itself.
+fn loopback() -> IpAddr {
+    let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match UdpSocket::bind(SocketAddr::new(v4, 0)) {
+        Ok(_) => v4,
+        Err(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }
 

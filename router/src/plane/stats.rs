@@ -7,6 +7,7 @@ use rmesh_gossip::TrafficSample;
 use rmesh_wire::PeerId;
 
 use super::api::{FrameCounters, PathKind, PeerCounters, PlaneCounters};
+use super::carried::Carried;
 
 /// A number that one thread raises and any may read.
 #[derive(Default)]
@@ -96,6 +97,8 @@ reasons! {
     RelayTtl = "relay_ttl",
     /// A relay datagram with no way on, or only the way it came.
     RelayNoRoute = "relay_no_route",
+    /// More than is carried for one peer.
+    RelayLimit = "relay_limit",
     /// A flood whose TTL ran out.
     FloodTtl = "flood_ttl",
     /// A flood of a source nobody knows, or from somebody who is not its tree parent.
@@ -251,23 +254,29 @@ impl FrameLane {
     }
 }
 
-/// What was exchanged with one peer, a part a worker.
-pub(crate) struct PeerStats(Box<[PeerLane]>);
+/// What was exchanged with one peer, a part a worker, and what of its traffic with others was carried.
+pub(crate) struct PeerStats {
+    lanes: Box<[PeerLane]>,
+    pub(crate) carried: Carried,
+}
 
 impl PeerStats {
     pub(crate) fn new(workers: usize) -> Self {
-        PeerStats((0..workers.max(1)).map(|_| PeerLane::default()).collect())
+        PeerStats {
+            lanes: (0..workers.max(1)).map(|_| PeerLane::default()).collect(),
+            carried: Carried::default(),
+        }
     }
 
     /// The part only `worker` writes.
     pub(crate) fn of(&self, worker: usize) -> &PeerLane {
         // There is always one part, and every worker's number is below their count.
-        &self.0[worker % self.0.len()]
+        &self.lanes[worker % self.lanes.len()]
     }
 
     /// Records so far, as a sample counted from the beginning.
     pub(crate) fn totals(&self, peer: PeerId) -> TrafficSample {
-        let sum = |count: fn(&PeerLane) -> &Count| self.0.iter().map(|l| count(l).get()).sum();
+        let sum = |count: fn(&PeerLane) -> &Count| self.lanes.iter().map(|l| count(l).get()).sum();
         TrafficSample {
             peer,
             sent: sum(|lane| &lane.records_sent),
@@ -279,7 +288,7 @@ impl PeerStats {
     pub(crate) fn counters(&self) -> PeerCounters {
         let of = |path: PathKind| {
             let lanes = self
-                .0
+                .lanes
                 .iter()
                 .filter_map(|lane| lane.frames.get(path as usize));
             lanes.map(FrameLane::counters).sum()

@@ -193,6 +193,11 @@ impl Tables {
         self.stats.iter().map(|(id, of)| (*id, of.stats.as_ref()))
     }
 
+    /// Counters of one.
+    pub(crate) fn stats_of(&self, peer: PeerId) -> Option<&PeerStats> {
+        self.stats.get(&peer).map(|of| of.stats.as_ref())
+    }
+
     /// The peer a short id means, if exactly one is known by it.
     pub(crate) fn resolve(&self, short: ShortId) -> Option<PeerId> {
         self.by_short.get(&short).copied().flatten()

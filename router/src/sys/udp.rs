@@ -66,12 +66,16 @@ pub(crate) struct Group {
     pub(crate) strangers: UdpSocket,
 }
 
-/// Opens sockets for `workers` on `address`, as [`open_socket`] says.
+/// Opens sockets for `workers` on `address`, as [`open_socket`] says, at one interface or at all.
 ///
 /// # Errors
 /// If the family is not available or the address is taken.
-pub(crate) fn open_group(address: SocketAddr, workers: usize) -> io::Result<Group> {
-    let first = open_socket(address)?;
+pub(crate) fn open_group(
+    address: SocketAddr,
+    interface: Option<&str>,
+    workers: usize,
+) -> io::Result<Group> {
+    let first = open_socket_at(address, interface)?;
     resize_buffers(&first, SOCKET_BUFFER_LEN);
     // Without SO_REUSEPORT, so that the address of another daemon counts as taken; with it set
     // afterwards, so that the other sockets may join.
@@ -81,13 +85,13 @@ pub(crate) fn open_group(address: SocketAddr, workers: usize) -> io::Result<Grou
     let mut sealed = vec![first];
     // The kernel numbers a group's sockets in the order in which they are bound.
     for worker in 1..workers.max(1) {
-        let socket = join(address, &bound, SOCKET_BUFFER_LEN)?;
+        let socket = join((address, interface), &bound, SOCKET_BUFFER_LEN)?;
         set_hops(&socket, address.is_ipv6(), worker % WORKERS_TOLD_APART)?;
         sealed.push(socket);
     }
-    let control = join(address, &bound, SOCKET_BUFFER_LEN)?;
+    let control = join((address, interface), &bound, SOCKET_BUFFER_LEN)?;
     set_hops(&control, address.is_ipv6(), WORKERS_TOLD_APART)?;
-    let strangers = join(address, &bound, STRANGERS_BUFFER_LEN)?;
+    let strangers = join((address, interface), &bound, STRANGERS_BUFFER_LEN)?;
     attach_chooser(&strangers, sealed.len())?;
     Ok(Group {
         sealed: sealed.into_iter().map(UdpSocket::from).collect(),
@@ -96,9 +100,22 @@ pub(crate) fn open_group(address: SocketAddr, workers: usize) -> io::Result<Grou
     })
 }
 
-/// One more socket of the group on `bound`.
-fn join(address: SocketAddr, bound: &SockAddr, receive_len: usize) -> io::Result<Socket> {
+/// A socket that sends and receives by one interface, if there is one, whatever addresses that has.
+fn open_socket_at(address: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = open_socket(address)?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    Ok(socket)
+}
+
+/// One more socket of the group on `bound`.
+fn join(
+    (address, interface): (SocketAddr, Option<&str>),
+    bound: &SockAddr,
+    receive_len: usize,
+) -> io::Result<Socket> {
+    let socket = open_socket_at(address, interface)?;
     resize_buffers(&socket, receive_len);
     socket.set_reuse_port(true)?;
     socket.bind(bound)?;
@@ -261,11 +278,11 @@ mod tests {
 
     #[test]
     fn the_kernel_sorts_sealed_datagrams_from_those_anybody_may_send() {
-        let group = open_group("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let group = open_group("127.0.0.1:0".parse().unwrap(), None, 3).unwrap();
         let (sealed, strangers) = (&group.sealed[0], &group.strangers);
         let to = sealed.local_addr().unwrap();
         assert_eq!(strangers.local_addr().unwrap(), to);
-        let taken = open_group(to, 2).err().expect("the address is taken");
+        let taken = open_group(to, None, 2).err().expect("the address is taken");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         let from = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut buffer = [0; 8];
@@ -287,7 +304,7 @@ mod tests {
     #[test]
     fn the_kernel_brings_each_lane_to_its_worker() {
         for (host, workers) in [("127.0.0.1:0", 3), ("[::1]:0", 2), ("127.0.0.1:0", 1)] {
-            let group = open_group(host.parse().unwrap(), workers).unwrap();
+            let group = open_group(host.parse().unwrap(), None, workers).unwrap();
             let to = group.strangers.local_addr().unwrap();
             let from = open(host.parse().unwrap()).unwrap();
             for lane in 0..=u8::MAX {
@@ -310,7 +327,7 @@ mod tests {
     #[test]
     fn datagrams_of_two_workers_and_of_the_control_side_are_not_joined_into_one() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
-            let group = open_group(host.parse().unwrap(), 2).unwrap();
+            let group = open_group(host.parse().unwrap(), None, 2).unwrap();
             let hops = |socket: &UdpSocket| {
                 let socket = socket2::SockRef::from(socket);
                 match host.starts_with('[') {
@@ -327,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_handshakes_is_dropped_and_counted_by_the_kernel() {
-        let group = open_group("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let group = open_group("127.0.0.1:0".parse().unwrap(), None, 1).unwrap();
         let (sealed, strangers) = (&group.sealed[0], &group.strangers);
         let to = sealed.local_addr().unwrap();
         let from = open("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -422,7 +422,10 @@ fn only_addresses_other_hosts_can_reach_are_local_addresses() {
         .unwrap();
     let container = Namespace::new();
     host.attach(&container, &["10.32.0.1/16"]).unwrap();
-    let found = host.namespace.enter(|| local_addresses(BRIDGE)).unwrap();
+    let found = host
+        .namespace
+        .enter(|| local_addresses(BRIDGE, None))
+        .unwrap();
     assert_eq!(found, [ip("192.0.2.1"), ip("2001:db8::1")]);
 }
 

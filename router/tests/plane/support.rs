@@ -190,6 +190,8 @@ pub fn options(tap: &str) -> PlaneOptions {
         port: 0,
         mtu_bytes: 1328,
         workers: 1,
+        interface: None,
+        relay_limit: None,
         without: Without::default(),
     }
 }

@@ -67,7 +67,7 @@ fn payload(bytes: &[u8]) {
             FragmentHeader::split(head.aux, body);
         }
         PayloadKind::Probe => {
-            Probe::decode(head.flags, body);
+            Probe::decode(head, body);
         }
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
@@ -94,13 +94,18 @@ fn flood(bytes: &[u8]) {
 }
 
 fn probe(bytes: &[u8]) {
-    let Some((flags, body)) = bytes.split_first() else {
+    let Some(([flags, aux @ ..], body)) = bytes.split_first_chunk::<3>() else {
         return;
     };
-    if let Some(probe) = Probe::decode(*flags, body) {
+    let head = Head {
+        flags: *flags,
+        aux: u16::from_be_bytes(*aux),
+        ..Head::new(PayloadKind::Probe)
+    };
+    if let Some(probe) = Probe::decode(head, body) {
         let again = probe.encode(bytes.len());
         let (head, body) = Head::split(&again).expect("an encoded probe has a head");
-        assert_eq!(Probe::decode(head.flags, body), Some(probe));
+        assert_eq!(Probe::decode(head, body), Some(probe));
     }
 }
 

@@ -54,6 +54,20 @@ impl Layout {
         layout
     }
 
+    /// A mesh where the first `open` can be called by everybody, and the others know two of them.
+    pub(crate) fn behind(size: usize, open: usize, random: &mut Random) -> Self {
+        let mut layout = Layout::bare(vec![Families::V4; size], vec![false; size]);
+        for node in 1..size {
+            for _ in 0..2 {
+                let target = random.below(open.min(node));
+                if !layout.targets[node].contains(&target) {
+                    layout.targets[node].push(target);
+                }
+            }
+        }
+        layout
+    }
+
     /// A mesh with mixed underlays, blocked pairs and vanishing peers, but still one from which
     /// the survivors can always find each other.
     pub(crate) fn rough(size: usize, random: &mut Random) -> Self {

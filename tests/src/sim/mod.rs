@@ -4,6 +4,7 @@
 //! [`run`] plays one scenario with one seed and returns an [`Outcome`]; what is wrong, if
 //! anything, is in [`Outcome::violations`].
 
+pub mod behind;
 pub(crate) mod calendar;
 mod check;
 mod fault;
@@ -17,5 +18,5 @@ pub mod ring;
 mod scenario;
 mod world;
 
-pub use report::{Outcome, Summary, quantile, table};
+pub use report::{Outcome, Summary, Traffic, quantile, table};
 pub use scenario::{Options, Scenario, run};

@@ -1,9 +1,11 @@
 //! Wires: who can send to whom, how long it takes, and what gets lost.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rmesh_gossip::SendFailure;
+use rmesh_wire::Instant;
 
 use super::layout::{Families, Layout};
 use super::random::Random;
@@ -30,6 +32,35 @@ pub(crate) enum Fate {
     Refused(SendFailure),
 }
 
+/// A translator of addresses before one node: one port for all that it calls, open for whom it called lately. Only
+/// what goes out keeps it open (RFC 4787 REQ-6 asks for no more).
+#[derive(Debug, Clone)]
+pub(crate) struct Translator {
+    lifetime: Duration,
+    port: u16,
+    called: HashMap<IpAddr, Instant>,
+}
+
+impl Translator {
+    /// One that keeps what is not used for `lifetime`.
+    pub(crate) fn new(lifetime: Duration) -> Self {
+        Translator {
+            lifetime,
+            port: 20_000,
+            called: HashMap::new(),
+        }
+    }
+
+    fn lets_out(&mut self, to: IpAddr, now: Instant) {
+        self.called.insert(to, now);
+    }
+
+    fn lets_in(&self, from: IpAddr, now: Instant) -> bool {
+        let called = self.called.get(&from);
+        called.is_some_and(|called| now.since(*called) < self.lifetime)
+    }
+}
+
 /// The state of all wires.
 pub(crate) struct Network {
     size: usize,
@@ -40,6 +71,8 @@ pub(crate) struct Network {
     families: Vec<Families>,
     /// How often each node has moved to a new address.
     places: Vec<u8>,
+    /// What each node is behind.
+    translators: Vec<Option<Translator>>,
     loss: f64,
     random: Random,
 }
@@ -53,6 +86,7 @@ impl Network {
             latency: latencies(size, &mut random),
             families: layout.families.clone(),
             places: vec![0; size],
+            translators: vec![None; size],
             loss,
             random,
         };
@@ -83,8 +117,17 @@ impl Network {
         self.places[node] = self.places[node].wrapping_add(1);
     }
 
-    /// Addresses of a node, without port.
+    /// Puts a node behind a translator of its own.
+    pub(crate) fn translate(&mut self, node: usize, translator: Translator) {
+        self.translators[node] = Some(translator);
+    }
+
+    /// Addresses of a node, as it knows them, without port.
     pub(crate) fn addresses(&self, node: usize) -> Vec<IpAddr> {
+        if self.translators[node].is_some() {
+            let [high, low] = (node as u16 + 1).to_be_bytes();
+            return vec![Ipv4Addr::new(172, 16, high, low).into()];
+        }
         let families = self.families[node];
         [false, true]
             .into_iter()
@@ -117,8 +160,14 @@ impl Network {
         let v6 = address.is_ipv6();
         let there = node < self.size
             && self.families[node].has(v6)
-            && address == SocketAddr::new(self.address(node, v6), PORT);
+            && address == SocketAddr::new(self.address(node, v6), self.port_of(node));
         there.then_some(node)
+    }
+
+    /// The port that others see it at.
+    fn port_of(&self, node: usize) -> u16 {
+        let translator = self.translators[node].as_ref();
+        translator.map_or(PORT, |translator| translator.port)
     }
 
     /// Whether datagrams from `from` to `to` have a chance.
@@ -132,7 +181,13 @@ impl Network {
     }
 
     /// Decides what becomes of a datagram sent now.
-    pub(crate) fn fate(&mut self, from: usize, destination: SocketAddr, len: usize) -> Fate {
+    pub(crate) fn fate(
+        &mut self,
+        from: usize,
+        destination: SocketAddr,
+        len: usize,
+        now: Instant,
+    ) -> Fate {
         let v6 = destination.is_ipv6();
         if !self.families[from].has(v6) {
             return Fate::Refused(SendFailure::Unreachable);
@@ -141,15 +196,23 @@ impl Network {
             let len = u16::try_from(len).unwrap_or(u16::MAX);
             return Fate::Refused(SendFailure::TooBig { len });
         }
+        if let Some(translator) = &mut self.translators[from] {
+            translator.lets_out(destination.ip(), now);
+        }
         let Some(to) = self.node_at(destination) else {
             return Fate::Lost;
         };
+        let source = SocketAddr::new(self.address(from, v6), self.port_of(from));
+        let mut inward = self.translators[to].iter();
+        if !inward.all(|translator| translator.lets_in(source.ip(), now)) {
+            return Fate::Lost;
+        }
         if !self.is_open(from, to) || self.random.chance(self.loss) {
             return Fate::Lost;
         }
         let nanos = f64::from(self.latency[from * self.size + to]);
         let delay = Duration::from_nanos((nanos * (1.0 + JITTER * self.random.unit())) as u64);
-        Fate::Arrives(delay, to, SocketAddr::new(self.address(from, v6), PORT))
+        Fate::Arrives(delay, to, source)
     }
 }
 

@@ -24,10 +24,45 @@ pub(crate) struct Meter {
     pub(crate) handshakes_refused: u64,
     /// For each peer the second it sent last in, and what it sent in it.
     seconds: Vec<(u64, u64)>,
+    /// What went to and from each peer.
+    both_ways: Vec<Traffic>,
+}
+
+/// Datagrams of one peer, both ways together where nothing else is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Those that it sent.
+    pub sent: u64,
+    /// Their bytes, IP and UDP headers included.
+    pub sent_bytes: u64,
+    /// Those that it got.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
 }
 
 impl Meter {
+    /// What went to and from a peer since the start.
+    pub(crate) fn traffic(&self, peer: usize) -> Traffic {
+        self.both_ways.get(peer).copied().unwrap_or_default()
+    }
+
+    fn traffic_mut(&mut self, peer: usize) -> &mut Traffic {
+        let len = self.both_ways.len().max(peer + 1);
+        self.both_ways.resize(len, Traffic::default());
+        &mut self.both_ways[peer]
+    }
+
+    pub(crate) fn received(&mut self, to: usize, bytes: u64) {
+        let traffic = self.traffic_mut(to);
+        traffic.received += 1;
+        traffic.received_bytes += bytes;
+    }
+
     pub(crate) fn sent(&mut self, from: usize, now: Instant, bytes: u64) {
+        let traffic = self.traffic_mut(from);
+        traffic.sent += 1;
+        traffic.sent_bytes += bytes;
         let second = now.as_nanos() / 1_000_000_000;
         if self.seconds.len() <= from {
             self.seconds.resize(from + 1, (0, 0));

@@ -17,13 +17,13 @@ use super::world::World;
 use crate::heap;
 
 /// All peers are started within this time.
-const LAUNCH: Duration = Duration::from_secs(3);
+pub(super) const LAUNCH: Duration = Duration::from_secs(3);
 /// A quiet mesh must be at rest within this time: a peer that was away for long is dialled again
 /// only when its back-off has run out.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
 /// After the launch it goes on for this long before the cost of quiet is measured: sessions that
 /// nobody wants any more have ended by then.
-const SETTLE: Duration = Duration::from_secs(200);
+pub(super) const SETTLE: Duration = Duration::from_secs(200);
 /// How often it is looked whether a change is known everywhere.
 const AGREEMENT_LOOK: Duration = Duration::from_millis(2);
 /// How often the world is looked at.
@@ -126,7 +126,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
+pub(super) fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> World {
     let secret = Key::new(random.bytes());
     let nodes = (0..layout.size()).map(|index| {
         let targets = layout.targets[index].clone();
@@ -147,7 +147,7 @@ fn world(options: &Options, layout: &Layout, loss: f64, random: &mut Random) -> 
 }
 
 /// Runs until the mesh is at rest; `None` if it is not within the bound.
-fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
+pub(super) fn await_rest(world: &mut World, sides: &[bool]) -> Option<Duration> {
     let start = world.now;
     loop {
         let difference = match check::at_rest(world, sides) {

@@ -138,6 +138,7 @@ impl World {
         if node.is_paused {
             return;
         }
+        self.meter.received(to, wire_bytes(source, bytes.len()));
         if let Some(mesh) = node.mesh.as_mut() {
             mesh.handle_datagram(source, bytes, self.now);
             self.settle(to);
@@ -196,7 +197,7 @@ impl World {
             let bytes = wire_bytes(transmit.destination, transmit.bytes.len());
             match self
                 .network
-                .fate(index, transmit.destination, transmit.bytes.len())
+                .fate(index, transmit.destination, transmit.bytes.len(), self.now)
             {
                 Fate::Arrives(delay, to, source) => {
                     self.meter.sent(index, self.now, bytes);

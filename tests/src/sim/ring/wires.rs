@@ -132,7 +132,7 @@ impl World {
             any = true;
             match self
                 .network
-                .fate(index, transmit.destination, transmit.bytes.len())
+                .fate(index, transmit.destination, transmit.bytes.len(), self.now)
             {
                 Fate::Arrives(delay, to, source) => {
                     let bytes = transmit.bytes;
@@ -170,7 +170,10 @@ impl World {
     /// How long a message is under way; `None` if it is lost.
     fn delay(&mut self, from: usize, to: usize) -> Option<Duration> {
         let address = self.network.addresses(to).first().copied()?;
-        match self.network.fate(from, SocketAddr::new(address, PORT), 0) {
+        match self
+            .network
+            .fate(from, SocketAddr::new(address, PORT), 0, self.now)
+        {
             Fate::Arrives(delay, ..) => Some(delay),
             Fate::Lost | Fate::Refused(_) => None,
         }
