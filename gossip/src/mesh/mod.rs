@@ -544,7 +544,7 @@ impl Mesh {
         let Some(address) = observed else { return };
         let is_elsewhere = !self.is_at_home(address) && !address.ip().is_unspecified();
         let is_new = is_elsewhere && self.observed.note(address, now);
-        if self.observed.turns(now) || is_new {
+        if self.judge_translation(now) || is_new {
             self.node_changed(now);
         }
     }

@@ -7,28 +7,26 @@ use core::time::Duration;
 use rmesh_wire::Instant;
 
 use super::Mesh;
+use super::path::PathState;
+use super::peer::Peer;
 
 /// Addresses kept.
 const OBSERVED_MAX: usize = 4;
-/// One that nobody has named for this long gives way to another; idle peers name it every 10 s.
+/// One that nobody has named for this long gives way to another.
 /// Behind a NAT that gives every peer another port, or beside a peer that lies, each answer would
 /// otherwise be news, and every news a record that the whole mesh passes on.
 const OBSERVED_LIFETIME: Duration = Duration::from_secs(30);
 
-/// A host that nobody has seen elsewhere for this long is behind no translator any more: whose peers ask in its place
-/// hears where it is seen every two minutes only.
-const TRANSLATED_FOR: Duration = Duration::from_secs(300);
-
 /// All peers are told at most this often that this one is seen elsewhere.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// … and one that was named once may have been seen before this host moved; again after this time it is so.
-const TRANSLATED_AFTER: Duration = Duration::from_secs(1);
+/// It is looked this often at most whether a host is behind a translator. Two looks have to agree: others may
+/// have seen it before it moved.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 
-/// One address, and when it was named first and last.
+/// One address, and when it was named last.
 struct Named {
     address: SocketAddr,
-    first: Instant,
     last: Instant,
 }
 
@@ -38,6 +36,8 @@ pub(crate) struct Observed {
     named: Vec<Named>,
     /// Whether this host is behind a translator, as it last published.
     is_translated: bool,
+    /// When it was looked at last, and what it looked like.
+    judged: Option<(Instant, bool)>,
     told: Option<Instant>,
 }
 
@@ -56,11 +56,7 @@ impl Observed {
             };
             self.named.remove(at);
         }
-        self.named.push(Named {
-            address,
-            first: now,
-            last: now,
-        });
+        self.named.push(Named { address, last: now });
         true
     }
 
@@ -74,14 +70,16 @@ impl Observed {
         self.is_translated
     }
 
-    /// Looks again whether anybody does; whether that is news.
-    pub(crate) fn turns(&mut self, now: Instant) -> bool {
-        let is_so = |known: &Named| {
-            let is_fresh = now.since(known.last) < TRANSLATED_FOR;
-            is_fresh && known.last >= known.first + TRANSLATED_AFTER
-        };
-        let is_translated = self.named.iter().any(is_so);
-        core::mem::replace(&mut self.is_translated, is_translated) != is_translated
+    fn is_judged_lately(&self, now: Instant) -> bool {
+        let judged = self.judged;
+        judged.is_some_and(|(when, _)| now.since(when) < JUDGE_EVERY)
+    }
+
+    /// It looks as if this host were behind a translator, or not; whether that is so and news.
+    fn judge(&mut self, is_translated: bool, now: Instant) -> bool {
+        let before = self.judged.replace((now, is_translated));
+        let agree = before.is_some_and(|(_, before)| before == is_translated);
+        agree && core::mem::replace(&mut self.is_translated, is_translated) != is_translated
     }
 
     /// The addresses, the newest first.
@@ -91,6 +89,24 @@ impl Observed {
 }
 
 impl Mesh {
+    /// Looks again whether most of those who reach this host directly see it elsewhere than where it is: one that is
+    /// behind a translator itself, or lies, is not believed alone. Whether that is news.
+    pub(crate) fn judge_translation(&mut self, now: Instant) -> bool {
+        if self.observed.is_judged_lately(now) {
+            return false;
+        }
+        let used = self.active_peers().filter_map(Peer::used);
+        let seen = used
+            .filter(|path| path.is_alive())
+            .filter_map(PathState::seen_as);
+        let (home, elsewhere): (Vec<_>, Vec<_>) = seen.partition(|seen| self.is_at_home(*seen));
+        if home.is_empty() && elsewhere.is_empty() {
+            return false;
+        }
+        let is_translated = elsewhere.len() > home.len();
+        self.observed.judge(is_translated, now)
+    }
+
     /// A peer that saw this one at one address sees it at another now: a NAT on the way has forgotten it,
     /// and other peers may not reach it before it calls.
     pub(crate) fn tell_moved(&mut self, now: Instant) {

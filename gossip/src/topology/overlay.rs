@@ -9,7 +9,7 @@ use rmesh_wire::PeerId;
 use super::Graph;
 use super::record::Node;
 use super::store::{finish, fnv};
-use crate::limits::{FULL_MESH_PEERS_MAX, SPARSE_PEERS_MIN};
+use crate::limits::{FULL_MESH_PEERS_MAX, LINKS_MAX, SPARSE_PEERS_MIN};
 
 /// Links a peer asks for among `count` peers: all of them in a small mesh, about 4 + log2 N in a
 /// large one.
@@ -20,12 +20,19 @@ fn degree(count: usize) -> usize {
 
 /// Links a leaf asks for.
 const LEAF_LINKS: usize = 2;
+/// The nearest of so many by hash, so that not all leaves of one place hang on the one host that is near.
+const LEAF_CHOICE: usize = 4;
+/// Leaves for each host that can have links with them. On average each has twice as many such links, and the most about
+/// three times the average: together with its own those are no more than can be published.
+const LEAVES_PER_CARRIER: usize = 5;
+const _: () = assert!(3 * LEAF_LINKS * LEAVES_PER_CARRIER < LINKS_MAX);
 
 /// Who takes which part in a large mesh.
 ///
 /// Each link of a host behind a translator of addresses is a mapping to be kept there, so it is a leaf: it asks for
-/// [`LEAF_LINKS`] links with others that are none, and is asked for none. At most two thirds of all are, so that
-/// the others have not too many links; of more, the hash of the id says who is one.
+/// [`LEAF_LINKS`] links with others that are none, and is asked for none. At most two thirds of all are leaves, and at most
+/// [`LEAVES_PER_CARRIER`] for each host that is open to all and carries for others, which must not have too many
+/// links; of more, the hash of the id says who is one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Roles {
     leaves: BTreeSet<PeerId>,
@@ -51,7 +58,10 @@ impl Roles {
             return Roles::default();
         }
         translated.sort_unstable();
-        let leaves = translated.into_iter().take(count * 2 / 3);
+        let closed = translated.iter().map(|(_, peer)| peer);
+        let open = count - closed.chain(&roles.ends).collect::<BTreeSet<_>>().len();
+        let most = (count * 2 / 3).min(open * LEAVES_PER_CARRIER);
+        let leaves = translated.into_iter().take(most);
         roles.leaves = leaves.map(|(_, peer)| peer).collect();
         let carrying = count - roles.leaves.union(&roles.ends).count();
         if carrying <= LEAF_LINKS {
@@ -70,7 +80,7 @@ impl Roles {
         (leaves << 62) | (pair_hash(a, b) >> 2)
     }
 
-    /// Some by hash and the nearest; more of them until enough are known to work.
+    /// Some by hash, and the nearest of a few; more of them until enough are known to work.
     fn links_of_leaf(
         &self,
         me: &PeerId,
@@ -86,12 +96,14 @@ impl Roles {
         by_hash.sort_unstable();
         let near = by_hash
             .iter()
+            .take(LEAF_CHOICE)
             .filter_map(|(hash, peer)| Some((nearness(round_trip(peer)?), *hash, *peer)));
         let nearest = near.min().map(|(_, _, peer)| peer);
         let mut chosen: BTreeSet<PeerId> = nearest.into_iter().collect();
         let mut working = chosen.len();
+        let most = degree(peers.len() + 1);
         for (_, peer) in by_hash {
-            if working >= LEAF_LINKS || chosen.len() >= 2 * LEAF_LINKS {
+            if working >= LEAF_LINKS || chosen.len() >= most {
                 break;
             }
             if chosen.insert(peer) {
@@ -416,7 +428,7 @@ mod tests {
             let of = |at: usize| links.iter().filter(|(a, b)| [*a, *b].contains(&at)).count();
             let most = |range: core::ops::Range<usize>| range.map(of).max().unwrap_or(0);
             let (leaf, other) = (most(0..leaves), most(leaves..50));
-            assert!(other <= crate::limits::LINKS_MAX, "{other} links of one");
+            assert!(other <= LINKS_MAX, "{other} links of one");
             if percent == 100 {
                 assert!(leaf <= LEAF_LINKS, "{leaf} links of a leaf");
             }
@@ -425,28 +437,47 @@ mod tests {
 
     #[test]
     fn of_many_translated_hosts_some_are_no_leaves() {
-        let node = |translated: bool| Node {
+        let leaves = |count, translated| roles(&mesh(count), translated, 0).leaves.len();
+        assert_eq!(leaves(60, 20), 20);
+        assert_eq!(leaves(60, 45), 40);
+        assert_eq!(leaves(60, 57), 15, "three others have room for no more");
+        assert_eq!(leaves(32, 20), 0, "small");
+    }
+
+    #[test]
+    fn where_few_carry_for_others_all_stay_joined_and_none_has_too_many_links() {
+        for (translated, ends) in [(60, 37), (60, 20), (97, 0), (60, 0), (10, 80)] {
+            let mut patchwork = Patchwork::random(100, 100, 7);
+            patchwork.roles = roles(&patchwork.peers, translated, ends);
+            patchwork.assert_stays_joined();
+            let links = patchwork.settled();
+            let of = |at: usize| links.iter().filter(|(a, b)| [*a, *b].contains(&at)).count();
+            let most = (0..100).map(of).max().unwrap_or(0);
+            assert!(most <= LINKS_MAX, "{translated}, {ends}: {most} links");
+        }
+    }
+
+    /// The parts in a mesh whose first peers are translated, and of which some after them carry nothing for others.
+    fn roles(peers: &[PeerId], translated: usize, ends: usize) -> Roles {
+        use crate::topology::record::{NO_RELAY, TRANSLATED};
+        let node = |capabilities: u32| Node {
             name: alloc::string::String::new(),
             addresses: Bounded::take_from([]),
             mtu_bytes: 1_328,
-            capabilities: u32::from(translated) * crate::topology::record::TRANSLATED,
+            capabilities,
             up_ms: 0,
             twin: None,
             links: Bounded::take_from([]),
             sections: 0,
             leaving: false,
         };
-        let peers = mesh(60);
-        let leaves = |count: usize, translated: usize| {
-            let nodes = [node(true), node(false)];
-            let which = |at: usize| &nodes[usize::from(at >= translated)];
-            let known = peers.iter().take(count).enumerate();
-            Roles::of(known.map(|(at, peer)| (*peer, which(at))))
-                .leaves
-                .len()
+        let nodes = [TRANSLATED, NO_RELAY, 0].map(node);
+        let which = |at| match at {
+            _ if at < translated => &nodes[0],
+            _ if at < translated + ends => &nodes[1],
+            _ => &nodes[2],
         };
-        assert_eq!(leaves(60, 20), 20);
-        assert_eq!(leaves(60, 59), 40);
-        assert_eq!(leaves(32, 20), 0, "small");
+        let known = peers.iter().enumerate();
+        Roles::of(known.map(|(at, peer)| (*peer, which(at))))
     }
 }
