@@ -158,6 +158,7 @@ fn a_host_behind_a_translator_costs_little_among_fifty_and_stays_reachable() {
         (30, 30, 3),
         (10, 12, 4),
         (10, 5, 5),
+        (10, 5, 7),
     ] {
         let setting = Setting {
             peers: 50,

@@ -11,6 +11,9 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::Mesh;
+use super::peer::Peer;
+
 /// At first: most translators keep mappings for longer, few for less (RFC 4787 REQ-5 asks for two minutes).
 const FIRST: Duration = Duration::from_secs(10);
 /// Never less …
@@ -94,18 +97,40 @@ impl Keepalive {
         }
     }
 
-    /// No question came in after `silence`, though the other end asks, and answered this one's at once.
-    pub(crate) fn lost(&mut self, silence: Duration) {
+    /// No question came in after `silence`, though the other end asks, and answered this one's at once. Whether the
+    /// time is shorter now.
+    pub(crate) fn lost(&mut self, silence: Duration) -> bool {
         let known = &mut self.now;
         known.survived = 0;
         known.lost += 1;
         if known.lost < SHRINKS_AFTER {
-            return;
+            return false;
         }
         known.lost = 0;
         known.lost_at = Some(known.lost_at.map_or(silence, |at| at.min(silence)));
         let shorter = silence.min(known.interval) * 3 / 4;
-        known.interval = shorter.clamp(LEAST, MOST);
+        let before = core::mem::replace(&mut known.interval, shorter.clamp(LEAST, MOST));
+        known.interval < before
+    }
+}
+
+impl Mesh {
+    /// Mappings live shorter than was thought. Other ends hear of it when they are asked, which must not wait until it would
+    /// have been time before: meanwhile the mappings are gone, and what those ask gets no answer.
+    pub(super) fn keep_mappings_sooner(&mut self) {
+        let interval = self.keepalive.interval();
+        let is_kept = |peer: &&Peer| {
+            peer.direct
+                .values()
+                .any(|path| path.mapping.is_translated())
+        };
+        let kept = self.active_peers().filter(is_kept);
+        for id in kept.map(|peer| peer.id).collect::<Vec<_>>() {
+            let peer = self.peers.get_mut(&id);
+            for path in peer.into_iter().flat_map(|peer| peer.direct.values_mut()) {
+                path.keep_sooner(interval);
+            }
+        }
     }
 }
 

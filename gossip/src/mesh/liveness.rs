@@ -307,9 +307,8 @@ impl Mesh {
             return;
         };
         let has_moved = probe.observed.is_some_and(|seen| path.note_seen_as(seen));
-        if let Some(lost_after) = path.mapping.answered(probe.token) {
-            self.keepalive.lost(lost_after);
-        }
+        let lost_after = path.mapping.answered(probe.token);
+        let is_shorter = lost_after.is_some_and(|silence| self.keepalive.lost(silence));
         if way != Way::Relay {
             path.mapping.wanted = probe.keep;
         }
@@ -328,6 +327,9 @@ impl Mesh {
         }
         if has_moved {
             self.tell_moved(now);
+        }
+        if is_shorter {
+            self.keep_mappings_sooner();
         }
     }
 

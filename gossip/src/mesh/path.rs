@@ -55,6 +55,9 @@ const DEFERRED_MAX: u32 = 12;
 /// interval. Pairs of hosts fall into step by that, and a host with nothing else to do wakes once for all of
 /// them: the one that is asked first asks the others, and each of those has half of an interval at least to go.
 const EARLY: Duration = Duration::from_secs(2);
+/// … and much less where the other end is behind a translator of addresses: if that has forgotten the mapping, the other
+/// end calls when the question should have come, and that has to be before this one takes the path for dead.
+const EARLY_TRANSLATED: Duration = Duration::from_millis(250);
 /// Nothing that is due later than this is brought forward.
 pub(crate) const AHEAD: Duration = EARLY.saturating_add(pace::YIELD);
 /// Who waits for the other end's question goes on waiting if it is due so soon, or late.
@@ -251,6 +254,13 @@ impl PathState {
         }
     }
 
+    /// No mapping on it lives longer than so much without use: where one was to be kept later, it is asked sooner.
+    pub(crate) fn keep_sooner(&mut self, interval: Duration) {
+        if let Some(by) = self.mapping.keep_by(interval) {
+            self.ask_by(by);
+        }
+    }
+
     /// The longest UDP payload to be sent on it, in bytes.
     pub(crate) fn datagram_len(&self) -> u16 {
         self.mtu.datagram_len()
@@ -310,7 +320,7 @@ impl PathState {
             true => !self.suspected,
             false => self.interval >= RETRY_ROUTINE,
         };
-        let early = EARLY.min(self.interval / 2);
+        let early = self.early();
         let is_soon = match self.deferred {
             0 => self.next_probe <= now + early,
             _ => {
@@ -319,6 +329,15 @@ impl PathState {
             }
         };
         is_routine && is_soon && self.next_probe > now
+    }
+
+    /// How much before its time a question may be sent.
+    fn early(&self) -> Duration {
+        let early = EARLY.min(self.interval / 2);
+        match self.mapping.may_be_lost() {
+            true => early.min(EARLY_TRANSLATED),
+            false => early,
+        }
     }
 
     /// The other end has asked by it; `proven` says whether its questions before were answered. Then both

@@ -1,6 +1,7 @@
 //! What is due when, and what follows from every input.
 
 use alloc::collections::BTreeSet;
+use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
@@ -8,6 +9,7 @@ use super::Mesh;
 use super::dial::{Dial, Goal, rekey_at};
 use super::peer::Peer;
 use super::session::Session;
+use super::watched::Watched;
 use crate::limits::SESSION_LIFETIME;
 
 /// Peers of some kinds, so that nobody has to look for them among all.
@@ -51,21 +53,38 @@ impl Mesh {
         self.neighbours();
         let dial_due = |_: &Goal, dial: Option<&Dial>| dial.map(|dial| dial.next);
         self.dialer.dials.follow(now, dial_due);
-        let (me, rekey_after, sessions) = (self.me, self.rekey_after, &self.sessions);
-        let (is_tcp_on, is_plain) = (self.is_tcp_on(), !self.policy.is_never());
+        let is_tcp_on = self.is_tcp_on();
+        let terms = Terms {
+            me: self.me,
+            rekey_after: self.rekey_after,
+            sessions: &self.sessions,
+            is_plain: !self.policy.is_never(),
+            now,
+        };
         let tcp_peers = &mut self.kinds.tcp;
         self.peers.follow(now, |id, peer| {
             match peer.filter(|peer| is_tcp_on && peer.concerns_tcp()) {
                 Some(_) => tcp_peers.insert(*id),
                 None => tcp_peers.remove(id),
             };
-            let peer = peer?;
-            let session = peer.current.and_then(|index| sessions.get(&index));
-            let rekey = session.map(|session| rekey_at(session, me, rekey_after));
-            let fast = peer.fast.deadline().filter(|_| is_plain);
-            let due = [peer_deadline(peer), rekey.filter(|due| *due > now), fast];
-            due.into_iter().flatten().min()
+            terms.due(peer?)
         });
+        debug_assert!(self.peers.is_followed(|peer| terms.due(peer)), "peers");
+        debug_assert!(self.are_followed(), "what was not touched has changed");
+    }
+
+    /// Whether what is remembered is what a look at everything finds. Only to be asserted.
+    fn are_followed(&self) -> bool {
+        let neighbours = self.peers.values().filter(|peer| peer.is_neighbour());
+        let is_tcp_on = self.is_tcp_on();
+        let by_tcp = self.peers.values();
+        let by_tcp = by_tcp.filter(|peer| is_tcp_on && peer.concerns_tcp());
+        let dial_due = |dial: &Dial| Some(dial.next);
+        let session_due = |session: &Session| Some(session_deadline(session));
+        self.sessions.is_followed(session_due)
+            && self.dialer.dials.is_followed(dial_due)
+            && neighbours.map(|peer| &peer.id).eq(&self.kinds.neighbours)
+            && by_tcp.map(|peer| &peer.id).eq(&self.kinds.tcp)
     }
 
     /// Peers with a control link.
@@ -143,6 +162,26 @@ impl Mesh {
             .min()
             .unwrap_or((now + crate::limits::RECORD_REFRESH, "idle"));
         (due.max(now), why)
+    }
+}
+
+/// What a peer's deadline depends on besides itself.
+struct Terms<'a> {
+    me: PeerId,
+    rekey_after: Duration,
+    sessions: &'a Watched<u32, Session>,
+    is_plain: bool,
+    now: Instant,
+}
+
+impl Terms<'_> {
+    fn due(&self, peer: &Peer) -> Option<Instant> {
+        let session = peer.current.and_then(|index| self.sessions.get(&index));
+        let rekey = session.map(|session| rekey_at(session, self.me, self.rekey_after));
+        let rekey = rekey.filter(|due| *due > self.now);
+        let fast = peer.fast.deadline().filter(|_| self.is_plain);
+        let due = [peer_deadline(peer), rekey, fast];
+        due.into_iter().flatten().min()
     }
 }
 

@@ -257,6 +257,7 @@ impl Mesh {
             self.path_changed(id, "this peer gave way to its twin", now);
         }
         self.peers = Watched::default();
+        self.kinds = Default::default();
         self.active.clear();
         self.store = Store::default();
         self.routes = Routes::default();

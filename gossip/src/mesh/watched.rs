@@ -113,6 +113,18 @@ impl<K: Ord + Clone, V> Watched<K, V> {
         self.touched = touched;
     }
 
+    /// Whether every entry is due when `when` says: what that goes by has not changed since it was touched.
+    pub(crate) fn is_followed(&self, when: impl Fn(&V) -> Option<Instant>) -> bool {
+        let known = |key: &K| self.agenda.due.get(key).copied();
+        let mut entries = self.entries.iter();
+        entries.all(|(key, entry)| known(key) == when(entry))
+            && self
+                .agenda
+                .due
+                .keys()
+                .all(|key| self.entries.contains_key(key))
+    }
+
     /// Entries that were due by `now` when they were touched last. What was touched since may be due as well.
     pub(crate) fn due_by(&self, now: Instant) -> Vec<K> {
         let mut due: Vec<K> = self.agenda.due_by(now).collect();

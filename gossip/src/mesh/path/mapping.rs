@@ -20,6 +20,8 @@ pub(crate) struct Mapping {
     sent: Option<Instant>,
     /// How long this end meant to wait for a question when it last told the other end so.
     told: Option<Duration>,
+    /// Whether it is asked so rarely that a mapping may be lost meanwhile.
+    is_sparse: bool,
     /// A question that had to be asked because none came in, and how long nothing had been sent.
     unasked: Option<(u64, Duration)>,
 }
@@ -80,6 +82,7 @@ impl Mapping {
 
     /// A question goes out; `is_routine` says that nothing but the time is the reason.
     pub(super) fn asks(&mut self, token: u64, is_routine: bool, pace: Pace, now: Instant) {
+        self.is_sparse = is_sparse(pace);
         let silence = self.sent.map(|sent| now.since(sent));
         let is_late = |silence: &Duration| *silence + YIELD / 2 >= pace.alive;
         // Where the time has just become shorter the other end does not know yet.
@@ -95,9 +98,21 @@ impl Mapping {
     /// A question came in; for how long nothing had been sent until then, if that shows anything.
     pub(crate) fn asked(&mut self, pace: Pace, now: Instant) -> Option<Duration> {
         self.unasked = None;
+        self.is_sparse = is_sparse(pace);
         self.told = Some(pace.alive);
         let sent = self.sent.replace(now)?;
         (self.is_translated && is_sparse(pace)).then(|| now.since(sent))
+    }
+
+    /// Whether the other end may be out of reach before it is time to ask it.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.wanted.is_some() && self.is_sparse
+    }
+
+    /// When this end asks if no question comes in after such silence, if it is behind a translator.
+    pub(super) fn keep_by(&self, interval: Duration) -> Option<Instant> {
+        let sent = self.sent.filter(|_| self.is_translated)?;
+        Some(sent + interval + YIELD)
     }
 
     /// An answer came; after how much silence no question had come in, if that was to be expected.

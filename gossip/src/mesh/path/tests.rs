@@ -267,3 +267,50 @@ fn a_path_whose_round_trips_vary_dies_as_well() {
     let (when, _) = died.expect("it dies");
     assert!(*when < 6_000, "dead after {} ms", when - 1_300);
 }
+
+/// A path that works, one of whose ends is behind a translator.
+fn translated(this_end: bool) -> PathState {
+    let mut path = path();
+    let watcher = Watcher {
+        is_smaller: true,
+        keep: Duration::from_secs(8),
+    };
+    path.mapping.note_translated(this_end, watcher);
+    path.mapping.wanted = (!this_end).then_some(watcher.keep);
+    let pace = path.mapping.adapt(Pace::LINK, watcher);
+    run_under(&mut path, 0, 60_000, (pace, |_, _| ()), |_, _| true);
+    assert!(path.is_alive());
+    path
+}
+
+#[test]
+fn who_is_behind_a_translator_is_hardly_asked_before_its_time() {
+    for (mut path, early) in [(translated(false), 250), (path(), 2_000)] {
+        run_under(
+            &mut path,
+            60_000,
+            100_000,
+            (Pace::LINK, |_, _| ()),
+            |_, _| true,
+        );
+        let due = path.next_probe;
+        let before = |ms| Instant::ZERO + (due.since(Instant::ZERO) - Duration::from_millis(ms));
+        assert!(!path.is_soon(before(early + 1)));
+        assert!(path.is_soon(before(early)));
+    }
+}
+
+#[test]
+fn where_mappings_turn_out_to_live_shorter_they_are_kept_in_time() {
+    let mut path = translated(true);
+    let sent = path.next_probe.since(at(0)) - path.interval;
+    path.keep_sooner(Duration::from_secs(3));
+    let due = path.next_probe.since(at(0));
+    assert_eq!(due - sent, Duration::from_secs(3) + pace::YIELD);
+    path.keep_sooner(Duration::from_secs(20));
+    assert_eq!(path.next_probe.since(at(0)), due, "never later");
+    let mut open = translated(false);
+    let due = open.next_probe;
+    open.keep_sooner(Duration::from_secs(3));
+    assert_eq!(open.next_probe, due);
+}
