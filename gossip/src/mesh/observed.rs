@@ -65,7 +65,7 @@ impl Observed {
         self.named.iter().map(|known| known.address.ip()).collect()
     }
 
-    /// Whether somebody sees this host elsewhere than where it is: it is behind a translator.
+    /// Whether most see this host elsewhere than where it is: it is behind a translator.
     pub(crate) fn is_translated(&self) -> bool {
         self.is_translated
     }
