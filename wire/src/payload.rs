@@ -4,7 +4,7 @@
 //!  0      1       2        4
 //! | kind | flags | aux    | body …
 //! ```
-//! Lane 0 belongs to the control side and carries only probes and control messages; the other
+//! Lane 0 belongs to the control side and carries only probes of both kinds and control messages; the other
 //! lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
 
 /// Length of the payload head in bytes.
@@ -30,6 +30,8 @@ pub enum PayloadKind {
     Control = 4,
     /// An Ethernet frame on its way down a broadcast tree: see [`crate::flood`].
     Flood = 5,
+    /// Whether another source port passes: see [`crate::port_probe`].
+    PortProbe = 6,
 }
 
 /// A decoded payload head.
@@ -69,6 +71,7 @@ impl Head {
             3 => PayloadKind::Probe,
             4 => PayloadKind::Control,
             5 => PayloadKind::Flood,
+            6 => PayloadKind::PortProbe,
             _ => return None,
         };
         Some((
@@ -148,7 +151,7 @@ mod tests {
         let bytes = [2, 1, 2, 3, 9];
         assert_eq!(head.encode(), [2, 1, 2, 3]);
         assert_eq!(Head::split(&bytes), Some((head, &[9u8][..])));
-        assert_eq!(Head::split(&[6, 0, 0, 0]), None);
+        assert_eq!(Head::split(&[7, 0, 0, 0]), None);
         assert_eq!(Head::split(&[0, 0, 0]), None);
     }
 

@@ -87,6 +87,7 @@ impl Mesh {
         for (way, question) in questions {
             self.ask(id, way, question, now);
         }
+        self.watch_ports(id, now);
         if shrank {
             self.note_shrunk(id);
         }

@@ -74,7 +74,7 @@ impl Mesh {
         } else {
             now
         };
-        let mut suspected = Vec::new();
+        let (mut suspected, mut flowing) = (Vec::new(), Vec::new());
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -99,6 +99,7 @@ impl Mesh {
                     && let Some(path) = peer.used_mut()
                 {
                     path.busy(now);
+                    flowing.push(sample.peer);
                 }
             }
             if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
@@ -117,6 +118,9 @@ impl Mesh {
                     suspected.push(sample.peer);
                 }
             }
+        }
+        for id in flowing {
+            self.note_port_flow(id, now);
         }
         for id in suspected {
             self.path_changed(id, "nothing comes back by the other", now);

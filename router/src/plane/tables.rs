@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rmesh_gossip::api::{FloodTree, Floods};
 use rmesh_gossip::limits::SESSION_LIFETIME;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys, SourcePorts};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::{Mac, PeerId, ShortId, relay};
 
@@ -72,12 +72,29 @@ pub(crate) struct Peer {
     forwarding: PeerForwarding,
 }
 
+impl Peer {
+    fn toward(&self, address: SocketAddr) -> Toward {
+        Toward {
+            address,
+            source_ports: self.forwarding.source_ports,
+        }
+    }
+}
+
 /// Counters of one peer.
 #[derive(Clone)]
 struct Counted {
     stats: Arc<PeerStats>,
     /// When the peer was found to be gone; `None` while it is there.
     gone: Option<Instant>,
+}
+
+/// An address that datagrams go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Toward {
+    pub(crate) address: SocketAddr,
+    /// From which source ports they may, besides the one listened at.
+    pub(crate) source_ports: SourcePorts,
 }
 
 /// How a sealed payload gets to a peer.
@@ -88,7 +105,7 @@ pub(crate) struct Route<'a> {
     pub(crate) epoch: u32,
     /// The neighbour that relays, and the epoch of the path to it.
     pub(crate) relay: Option<(&'a Session, u32)>,
-    pub(crate) destination: SocketAddr,
+    pub(crate) destination: Toward,
     /// Largest payload one record may carry, in bytes.
     pub(crate) payload_len_max: usize,
     /// Whether a search found that; it is assumed otherwise.
@@ -225,13 +242,13 @@ impl Tables {
     }
 
     /// Session, epoch and address of a peer reached directly.
-    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, SocketAddr)> {
+    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, Toward)> {
         let peer = self.peers.get(&id)?;
         match peer.forwarding.path? {
             Path::Direct(address) => Some((
                 peer.session.as_deref()?,
                 peer.forwarding.path_epoch,
-                address,
+                peer.toward(address),
             )),
             Path::Relay(_) | Path::Tcp(_) => None,
         }
@@ -241,10 +258,10 @@ impl Tables {
     pub(crate) fn route(&self, id: PeerId) -> Option<Route<'_>> {
         let peer = self.peers.get(&id)?;
         let (relay, destination, overhead) = match peer.forwarding.path? {
-            Path::Direct(address) => (None, address, 0),
+            Path::Direct(address) => (None, peer.toward(address), 0),
             Path::Relay(neighbour) => {
-                let (session, epoch, address) = self.direct(neighbour)?;
-                (Some((session, epoch)), address, relay::OVERHEAD)
+                let (session, epoch, toward) = self.direct(neighbour)?;
+                (Some((session, epoch)), toward, relay::OVERHEAD)
             }
             // Whoever publishes a snapshot puts the socket that stands for the connection here.
             Path::Tcp(_) => return None,
@@ -344,6 +361,7 @@ pub(crate) mod tests {
             path_epoch: 0,
             datagram_len_max: 1252,
             is_len_found: true,
+            source_ports: SourcePorts::default(),
         }
     }
 
