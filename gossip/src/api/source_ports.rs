@@ -21,6 +21,12 @@ impl SourcePorts {
         number < SOURCE_PORTS_MAX && self.0 >> number & 1 == 1
     }
 
+    /// Whether one of those is among them.
+    #[inline]
+    pub fn has_any_of(self, others: SourcePorts) -> bool {
+        self.0 & others.0 != 0
+    }
+
     /// With this one too; 0, which always passes, and those that cannot be are left out.
     #[must_use]
     pub fn with(self, number: usize) -> Self {
@@ -58,5 +64,7 @@ mod tests {
         let some = some.fold(SourcePorts::default(), SourcePorts::with);
         let has: Vec<usize> = (0..100).filter(|number| some.has(*number)).collect();
         assert_eq!((has, some.count()), (alloc::vec![1, 7], 2));
+        let [none, other] = [0, 2].map(|port| SourcePorts::default().with(port));
+        assert!(some.has_any_of(some) && !some.has_any_of(none) && !some.has_any_of(other));
     }
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rmesh_gossip::{SOURCE_PORTS_MAX, SendFailure};
+use rmesh_gossip::{SOURCE_PORTS_MAX, SendFailure, SourcePorts};
 
 use super::buffer::BATCH_LEN;
 use super::crowd::Crowd;
@@ -40,6 +40,7 @@ pub(crate) struct Outbox {
     worker: usize,
     /// The number of the source port that this worker may use instead of the one listened at.
     port: usize,
+    own_port: SourcePorts,
     /// Addresses listened at: so many queues are for the sockets there, and those behind them for the port's.
     places: usize,
     sockets: Arc<Sockets>,
@@ -76,6 +77,7 @@ impl Outbox {
         Outbox {
             worker,
             port,
+            own_port: SourcePorts::default().with(port),
             places: listening.len(),
             queues: listening.iter().chain(apart).map(queue).collect(),
             sockets,
@@ -90,7 +92,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn push(
         &mut self,
-        (toward, class): (Toward, u8),
+        (toward, class): (&Toward, u8),
         len: usize,
         make: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
@@ -104,7 +106,7 @@ impl Outbox {
             note(&mut self.failures, failed);
             return Err(Reason::SendRefused);
         };
-        let number = match toward.source_ports.has(self.port) {
+        let number = match toward.source_ports.has_any_of(self.own_port) {
             true => place + self.places,
             false => place,
         };

@@ -70,14 +70,30 @@ impl Trees {
 pub(crate) struct Peer {
     session: Option<Arc<Session>>,
     forwarding: PeerForwarding,
+    /// Its address, if it is reached directly.
+    toward: Option<Toward>,
 }
 
 impl Peer {
-    fn toward(&self, address: SocketAddr) -> Toward {
-        Toward {
-            address,
-            source_ports: self.forwarding.source_ports,
+    fn new(session: Option<Arc<Session>>, forwarding: PeerForwarding) -> Self {
+        let toward = match forwarding.path {
+            Some(Path::Direct(address)) => Some(Toward {
+                address,
+                source_ports: forwarding.source_ports,
+            }),
+            // Whoever publishes a snapshot puts the socket that stands for a TCP connection here.
+            Some(Path::Relay(_) | Path::Tcp(_)) | None => None,
+        };
+        Peer {
+            session,
+            forwarding,
+            toward,
         }
+    }
+
+    fn direct(&self) -> Option<(&Session, u32, &Toward)> {
+        let session = self.session.as_deref()?;
+        Some((session, self.forwarding.path_epoch, self.toward.as_ref()?))
     }
 }
 
@@ -105,7 +121,7 @@ pub(crate) struct Route<'a> {
     pub(crate) epoch: u32,
     /// The neighbour that relays, and the epoch of the path to it.
     pub(crate) relay: Option<(&'a Session, u32)>,
-    pub(crate) destination: Toward,
+    pub(crate) destination: &'a Toward,
     /// Largest payload one record may carry, in bytes.
     pub(crate) payload_len_max: usize,
     /// Whether a search found that; it is assumed otherwise.
@@ -164,13 +180,7 @@ impl Tables {
                 .cloned();
             stats.get(id);
             tables.add_short(id);
-            tables.peers.insert(
-                id,
-                Peer {
-                    session,
-                    forwarding,
-                },
-            );
+            tables.peers.insert(id, Peer::new(session, forwarding));
         }
         tables.stats = stats.finish(now);
         tables.retire(old, now);
@@ -242,29 +252,20 @@ impl Tables {
     }
 
     /// Session, epoch and address of a peer reached directly.
-    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, Toward)> {
-        let peer = self.peers.get(&id)?;
-        match peer.forwarding.path? {
-            Path::Direct(address) => Some((
-                peer.session.as_deref()?,
-                peer.forwarding.path_epoch,
-                peer.toward(address),
-            )),
-            Path::Relay(_) | Path::Tcp(_) => None,
-        }
+    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, &Toward)> {
+        self.peers.get(&id)?.direct()
     }
 
     /// How to reach `id`; `None` while there is no session or no path.
     pub(crate) fn route(&self, id: PeerId) -> Option<Route<'_>> {
         let peer = self.peers.get(&id)?;
-        let (relay, destination, overhead) = match peer.forwarding.path? {
-            Path::Direct(address) => (None, peer.toward(address), 0),
-            Path::Relay(neighbour) => {
+        let (relay, destination, overhead) = match (&peer.toward, peer.forwarding.path?) {
+            (Some(toward), _) => (None, toward, 0),
+            (None, Path::Relay(neighbour)) => {
                 let (session, epoch, toward) = self.direct(neighbour)?;
                 (Some((session, epoch)), toward, relay::OVERHEAD)
             }
-            // Whoever publishes a snapshot puts the socket that stands for the connection here.
-            Path::Tcp(_) => return None,
+            (None, Path::Direct(_) | Path::Tcp(_)) => return None,
         };
         let datagram_len_max = usize::from(peer.forwarding.datagram_len_max);
         Some(Route {

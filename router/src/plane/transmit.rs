@@ -112,7 +112,7 @@ impl Transmitter {
     /// Passes a verified relay datagram on to the next hop, with the traffic class it came with.
     pub(crate) fn forward_relay(
         &mut self,
-        (session, epoch, destination): (&Session, u32, Toward),
+        (session, epoch, destination): (&Session, u32, &Toward),
         (ttl, class): (u8, u8),
         datagram: &[u8],
     ) -> Result<(), Reason> {
