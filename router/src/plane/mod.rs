@@ -30,6 +30,7 @@ pub(crate) mod fuzz;
 mod handle;
 mod inbox;
 mod lane;
+mod look;
 mod outbox;
 mod oversize;
 mod pending;

@@ -15,6 +15,7 @@ use super::bucket::Bucket;
 use super::buffer::{BATCH_LEN, Buffer};
 use super::control::{self, NOWHERE};
 use super::engine::{Engine, TICK};
+use super::look::{Look, Source};
 use super::receive::{Place, is_sealed};
 use super::sockets::Sockets;
 use super::stats::Reason;
@@ -28,11 +29,6 @@ const SOCKET_BATCHES: usize = 4;
 /// Batches taken from the port before the sockets have their turn again, so that frames cannot
 /// starve control datagrams.
 const PORT_BATCHES: usize = 2;
-/// A worker that slept shorter than this before it had something to do will soon have more: it looks for
-/// it for a while before it sleeps again, for to be woken takes longer, and costs who wakes it time as well.
-const SHORT_SLEEP: Duration = Duration::from_micros(100);
-/// How long it looks.
-const LOOK: Duration = Duration::from_micros(50);
 /// A port that fails is left alone for this long.
 const PORT_RETRY: Duration = Duration::from_millis(200);
 
@@ -60,8 +56,7 @@ struct Round {
     port_retry: Option<Instant>,
     /// For those that the kernel joined to records.
     strangers: Bucket,
-    /// Whether the last sleep was a short one.
-    is_busy: bool,
+    look: Look,
 }
 
 impl WorkerThread {
@@ -76,7 +71,7 @@ impl WorkerThread {
             next_tick: Instant::now(),
             port_retry: None,
             strangers: control::strangers_allowance(Instant::now()),
-            is_busy: false,
+            look: Look::default(),
         };
         while !self.stop.load(Ordering::Relaxed) {
             self.turn(&mut round);
@@ -101,6 +96,7 @@ impl WorkerThread {
             self.receive(number, round, now);
         }
         if port.contains(&true) {
+            self.engine.port.note_ready(port);
             self.read_port(round, now);
         }
         self.engine.flush(now);
@@ -143,18 +139,26 @@ impl WorkerThread {
         for (slot, descriptor) in descriptors.iter_mut().zip(all) {
             *slot = descriptor;
         }
-        if round.is_busy {
-            while now.elapsed() < LOOK {
-                let ready = poll::readable(&descriptors, Duration::ZERO);
-                if ready.contains(&true) {
-                    return ready;
-                }
-                // Others may need this core more.
-                std::thread::yield_now();
+        let look = round.look.time();
+        let mut ready = [false; poll::DESCRIPTORS_MAX];
+        while now.elapsed() < look {
+            ready = poll::readable(&descriptors, Duration::ZERO);
+            if ready.contains(&true) {
+                break;
             }
+            // Others may need this core more.
+            std::thread::yield_now();
         }
-        let ready = poll::readable(&descriptors, timeout);
-        round.is_busy = now.elapsed() < SHORT_SLEEP;
+        if !ready.contains(&true) {
+            ready = poll::readable(&descriptors, timeout);
+        }
+        let [_, others @ ..] = &ready;
+        let (port, sockets) = others.split_at(QUEUES_MAX);
+        let is_from = |of: &[bool], source| of.contains(&true).then_some(source);
+        let source = is_from(port, Source::Port).or(is_from(sockets, Source::Sockets));
+        if let Some(source) = source {
+            round.look.came(source, now.elapsed());
+        }
         ready
     }
 

@@ -29,6 +29,8 @@ pub struct FastTap {
     queues: Vec<OwnedFd>,
     /// The queue that has its turn.
     turn: usize,
+    /// Which queues have something, a bit each, if somebody has just looked.
+    ready: Option<u32>,
     offloads: Offloads,
 }
 
@@ -66,6 +68,7 @@ impl FastTap {
             name: name.clone(),
             queues: Vec::with_capacity(each),
             turn: 0,
+            ready: None,
             offloads,
         };
         let mut all: Vec<FastTap> = (0..ports).map(port).collect();
@@ -80,13 +83,13 @@ impl FastTap {
 
     /// Which queues have something, a bit each.
     fn waiting(&self) -> u32 {
-        let ready = poll::readable(&self.fds(), Duration::ZERO);
-        let bits = ready
-            .iter()
-            .zip(0..)
-            .map(|(ready, at)| u32::from(*ready) << at);
-        bits.sum()
+        bits_of(&poll::readable(&self.fds(), Duration::ZERO))
     }
+}
+
+fn bits_of(ready: &[bool]) -> u32 {
+    let bits = (0..).zip(ready);
+    bits.map(|(at, ready)| u32::from(*ready) << at).sum()
 }
 
 /// Reads one frame with what it leaves to do; a length of 0 stands for nothing.
@@ -173,8 +176,13 @@ impl Port for FastTap {
         self.offloads
     }
 
+    fn note_ready(&mut self, ready: &[bool]) {
+        self.ready = Some(bits_of(ready.get(..QUEUES_MAX).unwrap_or(ready)));
+    }
+
     fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<()> {
-        let mut turns = Turns::begin(self.waiting(), self.turn);
+        let waiting = self.ready.take().unwrap_or_else(|| self.waiting());
+        let mut turns = Turns::begin(waiting, self.turn);
         let queues = &self.queues;
         let result = batch.fill_offloaded(|space| {
             while let Some(queue) = turns.queue().and_then(|at| queues.get(at)) {

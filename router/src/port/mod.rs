@@ -137,6 +137,8 @@ pub trait Port: Send {
     fn offloads(&self) -> Offloads {
         Offloads::default()
     }
+    /// Which of [`Port::fds`] were readable a moment ago: whoever reads now need not look.
+    fn note_ready(&mut self, _ready: &[bool]) {}
     /// Reads what waits, up to one batch; an empty batch if nothing does.
     ///
     /// # Errors
