@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, Read, Write},
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::Range,
     os::fd::AsFd,
     sync::{
         Arc,
@@ -33,9 +34,9 @@ const SOCKET_BUFFER_LEN: usize = 4 << 20;
 /// A frame and its virtio header.
 const VIRTIO_LEN: usize = 10;
 const FRAME_LEN_MAX: usize = VIRTIO_LEN + 14 + 65_535;
-/// Datagrams received in one call.
+/// Received in one call: so many datagrams, or rows of them that the kernel has joined.
 const BATCH: usize = 128;
-const DATAGRAM_LEN_MAX: usize = 2_048;
+const JOINED_LEN_MAX: usize = 65_536;
 /// What the kernel cuts in one call, at most.
 const SENT_LEN_MAX: usize = 65_000;
 /// A thread that had work looks for more for so long before it sleeps.
@@ -49,6 +50,9 @@ const SLEEP: Timespec = Timespec {
 const TCP_AT: usize = 34;
 /// In the virtio header: a super-frame of TCP over IPv4.
 const TCP4: u8 = 1;
+
+/// What is done to each piece of payload at both ends, as a cipher would: what it changes it changes back.
+pub type Work = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// One end, which carries until it is dropped.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl Forwarder {
         interface: &str,
         [own, to]: [IpAddr; 2],
         (overhead, frame_len): (usize, usize),
+        work: Option<Work>,
     ) -> io::Result<Forwarder> {
         let (tap, socket) = namespace.enter(|| {
             let tap = sys::open_tap(interface, TapOffers::SuperFrames)?;
@@ -87,6 +92,7 @@ impl Forwarder {
             socket.set_nonblocking(true)?;
             sys::make_room(&socket, SOCKET_BUFFER_LEN)?;
             sys::cut_datagrams(&socket, overhead + frame_len)?;
+            sys::join_datagrams(&socket)?;
             io::Result::Ok((Arc::new(tap), Arc::new(socket)))
         })?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -99,13 +105,16 @@ impl Forwarder {
             frame: vec![0; FRAME_LEN_MAX],
             headers: Vec::new(),
             number: 0,
+            work: work.clone(),
         };
         let mut receiver = Receiver {
             tap: Arc::clone(&tap),
             socket: Arc::clone(&socket),
             overhead,
-            buffers: vec![vec![0; DATAGRAM_LEN_MAX]; BATCH],
-            lens: vec![0; BATCH],
+            buffers: vec![vec![0; JOINED_LEN_MAX]; BATCH],
+            lens: vec![(0, 0); BATCH],
+            datagrams: Vec::new(),
+            work,
         };
         let stops = [Arc::clone(&stop), Arc::clone(&stop)];
         let [one, other] = stops;
@@ -142,6 +151,7 @@ struct Sender {
     frame: Vec<u8>,
     headers: Vec<u8>,
     number: u32,
+    work: Option<Work>,
 }
 
 impl Sender {
@@ -151,12 +161,12 @@ impl Sender {
             return false;
         };
         self.number = self.number.wrapping_add(1);
-        let (virtio, frame) = self.frame[..len].split_at(VIRTIO_LEN);
+        let (virtio, frame) = self.frame[..len].split_at_mut(VIRTIO_LEN);
         let headers_len = match virtio[1] & 0x7f {
             TCP4 => TCP_AT + usize::from(frame[TCP_AT + 12] >> 4) * 4,
             _ => frame.len(),
         };
-        let payload = &frame[headers_len..];
+        let (frame, payload) = frame.split_at_mut(headers_len);
         let step = (self.segment_len - headers_len.min(self.segment_len)).max(1);
         let count = payload.len().div_ceil(step).max(1);
         let each = self.overhead + headers_len;
@@ -166,13 +176,17 @@ impl Sender {
             headers[..VIRTIO_LEN].copy_from_slice(virtio);
             headers[VIRTIO_LEN..][..4].copy_from_slice(&self.number.to_be_bytes());
             headers[VIRTIO_LEN + 4..][..2].copy_from_slice(&(index as u16).to_be_bytes());
-            headers[self.overhead..].copy_from_slice(&frame[..headers_len]);
+            headers[self.overhead..].copy_from_slice(frame);
             if count > 1 {
                 add(&mut headers[self.overhead + 18..], 2, index as u32);
                 let at = self.overhead + TCP_AT + 4;
                 add(&mut headers[at..], 4, (index * step) as u32);
             }
         }
+        if let Some(work) = &self.work {
+            payload.chunks_mut(step).for_each(|piece| work(piece));
+        }
+        let payload = &*payload;
         let pieces = payload
             .chunks(step)
             .chain(payload.is_empty().then_some(payload));
@@ -207,15 +221,27 @@ struct Receiver {
     socket: Arc<UdpSocket>,
     overhead: usize,
     buffers: Vec<Vec<u8>>,
-    lens: Vec<usize>,
+    /// Of each buffer, and of the datagrams in it.
+    lens: Vec<(usize, usize)>,
+    /// In which buffer, and where.
+    datagrams: Vec<(usize, Range<usize>)>,
+    work: Option<Work>,
 }
 
 impl Receiver {
     /// Writes what waits at the socket; whether there was something.
     fn turn(&mut self) -> bool {
         let received = sys::receive_many(&self.socket, &mut self.buffers, &mut self.lens);
-        let Ok(count) = received else { return false };
-        let mut at = 0;
+        let Ok(filled) = received else { return false };
+        self.datagrams.clear();
+        for (number, (len, each)) in self.lens[..filled].iter().copied().enumerate() {
+            let starts = (0..len).step_by(each.max(1));
+            let datagrams = starts.map(|start| (number, start..len.min(start + each)));
+            let least = self.overhead + TCP_AT;
+            self.datagrams
+                .extend(datagrams.filter(|(_, range)| range.len() >= least));
+        }
+        let (count, mut at) = (self.datagrams.len(), 0);
         while at < count {
             let rows = at + 1..count;
             let end = rows.into_iter().find(|next| !self.follows(*next));
@@ -229,7 +255,7 @@ impl Receiver {
     /// Whether a datagram is the next part of the super-frame whose last part is the one before it.
     fn follows(&self, at: usize) -> bool {
         let place = |at: usize| {
-            let place = &self.buffers[at][VIRTIO_LEN..VIRTIO_LEN + 6];
+            let place = &self.bytes(at)[VIRTIO_LEN..VIRTIO_LEN + 6];
             place
                 .iter()
                 .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
@@ -237,31 +263,43 @@ impl Receiver {
         place(at) == place(at - 1) + 1
     }
 
-    fn write(&mut self, range: std::ops::Range<usize>) {
+    fn bytes(&self, at: usize) -> &[u8] {
+        let (buffer, range) = &self.datagrams[at];
+        &self.buffers[*buffer][range.clone()]
+    }
+
+    fn write(&mut self, range: Range<usize>) {
         let (overhead, first) = (self.overhead, range.start);
-        let is_cut = self.buffers[first][1] & 0x7f == TCP4;
+        let head = self.bytes(first);
+        let is_cut = head[1] & 0x7f == TCP4;
         let headers_len = match is_cut {
-            true => TCP_AT + usize::from(self.buffers[first][overhead + TCP_AT + 12] >> 4) * 4,
-            false => self.lens[first] - overhead,
+            true => TCP_AT + usize::from(head[overhead + TCP_AT + 12] >> 4) * 4,
+            false => head.len() - overhead,
         };
         let payload_at = overhead + headers_len;
-        let lens = self.lens[range.clone()].iter();
-        let payload: usize = lens.map(|len| len - payload_at).sum();
-        if is_cut {
-            let headers = &mut self.buffers[first][overhead..payload_at];
-            finish(headers, payload);
-            if range.len() == 1 {
-                // One segment is a frame like others: no kind, no segment length.
-                let virtio = &mut self.buffers[first];
-                virtio[1] = 0;
-                virtio[4..6].fill(0);
+        if let Some(work) = self.work.clone() {
+            for (buffer, place) in &self.datagrams[range.clone()] {
+                work(&mut self.buffers[*buffer][place.start + payload_at..place.end]);
             }
         }
+        let lens = range.clone().map(|at| self.bytes(at).len());
+        let payload: usize = lens.map(|len| len - payload_at).sum();
+        if is_cut {
+            let (buffer, place) = self.datagrams[first].clone();
+            let head = &mut self.buffers[buffer][place];
+            finish(&mut head[overhead..payload_at], payload);
+            if range.len() == 1 {
+                // One segment is a frame like others: no kind, no segment length.
+                head[1] = 0;
+                head[4..6].fill(0);
+            }
+        }
+        let head = self.bytes(first);
         let mut parts = vec![
-            IoSlice::new(&self.buffers[first][..VIRTIO_LEN]),
-            IoSlice::new(&self.buffers[first][overhead..payload_at]),
+            IoSlice::new(&head[..VIRTIO_LEN]),
+            IoSlice::new(&head[overhead..payload_at]),
         ];
-        let rest = range.map(|at| IoSlice::new(&self.buffers[at][payload_at..self.lens[at]]));
+        let rest = range.map(|at| IoSlice::new(&self.bytes(at)[payload_at..]));
         parts.extend(rest.filter(|part| !part.is_empty()));
         // The interface may be down for a moment.
         let _ = (&*self.tap).write_vectored(&parts);

@@ -45,7 +45,7 @@ mod sys;
 
 pub use card::Card;
 pub use error::LabError;
-pub use forwarder::Forwarder;
+pub use forwarder::{Forwarder, Work};
 pub use host::{Container, Host};
 pub use lab::Lab;
 pub use link::{Family, Link};

@@ -130,27 +130,56 @@ pub(crate) fn cut_datagrams(socket: &UdpSocket, len: usize) -> io::Result<()> {
     set_option(socket, (libc::SOL_UDP, libc::UDP_SEGMENT), len)
 }
 
-/// Takes datagrams that wait at a non-blocking socket, one into each buffer, whose length is left in `lens`.
-/// How many there were.
+/// Has the kernel hand over rows of datagrams as one, where something before the socket has joined them (`UDP_GRO`).
+pub(crate) fn join_datagrams(socket: &UdpSocket) -> io::Result<()> {
+    set_option(socket, (libc::SOL_UDP, libc::UDP_GRO), 1)
+}
+
+/// Room for what the kernel says beside the bytes: the length of joined datagrams, in a header of 16 bytes.
+#[derive(Clone)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+const CONTROL_LEN: usize = 24;
+
+impl Control {
+    /// The length of each datagram of a row.
+    fn datagram_len(&self) -> Option<usize> {
+        let number = |at: usize| {
+            let bytes = self.0.get(at..at + 4)?;
+            bytes.try_into().ok().map(libc::c_int::from_ne_bytes)
+        };
+        let is_told = number(8) == Some(libc::SOL_UDP) && number(12) == Some(libc::UDP_GRO);
+        usize::try_from(number(16)?).ok().filter(|_| is_told)
+    }
+}
+
+/// Takes datagrams that wait at a non-blocking socket, one or a row into each buffer. In `lens` are left how many bytes
+/// that are, and how many each datagram. Gives how many buffers were filled.
 pub(crate) fn receive_many(
     socket: &UdpSocket,
     buffers: &mut [Vec<u8>],
-    lens: &mut [usize],
+    lens: &mut [(usize, usize)],
 ) -> io::Result<usize> {
+    let mut controls = vec![Control([0; CONTROL_LEN]); buffers.len()];
     let part = |buffer: &mut Vec<u8>| libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
     let mut parts: Vec<libc::iovec> = buffers.iter_mut().map(part).collect();
-    let message = |part: &mut libc::iovec| {
+    let message = |(part, control): (&mut libc::iovec, &mut Control)| {
         // SAFETY: mmsghdr is a structure of integers and pointers, for which zero is a value.
         let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
         message.msg_hdr.msg_iov = part;
         message.msg_hdr.msg_iovlen = 1;
+        message.msg_hdr.msg_control = (&raw mut control.0).cast();
+        message.msg_hdr.msg_controllen = CONTROL_LEN;
         message
     };
-    let mut messages: Vec<libc::mmsghdr> = parts.iter_mut().map(message).collect();
-    // SAFETY: each message points to one part, each part to one buffer of its length; they outlive the call.
+    let both = parts.iter_mut().zip(&mut controls);
+    let mut messages: Vec<libc::mmsghdr> = both.map(message).collect();
+    // SAFETY: each message points to one part and one control buffer, each part to one buffer of its length; they
+    // outlive the call.
     let count = unsafe {
         libc::recvmmsg(
             socket.as_raw_fd(),
@@ -161,8 +190,9 @@ pub(crate) fn receive_many(
         )
     };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    for (len, message) in lens.iter_mut().zip(&messages[..count]) {
-        *len = message.msg_len as usize;
+    for ((lens, message), control) in lens.iter_mut().zip(&messages[..count]).zip(&controls) {
+        let len = message.msg_len as usize;
+        *lens = (len, control.datagram_len().unwrap_or(len));
     }
     Ok(count)
 }

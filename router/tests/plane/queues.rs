@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use rmesh_router::kernel::Bridge;
 use rmesh_router::port::fast::FastTap;
 use rmesh_router::port::{FrameBatch, Port as _};
 
@@ -96,6 +97,32 @@ fn all_frames_of_a_flow_come_by_one_queue_and_flows_by_all() {
     // First, middle and last fragment, of which only the first has ports.
     let fragments = [0x2000, 0x2010, 0x0020].map(|field| frame(1, false, false, field));
     assert_eq!(queues_of(&mut taps, &link, &fragments).len(), 1);
+}
+
+#[test]
+fn a_queue_of_the_bridges_port_holds_what_comes_while_its_worker_waits_for_a_core() {
+    const FRAMES: usize = 2_900;
+    enter_new_namespace();
+    let bridge = Bridge::ensure("rmqbridge", 1_328, "test").unwrap();
+    let mut taps = FastTap::open("rmqlong", QUEUES).unwrap();
+    bridge.add_port("rmqlong", 1_328).unwrap();
+    let mut link = packet_socket("rmqlong");
+    let one = frame(1, false, false, 0);
+    for _ in 0..FRAMES {
+        link.write_all(&one).unwrap();
+    }
+    let (mut batch, mut came) = (FrameBatch::default(), 0);
+    for tap in &mut taps {
+        loop {
+            tap.read_batch(&mut batch).unwrap();
+            let count = batch.frames().filter(|(bytes, _)| *bytes == &one[..]);
+            came += count.count();
+            if batch.frames().next().is_none() {
+                break;
+            }
+        }
+    }
+    assert_eq!(came, FRAMES);
 }
 
 /// Datagrams of each flow.

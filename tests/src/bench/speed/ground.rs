@@ -46,11 +46,15 @@ impl Drop for Ground {
 
 impl Ground {
     pub(super) fn new(name: &str) -> anyhow::Result<Self> {
+        Ground::on(name, Underlay::Wire)
+    }
+
+    pub(super) fn on(name: &str, underlay: Underlay) -> anyhow::Result<Self> {
         let mut story = Story::new(&format!("bench-{name}"), "");
         let hosts = story.hosts(["a", "b"]);
         let link = story.link(&hosts[0], &hosts[1]);
         for host in &hosts {
-            Underlay::Wire.apply(host, &link.interface(host))?;
+            underlay.apply(host, &link.interface(host))?;
         }
         Ok(Ground {
             story,
