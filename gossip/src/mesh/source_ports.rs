@@ -1,6 +1,6 @@
 //! Which source ports of this host pass on the way to a peer.
 //!
-//! While traffic flows straight to a peer, each port asks for itself ([`rmesh_wire::port_probe`]). One is used once the
+//! While much traffic flows straight to a peer, each port asks for itself ([`rmesh_wire::port_probe`]). One is used once the
 //! peer has seen its question come from the very port and an address of this host: nobody translates, and no
 //! firewall minds. It is asked for as long as it is used, and left when answers are missing: the path itself may be well.
 

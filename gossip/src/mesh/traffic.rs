@@ -39,6 +39,9 @@ const FLOWS_SAMPLES: u32 = 3;
 /// frame now and then, as idle containers send them, is none, and what it leaves unanswered tells nothing of the next.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// Records sent between two looks that are worth more source ports than one.
+const MUCH: u64 = 50;
+
 /// Traffic without a long pause.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Flow {
@@ -99,7 +102,7 @@ impl Mesh {
                     && let Some(path) = peer.used_mut()
                 {
                     path.busy(now);
-                    flowing.push(sample.peer);
+                    flowing.extend((sample.sent >= MUCH).then_some(sample.peer));
                 }
             }
             if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {

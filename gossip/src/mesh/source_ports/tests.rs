@@ -105,6 +105,21 @@ fn ports_that_pass_are_used_while_there_is_traffic_and_teach_no_address() {
 }
 
 #[test]
+fn what_idle_containers_send_is_not_worth_another_port() {
+    let mut pair = Pair::new();
+    let trickle = TrafficSample {
+        peer: pair.b.id(),
+        sent: 3,
+        received_direct: 3,
+        received_relayed: 0,
+    };
+    for _ in 0..50 {
+        pair.a.handle_traffic(&[trickle], pair.now);
+        assert_eq!(pair.step(false, untouched), 0);
+    }
+}
+
+#[test]
 fn translated_ports_and_those_that_do_not_pass_are_not_used_and_hardly_asked_for() {
     for way in [translated, lost] {
         let mut pair = Pair::new();
