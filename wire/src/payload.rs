@@ -4,7 +4,7 @@
 //!  0      1       2        4
 //! | kind | flags | aux    | body …
 //! ```
-//! Lane 0 belongs to the control side and carries only probes and control messages; the other
+//! Lane 0 belongs to the control side and carries only probes, control messages and what keeps mappings; the other
 //! lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
 
 /// Length of the payload head in bytes.
@@ -30,6 +30,8 @@ pub enum PayloadKind {
     Control = 4,
     /// An Ethernet frame on its way down a broadcast tree: see [`crate::flood`].
     Flood = 5,
+    /// Nothing: it keeps the mapping of a translator of addresses, and needs no answer.
+    Keep = 6,
 }
 
 /// A decoded payload head.
@@ -69,6 +71,7 @@ impl Head {
             3 => PayloadKind::Probe,
             4 => PayloadKind::Control,
             5 => PayloadKind::Flood,
+            6 => PayloadKind::Keep,
             _ => return None,
         };
         Some((

@@ -74,7 +74,7 @@ impl Mesh {
         } else {
             now
         };
-        let mut suspected = Vec::new();
+        let (mut suspected, mut hops) = (Vec::new(), Vec::new());
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -95,6 +95,13 @@ impl Mesh {
             }
             if sample.sent > 0 {
                 peer.wanted_until = now + WANTED;
+                match peer.chosen {
+                    Some(Path::Relay(hop)) => hops.push(hop),
+                    _ => peer
+                        .used_mut()
+                        .into_iter()
+                        .for_each(|p| p.mapping.disturb()),
+                }
                 if peer.flow.flows(now)
                     && let Some(path) = peer.used_mut()
                 {
@@ -117,6 +124,10 @@ impl Mesh {
                     suspected.push(sample.peer);
                 }
             }
+        }
+        for hop in hops {
+            let path = self.peers.get_mut(&hop).and_then(Peer::used_mut);
+            path.into_iter().for_each(|path| path.mapping.disturb());
         }
         for id in suspected {
             self.path_changed(id, "nothing comes back by the other", now);
