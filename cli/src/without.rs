@@ -14,6 +14,8 @@ pub(crate) enum Feature {
     UdpSegmentation,
     /// The kernel joins runs of datagrams that are received (UDP_GRO)
     UdpReceiveOffload,
+    /// Source ports of their own for the data plane's workers, so that network cards and equal paths spread what they send
+    SourcePorts,
 }
 
 impl Feature {
@@ -32,5 +34,6 @@ pub(crate) fn without(features: &[Feature]) -> Without {
         aes: has(Feature::Aes),
         udp_segmentation: has(Feature::UdpSegmentation),
         udp_receive_offload: has(Feature::UdpReceiveOffload),
+        source_ports: has(Feature::SourcePorts),
     }
 }

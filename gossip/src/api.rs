@@ -14,8 +14,10 @@ use crate::ProbeMarks;
 use crate::crypto::Key;
 
 mod floods;
+mod source_ports;
 
 pub use floods::{FloodTree, Floods};
+pub use source_ports::{PortTransmit, SOURCE_PORTS_MAX, SourcePorts};
 
 /// What a mesh is made with.
 pub struct Config {
@@ -281,6 +283,8 @@ pub struct PeerForwarding {
     pub datagram_len_max: u16,
     /// Whether a search found that; otherwise it is assumed, and most likely more will pass soon.
     pub is_len_found: bool,
+    /// Source ports that pass on the path, besides the one listened at.
+    pub source_ports: SourcePorts,
 }
 
 /// A container's interface as its host announces it.
@@ -366,6 +370,9 @@ pub struct PeerReport {
     /// Whether a search found it; it is assumed, or being searched, otherwise.
     #[serde(default)]
     pub path_mtu_found: bool,
+    /// Source ports that frames leave from on the path in use, the one listened at included.
+    #[serde(default)]
+    pub source_ports: u8,
     /// Whether it carries nothing that is between others.
     #[serde(default)]
     pub no_relay: bool,

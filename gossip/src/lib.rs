@@ -23,8 +23,9 @@ pub mod tcp;
 mod topology;
 
 pub use api::{
-    Config, Event, FastForwarding, FastTransmit, Forwarding, Member, Path, PeerForwarding, Report,
-    SendFailure, SessionKeys, Target, TrafficSample, Transmit,
+    Config, Event, FastForwarding, FastTransmit, Forwarding, Member, Path, PeerForwarding,
+    PortTransmit, Report, SOURCE_PORTS_MAX, SendFailure, SessionKeys, SourcePorts, Target,
+    TrafficSample, Transmit,
 };
 pub use mesh::Mesh;
 pub use plaintext::PlaintextPolicy;

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rmesh_gossip::crypto::Key;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys, SourcePorts};
 use rmesh_router::port::offload::{Cut, CutKind, Offload};
 use rmesh_router::port::{FrameBatch, Offloads, Port};
 use rmesh_router::{Plane, PlaneOptions, Without};
@@ -200,6 +200,7 @@ fn forwarding(me: u8, port: u16) -> Forwarding {
         path_epoch: 0,
         datagram_len_max: 1_472,
         is_len_found: true,
+        source_ports: SourcePorts::default(),
     };
     let macs = [1, 2].map(|of| (Mac([2, 0, 0, 0, 0, of]), PeerId([of; 16])));
     Forwarding {

@@ -32,6 +32,7 @@ pub mod fragment;
 pub mod handshake;
 pub mod id;
 pub mod payload;
+pub mod port_probe;
 pub mod probe;
 pub mod relay;
 pub mod time;

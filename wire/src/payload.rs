@@ -4,8 +4,8 @@
 //!  0      1       2        4
 //! | kind | flags | aux    | body …
 //! ```
-//! Lane 0 belongs to the control side and carries only probes, control messages and what keeps mappings; the other
-//! lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
+//! Lane 0 belongs to the control side and carries only probes of both kinds, control messages and what keeps
+//! mappings; the other lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
 
 /// Length of the payload head in bytes.
 pub const HEAD_LEN: usize = 4;
@@ -30,8 +30,10 @@ pub enum PayloadKind {
     Control = 4,
     /// An Ethernet frame on its way down a broadcast tree: see [`crate::flood`].
     Flood = 5,
+    /// Whether another source port passes: see [`crate::port_probe`].
+    PortProbe = 6,
     /// Nothing: it keeps the mapping of a translator of addresses, and needs no answer.
-    Keep = 6,
+    Keep = 7,
 }
 
 /// A decoded payload head.
@@ -71,7 +73,8 @@ impl Head {
             3 => PayloadKind::Probe,
             4 => PayloadKind::Control,
             5 => PayloadKind::Flood,
-            6 => PayloadKind::Keep,
+            6 => PayloadKind::PortProbe,
+            7 => PayloadKind::Keep,
             _ => return None,
         };
         Some((
@@ -151,7 +154,7 @@ mod tests {
         let bytes = [2, 1, 2, 3, 9];
         assert_eq!(head.encode(), [2, 1, 2, 3]);
         assert_eq!(Head::split(&bytes), Some((head, &[9u8][..])));
-        assert_eq!(Head::split(&[6, 0, 0, 0]), None);
+        assert_eq!(Head::split(&[7, 0, 0, 0]), None);
         assert_eq!(Head::split(&[0, 0, 0]), None);
     }
 

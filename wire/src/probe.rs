@@ -99,13 +99,7 @@ impl Probe {
         ] {
             bytes.extend_from_slice(&word.to_be_bytes());
         }
-        let (ip, port) = match self.observed {
-            None => (Ipv6Addr::UNSPECIFIED, 0),
-            Some(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()),
-            Some(SocketAddr::V6(v6)) => (*v6.ip(), v6.port()),
-        };
-        bytes.extend_from_slice(&ip.octets());
-        bytes.extend_from_slice(&port.to_be_bytes());
+        bytes.extend_from_slice(&encode_address(self.observed));
         bytes.resize(bytes.len().max(payload_len), 0);
         bytes
     }
@@ -117,13 +111,7 @@ impl Probe {
         let (count, rest) = rest.split_first_chunk::<8>()?;
         let (xor, rest) = rest.split_first_chunk::<8>()?;
         let (sum, rest) = rest.split_first_chunk::<8>()?;
-        let (ip, rest) = rest.split_first_chunk::<16>()?;
-        let (port, _) = rest.split_first_chunk::<2>()?;
-        let (ip, port) = (Ipv6Addr::from(*ip), u16::from_be_bytes(*port));
-        let observed = (port != 0).then(|| {
-            let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
-            SocketAddr::new(ip, port)
-        });
+        let (observed, _) = rest.split_first_chunk::<ADDRESS_LEN>()?;
         Some(Probe {
             is_answer: flags & ANSWER != 0,
             neighbour: flags & NEIGHBOUR != 0,
@@ -139,9 +127,35 @@ impl Probe {
                 xor: u64::from_be_bytes(*xor),
                 sum: u64::from_be_bytes(*sum),
             },
-            observed,
+            observed: decode_address(observed),
         })
     }
+}
+
+/// Length of an address with its port, in bytes.
+pub(crate) const ADDRESS_LEN: usize = 18;
+
+/// An address and its port; IPv4 as IPv4-mapped, all zero if there is none.
+pub(crate) fn encode_address(address: Option<SocketAddr>) -> [u8; ADDRESS_LEN] {
+    let (ip, port) = match address {
+        None => (Ipv6Addr::UNSPECIFIED, 0),
+        Some(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()),
+        Some(SocketAddr::V6(v6)) => (*v6.ip(), v6.port()),
+    };
+    let mut bytes = [0; ADDRESS_LEN];
+    let (head, tail) = bytes.split_at_mut(16);
+    head.copy_from_slice(&ip.octets());
+    tail.copy_from_slice(&port.to_be_bytes());
+    bytes
+}
+
+/// The opposite; `None` where the port is 0.
+pub(crate) fn decode_address(bytes: &[u8; ADDRESS_LEN]) -> Option<SocketAddr> {
+    let (ip, port) = bytes.split_first_chunk::<16>()?;
+    let port = u16::from_be_bytes(port.try_into().ok()?);
+    let ip = Ipv6Addr::from(*ip);
+    let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+    (port != 0).then_some(SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

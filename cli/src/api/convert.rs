@@ -192,6 +192,7 @@ fn peer(snapshot: &Snapshot, report: &PeerReport) -> PeerView {
         round_trip_us: report.round_trip.map(micros),
         path_mtu_bytes: report.path_mtu_bytes,
         path_mtu_found: report.path_mtu_found,
+        source_ports: report.source_ports,
         mtu_bytes: report.mtu_bytes,
         no_relay: report.no_relay,
         reason: report.reason.clone(),
@@ -321,6 +322,7 @@ pub(crate) mod samples {
             path_mtu_bytes: 1500,
             no_relay: false,
             path_mtu_found: true,
+            source_ports: 1,
             mtu_bytes: 1328,
             reason: reason.into(),
             candidates: vec![CandidateReport {

@@ -156,6 +156,9 @@ pub(crate) struct PeerView {
     /// Whether a search found it; it is assumed, or still being searched, otherwise.
     #[serde(default)]
     pub(crate) path_mtu_found: bool,
+    /// Source ports that frames leave from on the path in use, the one listened at included.
+    #[serde(default)]
+    pub(crate) source_ports: u8,
     /// Container MTU the peer published, in bytes.
     pub(crate) mtu_bytes: u16,
     /// Whether it carries nothing that is between others.

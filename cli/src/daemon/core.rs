@@ -211,6 +211,9 @@ impl Core {
                     mesh.handle_send_failure(destination, failure, now);
                 }
             }
+            Inbound::PortRefused { destination, port } => {
+                mesh.handle_port_failure(destination, port, now);
+            }
             Inbound::SecondWay { peer, suppressed } => self.second_way(peer, suppressed, now),
         }
     }
@@ -475,6 +478,14 @@ impl Core {
     fn transmit(&mut self) {
         while let Some(heartbeat) = self.parts.mesh.poll_fast_transmit() {
             self.parts.fast.send(&heartbeat);
+        }
+        while let Some(question) = self.parts.mesh.poll_port_transmit() {
+            if self.parts.plane.send_from_port(&question).is_err() {
+                let (to, now) = (question.destination, self.parts.clock.now());
+                self.parts
+                    .mesh
+                    .handle_port_failure(to, question.number, now);
+            }
         }
         while let Some(transmit) = self.parts.mesh.poll_transmit() {
             let destination = transmit.destination;

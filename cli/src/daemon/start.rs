@@ -158,6 +158,8 @@ pub(super) fn start(options: Options) -> Result<Daemon, Failure> {
     let (known_ring, moved_aside) = (remembered.ring.take(), take(&mut remembered.moved_aside));
     let (streams, closed) = open_streams(&options, plane.port())?;
     let mesh = streams.introduce(make_mesh(&options, remembered, plane.port(), clock)?);
+    let [ports_v4, ports_v6] = plane.source_ports();
+    let mesh = mesh.with_source_ports(ports_v4, ports_v6);
     let (mesh, fast) = open_fast(&options, (&bridge, &plane), &secret, (mesh, clock));
     say_who(&options.name, &mesh, plane.port());
     let proposed = (mesh.id(), pools, targets.peers().len());

@@ -106,6 +106,12 @@ fn paths(text: &mut Text, peers: &[Labelled<'_>]) {
     for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
         family.sample(&peer.labels(), u8::from(peer.report.path_mtu_found));
     }
+    let help =
+        "Source ports that frames leave from on the path in use, the one listened at included.";
+    let mut family = text.gauge("rmesh_peer_source_ports", help);
+    for peer in peers.iter().filter(|peer| peer.report.path.is_some()) {
+        family.sample(&peer.labels(), peer.report.source_ports);
+    }
 }
 
 /// The kernel's VXLAN, where the policy allows it.

@@ -136,11 +136,11 @@ fn mtu(bytes: Option<u16>, is_found: bool) -> String {
 fn sealed(peer: &PeerView, path: &PathView) -> String {
     let is_used = peer.sealed_path.as_ref() == Some(path);
     match &peer.path {
-        _ if !is_used => "-",
-        Some(PathView::Vxlan { .. }) => "broadcasts",
-        Some(_) | None => "yes",
+        _ if !is_used => "-".into(),
+        Some(PathView::Vxlan { .. }) => "broadcasts".into(),
+        Some(_) | None if peer.source_ports > 1 => format!("from {} ports", peer.source_ports),
+        Some(_) | None => "yes".into(),
     }
-    .into()
 }
 
 fn fast_row(peer: &PeerView, fast: &FastView) -> [String; 8] {
@@ -283,6 +283,7 @@ pub(crate) mod tests {
             path_mtu_bytes: 1500,
             no_relay: false,
             path_mtu_found: true,
+            source_ports: 2,
             mtu_bytes: 1328,
             reason: "no direct address answers".into(),
             bytes_sent: 2048,

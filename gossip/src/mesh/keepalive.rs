@@ -142,13 +142,14 @@ pub(crate) fn rhythm(interval: Duration) -> (Duration, u32) {
 }
 
 impl Mesh {
-    /// Sends what keeps a mapping of this host's translator and needs no answer.
-    pub(super) fn keep_open(&mut self, id: PeerId, address: SocketAddr, now: Instant) {
+    /// Sends what keeps mappings of this host's translator and needs no answer.
+    pub(super) fn keep_open(&mut self, id: PeerId, addresses: &[SocketAddr], now: Instant) {
         let index = self.peers.get(&id).and_then(|peer| peer.current);
-        let session = index.and_then(|index| self.sessions.get_mut(&index));
-        if let Some(session) = session {
+        for address in addresses {
+            let session = index.and_then(|index| self.sessions.get_mut(&index));
+            let Some(session) = session else { return };
             let datagram = session.seal_record(&Head::new(PayloadKind::Keep).encode());
-            self.send_way(id, Way::Direct(address), datagram, now);
+            self.send_way(id, Way::Direct(*address), datagram, now);
         }
     }
 

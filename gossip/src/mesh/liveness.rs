@@ -94,9 +94,8 @@ impl Mesh {
         for (way, question) in questions {
             self.ask(id, way, question, now);
         }
-        for address in kept {
-            self.keep_open(id, address, now);
-        }
+        self.keep_open(id, &kept, now);
+        self.watch_ports(id, now);
         if shrank {
             self.note_shrunk(id);
         }

@@ -9,9 +9,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 use rmesh_wire::codec::Signature;
-use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::handshake::BINDING_CONTEXT;
-use rmesh_wire::payload::{CONTROL_LANE, Head, PayloadKind};
 use rmesh_wire::{Boot, Instant, PeerId, ShortId};
 use zeroize::Zeroize as _;
 
@@ -43,9 +41,11 @@ mod path_mtu;
 mod peer;
 mod pieces;
 mod publish;
+mod receive;
 mod relay;
 mod repair;
 mod session;
+mod source_ports;
 mod spread;
 mod tcp;
 mod timers;
@@ -141,6 +141,7 @@ pub struct Mesh {
     local_addresses: Vec<IpAddr>,
     pools: Vec<IpNet>,
     observed: Observed,
+    own_ports: source_ports::OwnPorts,
     keepalive: keepalive::Keepalive,
     own_addresses_met: BTreeSet<SocketAddr>,
     peers: Watched<PeerId, Peer>,
@@ -187,8 +188,7 @@ impl Mesh {
         let static_key = random.secret_key();
         let identity_public = crypto.identity_public(&config.identity);
         let guard = Guard::new(&config.secret, crypto.as_ref(), &mut random, now);
-        let mut bound = Vec::from(BINDING_CONTEXT);
-        bound.extend_from_slice(&crypto.static_public(&static_key));
+        let bound = [BINDING_CONTEXT, &crypto.static_public(&static_key)].concat();
         let binding = crypto.sign(&config.identity, &bound);
         let mut mesh = Mesh {
             me: peer_id(&identity_public),
@@ -211,6 +211,7 @@ impl Mesh {
             local_addresses: Vec::new(),
             pools: Vec::new(),
             observed: Observed::default(),
+            own_ports: source_ports::OwnPorts::default(),
             keepalive: keepalive::Keepalive::default(),
             own_addresses_met: BTreeSet::new(),
             peers: Watched::default(),
@@ -440,73 +441,6 @@ impl Mesh {
     fn count_received(&mut self, datagram: &[u8]) {
         self.counters.control_datagrams_received += 1;
         self.counters.control_bytes_received += datagram.len() as u64;
-    }
-
-    fn on_datagram(&mut self, origin: Origin, datagram: &[u8], now: Instant) {
-        let Ok(header) = Header::decode(datagram) else {
-            self.counters.datagrams_ignored += 1;
-            return;
-        };
-        // One that gives way only listens whether its twin still answers.
-        if self.gives_way() && !matches!(header.kind, Kind::HandshakeResponse | Kind::Cookie) {
-            self.counters.datagrams_ignored += 1;
-            return;
-        }
-        if let Origin::Fast { is_intact, .. } = origin {
-            return self.on_fast(&header, datagram, is_intact, now);
-        }
-        match header.kind {
-            Kind::HandshakeInit => self.on_init(origin, &header, datagram, now),
-            Kind::HandshakeResponse => self.on_response(origin, &header, datagram, now),
-            Kind::HandshakeFinish => self.on_finish(origin, &header, datagram, now),
-            Kind::Record if header.lane() == CONTROL_LANE => {
-                self.on_record(origin, &header, datagram, now);
-            }
-            Kind::Cookie => self.on_cookie(origin, &header, datagram, now),
-            // Relay datagrams never nest.
-            Kind::Relay if header.lane() == CONTROL_LANE && origin.address().is_some() => {
-                self.on_relay(&header, datagram, now);
-            }
-            Kind::Record | Kind::Relay => self.counters.datagrams_ignored += 1,
-        }
-    }
-
-    fn on_record(&mut self, origin: Origin, header: &Header, datagram: &[u8], now: Instant) {
-        let Some(session) = self.sessions.get_mut(&header.receiver) else {
-            self.counters.datagrams_ignored += 1;
-            return;
-        };
-        let payload = match session.open_record(header, datagram) {
-            Ok(payload) => payload,
-            Err(refusal) => return self.count_refusal(refusal),
-        };
-        let peer = session.agreement.peer;
-        // A worker could not say for whom it was relayed; the session does.
-        let origin = match origin {
-            Origin::Relayed {
-                neighbour,
-                source: None,
-            } => Origin::Relayed {
-                neighbour,
-                source: Some(peer.short_id()),
-            },
-            Origin::Relayed { .. } | Origin::Direct(_) | Origin::Fast { .. } => origin,
-        };
-        session.heard_from = Some(origin);
-        self.confirm(header.receiver, now);
-        match Head::split(&payload) {
-            Some((head, body)) if head.kind == PayloadKind::Probe => {
-                self.on_probe(header.receiver, origin, head, body, now);
-            }
-            Some((head, body)) if head.kind == PayloadKind::Control => {
-                self.on_control(peer, body, now);
-            }
-            Some((head, body)) if head.kind == PayloadKind::Fragment => {
-                self.on_fragment(header.receiver, (head.aux, body), now);
-            }
-            Some((head, _)) if head.kind == PayloadKind::Keep => self.on_keep(peer, origin, now),
-            Some(_) | None => self.counters.datagrams_ignored += 1,
-        }
     }
 
     /// A name for a peer this side has met or heard of; what its record says goes before it.

@@ -11,6 +11,7 @@ use rmesh_wire::{Instant, PeerId};
 use super::fast::FastPath;
 use super::guard::Allowance;
 use super::path::{Mapping, Pace, PathState, Watcher};
+use super::source_ports::PortStates;
 use super::spread::Budget;
 use super::tcp::TcpState;
 use super::traffic::{Flow, LATELY, WANTED};
@@ -48,6 +49,7 @@ pub(crate) struct Peer {
     pub(crate) direct: Ways,
     pub(crate) relay: PathState,
     pub(crate) tcp: TcpState,
+    pub(super) ports: PortStates,
     /// The kernel's VXLAN, for what is announced to be there and may cross in plaintext.
     pub(crate) fast: FastPath,
     pub(crate) chosen: Option<Path>,
@@ -100,6 +102,7 @@ impl Peer {
             // Some hop may be IPv6.
             relay: PathState::new(HEADERS_V6, now),
             tcp: TcpState::default(),
+            ports: PortStates::default(),
             fast: FastPath::new(now),
             chosen: None,
             chosen_since: now,

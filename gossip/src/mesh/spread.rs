@@ -227,18 +227,27 @@ impl Mesh {
 
     /// Sends a control message by the path in use.
     pub(crate) fn send_control(&mut self, id: PeerId, message: &Control, now: Instant) {
-        let Some(peer) = self.peers.get(&id) else {
+        if self.used_way(id).is_some()
+            && let Some(payload) = self.control_payload(message)
+        {
+            self.send_by_used(id, &payload, now);
+        }
+    }
+
+    fn used_way(&self, id: PeerId) -> Option<Way> {
+        match self.peers.get(&id)?.chosen? {
+            Path::Direct(address) => Some(Way::Direct(address)),
+            Path::Relay(_) => Some(Way::Relay),
+            Path::Tcp(_) => None,
+        }
+    }
+
+    /// Sends a payload of the control side by the path in use.
+    pub(super) fn send_by_used(&mut self, id: PeerId, payload: &[u8], now: Instant) {
+        let Some(way) = self.used_way(id) else {
             return;
         };
-        let way = match peer.chosen {
-            Some(Path::Direct(address)) => Way::Direct(address),
-            Some(Path::Relay(_)) => Way::Relay,
-            Some(Path::Tcp(_)) | None => return,
-        };
-        let Some(payload) = self.control_payload(message) else {
-            return;
-        };
-        for datagram in self.seal_for_way(id, way, &payload) {
+        for datagram in self.seal_for_way(id, way, payload) {
             self.send_way(id, way, datagram, now);
         }
     }

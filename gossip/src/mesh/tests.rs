@@ -24,18 +24,18 @@ mod sleep;
 mod spread;
 mod step;
 
-const A: SocketAddr = at(1);
-const B: SocketAddr = at(2);
+pub(super) const A: SocketAddr = at(1);
+pub(super) const B: SocketAddr = at(2);
 
 const fn at(host: u8) -> SocketAddr {
     SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), 6783)
 }
 
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     Instant::from_nanos(1 << 40)
 }
 
-fn mesh(number: u8, secret: u8, real: bool) -> Mesh {
+pub(super) fn mesh(number: u8, secret: u8, real: bool) -> Mesh {
     let config = Config {
         identity: Key::new([number; 32]),
         secret: Key::new([secret; 32]),
@@ -59,7 +59,7 @@ fn mesh(number: u8, secret: u8, real: bool) -> Mesh {
 }
 
 /// What the mesh sends, with where to.
-fn sent(mesh: &mut Mesh) -> Vec<(SocketAddr, Vec<u8>)> {
+pub(super) fn sent(mesh: &mut Mesh) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut sent = Vec::new();
     while let Some(transmit) = mesh.poll_transmit() {
         sent.push((transmit.destination, transmit.bytes));
@@ -79,7 +79,7 @@ fn first_message(mesh: &mut Mesh, to: SocketAddr) -> Vec<u8> {
 }
 
 /// Carries datagrams between A and B until nobody says anything.
-fn talk(a: &mut Mesh, b: &mut Mesh, now: Instant) {
+pub(super) fn talk(a: &mut Mesh, b: &mut Mesh, now: Instant) {
     for _ in 0..8 {
         for (_, bytes) in sent(a) {
             b.handle_datagram(A, &bytes, now);

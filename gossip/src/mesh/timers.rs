@@ -213,5 +213,8 @@ pub(super) fn peer_deadline(peer: &Peer) -> Option<Instant> {
         .min();
     // A relay is only watched while it is in use.
     let relay = peer.is_relayed().then(|| peer.relay.deadline());
-    [direct, relay, peer.lull_at].into_iter().flatten().min()
+    [direct, relay, peer.lull_at, peer.ports.deadline()]
+        .into_iter()
+        .flatten()
+        .min()
 }

@@ -74,7 +74,7 @@ impl Mesh {
         } else {
             now
         };
-        let (mut suspected, mut hops) = (Vec::new(), Vec::new());
+        let (mut suspected, mut flowing, mut senders) = (Vec::new(), Vec::new(), Vec::new());
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -95,17 +95,12 @@ impl Mesh {
             }
             if sample.sent > 0 {
                 peer.wanted_until = now + WANTED;
-                match peer.chosen {
-                    Some(Path::Relay(hop)) => hops.push(hop),
-                    _ => peer
-                        .used_mut()
-                        .into_iter()
-                        .for_each(|p| p.mapping.disturb()),
-                }
+                senders.push(sample.peer);
                 if peer.flow.flows(now)
                     && let Some(path) = peer.used_mut()
                 {
                     path.busy(now);
+                    flowing.push(sample.peer);
                 }
             }
             if let Some(session) = index.and_then(|index| self.sessions.get_mut(&index)) {
@@ -125,12 +120,26 @@ impl Mesh {
                 }
             }
         }
-        for hop in hops {
-            let path = self.peers.get_mut(&hop).and_then(Peer::used_mut);
-            path.into_iter().for_each(|path| path.mapping.disturb());
+        self.disturb_mappings(&senders);
+        for id in flowing {
+            self.note_port_flow(id, now);
         }
         for id in suspected {
             self.path_changed(id, "nothing comes back by the other", now);
+        }
+    }
+
+    /// What is sent to these keeps the mappings of the ways it takes, nobody knows up to when.
+    fn disturb_mappings(&mut self, senders: &[PeerId]) {
+        for id in senders {
+            let chosen = self.peers.get(id).and_then(|peer| peer.chosen);
+            let neighbour = match chosen {
+                Some(Path::Relay(hop)) => hop,
+                _ => *id,
+            };
+            if let Some(path) = self.peers.get_mut(&neighbour).and_then(Peer::used_mut) {
+                path.mapping.disturb();
+            }
         }
     }
 

@@ -99,6 +99,7 @@ impl Mesh {
                 .map(|session| now.since(session.heard)),
             path_mtu_bytes: peer.used().map_or(0, |path| path.packet_len().0),
             path_mtu_found: peer.used().is_some_and(|path| path.packet_len().1),
+            source_ports: 1 + peer.ports.proven(peer.direct_address()).count(),
             no_relay: node.is_some_and(|node| node.is_no_relay()),
             mtu_bytes: node.map_or(0, |node| node.mtu_bytes),
             reason: peer.reason(now),
@@ -274,5 +275,6 @@ fn forwarding_of(peer: &Peer) -> PeerForwarding {
         path_epoch: peer.path_epoch,
         datagram_len_max: peer.used().map_or(0, PathState::datagram_len),
         is_len_found: peer.used().is_some_and(|path| path.packet_len().1),
+        source_ports: peer.ports.proven(peer.direct_address()),
     }
 }

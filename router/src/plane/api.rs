@@ -46,6 +46,8 @@ pub struct Without {
     pub udp_segmentation: bool,
     /// The kernel joins runs of datagrams that are received (`UDP_GRO`).
     pub udp_receive_offload: bool,
+    /// Source ports of their own for the workers.
+    pub source_ports: bool,
 }
 
 /// What the data plane has to tell the control side.
@@ -75,6 +77,14 @@ pub enum Inbound {
         destination: SocketAddr,
         /// Why.
         failure: SendFailure,
+    },
+    /// The kernel refused to send from a source port that is not the one listened at; at most ten a second,
+    /// destination and port. For `Mesh::handle_port_failure`.
+    PortRefused {
+        /// Where to.
+        destination: SocketAddr,
+        /// Its number.
+        port: usize,
     },
     /// A second way round leads through somebody's LAN: a probe of `peer` came in by our bridge.
     SecondWay {

@@ -457,8 +457,8 @@ impl Engine {
     /// Sends what was sealed and tells the control side what failed.
     pub(crate) fn flush(&mut self, now: Instant) {
         self.transmitter.outbox.flush();
-        while let Some((destination, failure)) = self.transmitter.outbox.pop_failure() {
-            self.inbox.send_failed(destination, failure, now);
+        while let Some(failed) = self.transmitter.outbox.pop_failure() {
+            self.inbox.send_failed(failed, now);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys, SourcePorts};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::handshake::Cipher;
 use rmesh_wire::relay::{INNER_OFFSET, RelayEnds, TTL};
@@ -118,6 +118,7 @@ fn forwarding(address: SocketAddr) -> Forwarding {
         path_epoch: 0,
         datagram_len_max: 1_452,
         is_len_found: true,
+        source_ports: SourcePorts::default(),
     };
     let tree = |parent: Option<PeerId>| FloodTree {
         parent,

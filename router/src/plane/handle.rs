@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use rmesh_gossip::{Forwarding, SendFailure, TrafficSample, Transmit};
+use rmesh_gossip::{Forwarding, PortTransmit, SendFailure, TrafficSample, Transmit};
 use rmesh_wire::PeerId;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
@@ -257,6 +257,27 @@ impl Plane {
                 self.control_dropped.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
+        }
+    }
+
+    /// Source ports that workers have besides the one listened at, from number 1 on: for IPv4 and for IPv6.
+    pub fn source_ports(&self) -> [Vec<u16>; 2] {
+        self.sockets.source_ports()
+    }
+
+    /// Sends one of the control side's own datagrams from such a port. Whether there was room is no matter: who
+    /// asks by it asks again.
+    ///
+    /// # Errors
+    /// If the kernel refuses to send there from that port.
+    pub fn send_from_port(&self, transmit: &PortTransmit) -> Result<(), SendFailure> {
+        let place = self.sockets.number_for(transmit.destination);
+        let sockets = self.sockets.apart(transmit.number);
+        let socket = place.and_then(|place| sockets.get(place));
+        let socket = socket.ok_or(SendFailure::Unreachable)?;
+        match socket.send_to(&transmit.bytes, transmit.destination) {
+            Ok(_) => Ok(()),
+            Err(error) => udp::failure(&error, transmit.bytes.len()).map_or(Ok(()), Err),
         }
     }
 

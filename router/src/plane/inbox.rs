@@ -10,6 +10,7 @@ use rmesh_wire::PeerId;
 use tokio::sync::mpsc;
 
 use super::api::Inbound;
+use super::outbox::Failed;
 use super::stats::{Reason, WorkerStats};
 
 /// A failing destination is reported at most this often.
@@ -28,7 +29,8 @@ pub(crate) const SHORT_LEN_MAX: usize = 2_048;
 pub(crate) struct Inbox {
     sender: mpsc::Sender<Inbound>,
     stats: Arc<WorkerStats>,
-    failures: HashMap<SocketAddr, Instant>,
+    /// When it was last reported, by destination and source port.
+    failures: HashMap<(SocketAddr, usize), Instant>,
     /// What strangers sent in the batch at hand.
     strangers: Vec<(SocketAddr, Vec<u8>)>,
 }
@@ -121,24 +123,28 @@ impl Inbox {
         self.put(|| Inbound::SecondWay { peer, suppressed });
     }
 
-    pub(crate) fn send_failed(
-        &mut self,
-        destination: SocketAddr,
-        failure: SendFailure,
-        now: Instant,
-    ) {
+    pub(crate) fn send_failed(&mut self, failed: Failed, now: Instant) {
+        let Failed {
+            destination,
+            port,
+            failure,
+        } = failed;
+        let key = (destination, port);
         let lately = |last: &Instant| now.saturating_duration_since(*last) < FAILURE_EVERY;
-        if self.failures.get(&destination).is_some_and(lately) {
+        if self.failures.get(&key).is_some_and(lately) {
             return;
         }
         if self.failures.len() >= FAILURES_MAX {
             self.failures.retain(|_, last| lately(last));
         }
         if self.failures.len() < FAILURES_MAX {
-            self.failures.insert(destination, now);
-            self.put(|| Inbound::SendFailed {
-                destination,
-                failure,
+            self.failures.insert(key, now);
+            self.put(|| match (port, failure) {
+                (1.., SendFailure::Unreachable) => Inbound::PortRefused { destination, port },
+                _ => Inbound::SendFailed {
+                    destination,
+                    failure,
+                },
             });
         }
     }
@@ -192,7 +198,12 @@ mod tests {
         let mut inbox = Inbox::new(sender, Arc::clone(&stats));
         let (to, now) = ("192.0.2.1:1".parse().unwrap(), Instant::now());
         for _ in 0..5 {
-            inbox.send_failed(to, SendFailure::TooBig { len: 1 }, now);
+            let failed = Failed {
+                destination: to,
+                port: 0,
+                failure: SendFailure::TooBig { len: 1 },
+            };
+            inbox.send_failed(failed, now);
         }
         inbox.want(PeerId([1; 16]));
         inbox.want(PeerId([2; 16]));

@@ -8,12 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rmesh_gossip::SendFailure;
+use rmesh_gossip::{SOURCE_PORTS_MAX, SendFailure, SourcePorts};
 
 use super::buffer::BATCH_LEN;
 use super::crowd::Crowd;
 use super::sockets::Sockets;
 use super::stats::{Reason, WorkerStats};
+use super::tables::Toward;
 use crate::sys::batch::{self, Messages, Run};
 use crate::sys::udp;
 
@@ -37,11 +38,25 @@ struct Queue {
 /// One queue a socket.
 pub(crate) struct Outbox {
     worker: usize,
+    /// The number of the source port that this worker may use instead of the one listened at.
+    port: usize,
+    own_port: SourcePorts,
+    /// Addresses listened at: so many queues are for the sockets there, and those behind them for the port's.
+    places: usize,
     sockets: Arc<Sockets>,
     queues: Vec<Queue>,
     stats: Arc<WorkerStats>,
-    failures: Vec<(SocketAddr, SendFailure)>,
+    failures: Vec<Failed>,
     messages: Messages,
+}
+
+/// What the kernel refused to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) destination: SocketAddr,
+    /// Number of the source port; 0 is the one listened at.
+    pub(crate) port: usize,
+    pub(crate) failure: SendFailure,
 }
 
 /// Nowhere: stands in runs that are not used.
@@ -57,9 +72,14 @@ impl Outbox {
             crowd: Crowd::default(),
             unasked: 0,
         };
+        let port = worker % SOURCE_PORTS_MAX;
+        let (listening, apart) = (sockets.sealed(worker), sockets.apart(port));
         Outbox {
             worker,
-            queues: sockets.sealed(worker).iter().map(queue).collect(),
+            port,
+            own_port: SourcePorts::default().with(port),
+            places: listening.len(),
+            queues: listening.iter().chain(apart).map(queue).collect(),
             sockets,
             stats,
             failures: Vec::with_capacity(FAILURES_MAX),
@@ -72,13 +92,23 @@ impl Outbox {
     #[inline]
     pub(crate) fn push(
         &mut self,
-        (destination, class): (SocketAddr, u8),
+        (toward, class): (&Toward, u8),
         len: usize,
         make: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
-        let Some(number) = self.sockets.number_for(destination) else {
-            self.fail(destination, SendFailure::Unreachable);
+        let destination = toward.address;
+        let Some(place) = self.sockets.number_for(destination) else {
+            let failed = Failed {
+                destination,
+                port: 0,
+                failure: SendFailure::Unreachable,
+            };
+            note(&mut self.failures, failed);
             return Err(Reason::SendRefused);
+        };
+        let number = match toward.source_ports.has_any_of(self.own_port) {
+            true => place + self.places,
+            false => place,
         };
         if self
             .queues
@@ -102,7 +132,10 @@ impl Outbox {
     }
 
     fn flush_one(&mut self, number: usize) {
-        let socket = self.sockets.sealed(self.worker).get(number);
+        let (port, socket) = match number.checked_sub(self.places) {
+            None => (0, self.sockets.sealed(self.worker).get(number)),
+            Some(number) => (self.port, self.sockets.apart(self.port).get(number)),
+        };
         let (Some(queue), Some(socket)) = (self.queues.get_mut(number), socket) else {
             return;
         };
@@ -112,19 +145,18 @@ impl Outbox {
             socket,
             sockets: &self.sockets,
             messages: &mut self.messages,
-            stats: &self.stats,
-            failures: &mut self.failures,
+            refusals: Refusals {
+                port,
+                stats: &self.stats,
+                failures: &mut self.failures,
+            },
         };
         flush.run();
         (queue.used, queue.count) = (0, 0);
     }
 
-    fn fail(&mut self, destination: SocketAddr, failure: SendFailure) {
-        note(&mut self.failures, destination, failure);
-    }
-
     /// The next failure to be told to the control side.
-    pub(crate) fn pop_failure(&mut self) -> Option<(SocketAddr, SendFailure)> {
+    pub(crate) fn pop_failure(&mut self) -> Option<Failed> {
         self.failures.pop()
     }
 }
@@ -190,8 +222,14 @@ struct Flush<'a> {
     socket: &'a UdpSocket,
     sockets: &'a Sockets,
     messages: &'a mut Messages,
+    refusals: Refusals<'a>,
+}
+
+/// Where what comes of a send is kept.
+struct Refusals<'a> {
+    port: usize,
     stats: &'a WorkerStats,
-    failures: &'a mut Vec<(SocketAddr, SendFailure)>,
+    failures: &'a mut Vec<Failed>,
 }
 
 impl Flush<'_> {
@@ -201,7 +239,7 @@ impl Flush<'_> {
         }
         if !self.queue.crowd.is_calm() {
             self.judge();
-            self.queue.drop_suspects(0, self.stats);
+            self.queue.drop_suspects(0, self.refusals.stats);
             if self.queue.crowd.is_looking() {
                 self.look();
             }
@@ -249,7 +287,7 @@ impl Flush<'_> {
                 // Zero cannot be; if it were, it must not loop for ever.
                 let sent = sent.max(1);
                 for run in runs.iter().take(sent) {
-                    count_sent(self.stats, run);
+                    count_sent(self.refusals.stats, run);
                     queue.unasked += run.count;
                 }
                 self.at += sent;
@@ -263,9 +301,9 @@ impl Flush<'_> {
                     self.sockets.stop_segmenting();
                     let singles = (&queue.arena[..], run.singles());
                     let way = (&mut *self.messages, self.socket);
-                    send_singly(way, singles, self.stats, self.failures);
+                    send_singly(way, singles, &mut self.refusals);
                 } else {
-                    refuse(self.stats, self.failures, &run, &error);
+                    self.refusals.refuse(&run, &error);
                 }
             }
         }
@@ -276,10 +314,10 @@ impl Flush<'_> {
         let queue = &mut *self.queue;
         let left = &queue.runs[self.at..queue.count];
         if queue.crowd.refused(left, Instant::now()) {
-            return queue.drop_suspects(self.at, self.stats);
+            return queue.drop_suspects(self.at, self.refusals.stats);
         }
         let count = left.iter().map(|run| run.count as u64).sum();
-        self.stats.drop_many(Reason::SendBufferFull, count);
+        self.refusals.stats.drop_many(Reason::SendBufferFull, count);
         queue.count = self.at;
     }
 }
@@ -289,30 +327,28 @@ fn count_sent(stats: &WorkerStats, run: &Run) {
     stats.datagram_bytes_sent.add(run.len as u64);
 }
 
-fn refuse(
-    stats: &WorkerStats,
-    failures: &mut Vec<(SocketAddr, SendFailure)>,
-    run: &Run,
-    error: &std::io::Error,
-) {
-    let failure = udp::failure(error, run.datagram_len);
-    let reason = match failure {
-        None => Reason::SendBufferFull,
-        Some(_) => Reason::SendRefused,
-    };
-    stats.drop_many(reason, run.count as u64);
-    if let Some(failure) = failure {
-        note(failures, run.destination, failure);
+impl Refusals<'_> {
+    fn refuse(&mut self, run: &Run, error: &std::io::Error) {
+        let failure = udp::failure(error, run.datagram_len);
+        let reason = match failure {
+            None => Reason::SendBufferFull,
+            Some(_) => Reason::SendRefused,
+        };
+        self.stats.drop_many(reason, run.count as u64);
+        if let Some(failure) = failure {
+            let failed = Failed {
+                destination: run.destination,
+                port: self.port,
+                failure,
+            };
+            note(self.failures, failed);
+        }
     }
 }
 
-fn note(
-    failures: &mut Vec<(SocketAddr, SendFailure)>,
-    destination: SocketAddr,
-    failure: SendFailure,
-) {
+fn note(failures: &mut Vec<Failed>, failed: Failed) {
     if failures.len() < FAILURES_MAX {
-        failures.push((destination, failure));
+        failures.push(failed);
     }
 }
 
@@ -320,13 +356,12 @@ fn note(
 fn send_singly(
     (messages, socket): (&mut Messages, &UdpSocket),
     (arena, singles): (&[u8], impl Iterator<Item = Run>),
-    stats: &WorkerStats,
-    failures: &mut Vec<(SocketAddr, SendFailure)>,
+    refusals: &mut Refusals<'_>,
 ) {
     for single in singles {
         match batch::send(messages, socket, arena, &[single]) {
-            Ok(_) => count_sent(stats, &single),
-            Err(error) => refuse(stats, failures, &single, &error),
+            Ok(_) => count_sent(refusals.stats, &single),
+            Err(error) => refusals.refuse(&single, &error),
         }
     }
 }

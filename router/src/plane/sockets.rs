@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rmesh_gossip::SOURCE_PORTS_MAX;
+
 use super::api::{PlaneError, Without};
 use crate::sys::udp;
 
@@ -23,6 +25,8 @@ pub(crate) struct Sockets {
     sealed: Vec<Vec<UdpSocket>>,
     control: Vec<UdpSocket>,
     strangers: Vec<UdpSocket>,
+    /// By source port, from number 1 on, then by address. They only send.
+    apart: Vec<Vec<UdpSocket>>,
     first_v4: Option<usize>,
     first_v6: Option<usize>,
     /// Where one interface is used only: the one for this host itself.
@@ -112,6 +116,7 @@ impl Sockets {
         if strangers.is_empty() {
             return Err(PlaneError::NoFamily);
         }
+        let apart = open_apart((places, &strangers), workers, without);
         let segments = !without.udp_segmentation && sealed.iter().flatten().all(udp::can_segment);
         let ask = |socket| udp::ask_for_joined(socket).is_ok();
         // All or none: which socket the kernel asks before it joins, it chooses by the addresses alone.
@@ -123,6 +128,7 @@ impl Sockets {
             sealed,
             control,
             strangers,
+            apart,
             first_v4,
             first_v6,
             loopback,
@@ -170,6 +176,23 @@ impl Sockets {
         &self.strangers
     }
 
+    /// By the same numbers, those to send from another source port, of number 1 and more; none if there is no such port.
+    pub(crate) fn apart(&self, port: usize) -> &[UdpSocket] {
+        let port = port.checked_sub(1).and_then(|port| self.apart.get(port));
+        port.map_or(&[], Vec::as_slice)
+    }
+
+    /// Source ports besides the one listened at, from number 1 on: for IPv4 and for IPv6.
+    pub(crate) fn source_ports(&self) -> [Vec<u16>; 2] {
+        [self.first_v4, self.first_v6].map(|first| {
+            let of_family = |port: &Vec<UdpSocket>| {
+                let socket = port.get(first?)?;
+                socket.local_addr().ok().map(|address| address.port())
+            };
+            self.apart.iter().filter_map(of_family).collect()
+        })
+    }
+
     /// Number of the socket that reaches `destination`: the first of its family.
     pub(crate) fn number_for(&self, destination: SocketAddr) -> Option<usize> {
         if self.loopback.is_some() && destination.ip().is_loopback() {
@@ -181,6 +204,30 @@ impl Sockets {
             self.first_v4
         }
     }
+}
+
+/// Opens sockets to send from, a source port for each worker but the first, as far as there may be. Without them all
+/// send from the port listened at.
+fn open_apart(
+    (places, opened): (&[Place<'_>], &[UdpSocket]),
+    workers: usize,
+    without: Without,
+) -> Vec<Vec<UdpSocket>> {
+    let ports = match without.source_ports {
+        true => 1,
+        false => workers.min(SOURCE_PORTS_MAX),
+    };
+    let open = |listening: &UdpSocket| {
+        let ip = listening.local_addr()?.ip();
+        let place = places.iter().find(|(place, _)| *place == ip);
+        udp::open_to_send(ip, place.and_then(|(_, interface)| *interface))
+    };
+    let open_port = |_| opened.iter().map(open).collect::<io::Result<Vec<_>>>();
+    let apart: io::Result<Vec<_>> = (1..ports).map(open_port).collect();
+    apart.unwrap_or_else(|error| {
+        tracing::warn!(%error, "all workers send from one port: no other can be opened");
+        Vec::new()
+    })
 }
 
 /// Every Linux host has it by this name.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rmesh_gossip::api::{FloodTree, Floods};
 use rmesh_gossip::limits::SESSION_LIFETIME;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, ProbeMarks, SessionKeys, SourcePorts};
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
 use rmesh_wire::{Mac, PeerId, ShortId, relay};
 
@@ -70,6 +70,31 @@ impl Trees {
 pub(crate) struct Peer {
     session: Option<Arc<Session>>,
     forwarding: PeerForwarding,
+    /// Its address, if it is reached directly.
+    toward: Option<Toward>,
+}
+
+impl Peer {
+    fn new(session: Option<Arc<Session>>, forwarding: PeerForwarding) -> Self {
+        let toward = match forwarding.path {
+            Some(Path::Direct(address)) => Some(Toward {
+                address,
+                source_ports: forwarding.source_ports,
+            }),
+            // Whoever publishes a snapshot puts the socket that stands for a TCP connection here.
+            Some(Path::Relay(_) | Path::Tcp(_)) | None => None,
+        };
+        Peer {
+            session,
+            forwarding,
+            toward,
+        }
+    }
+
+    fn direct(&self) -> Option<(&Session, u32, &Toward)> {
+        let session = self.session.as_deref()?;
+        Some((session, self.forwarding.path_epoch, self.toward.as_ref()?))
+    }
 }
 
 /// Counters of one peer.
@@ -80,6 +105,14 @@ struct Counted {
     gone: Option<Instant>,
 }
 
+/// An address that datagrams go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Toward {
+    pub(crate) address: SocketAddr,
+    /// From which source ports they may, besides the one listened at.
+    pub(crate) source_ports: SourcePorts,
+}
+
 /// How a sealed payload gets to a peer.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
@@ -88,7 +121,7 @@ pub(crate) struct Route<'a> {
     pub(crate) epoch: u32,
     /// The neighbour that relays, and the epoch of the path to it.
     pub(crate) relay: Option<(&'a Session, u32)>,
-    pub(crate) destination: SocketAddr,
+    pub(crate) destination: &'a Toward,
     /// Largest payload one record may carry, in bytes.
     pub(crate) payload_len_max: usize,
     /// Whether a search found that; it is assumed otherwise.
@@ -147,13 +180,7 @@ impl Tables {
                 .cloned();
             stats.get(id);
             tables.add_short(id);
-            tables.peers.insert(
-                id,
-                Peer {
-                    session,
-                    forwarding,
-                },
-            );
+            tables.peers.insert(id, Peer::new(session, forwarding));
         }
         tables.stats = stats.finish(now);
         tables.retire(old, now);
@@ -225,29 +252,20 @@ impl Tables {
     }
 
     /// Session, epoch and address of a peer reached directly.
-    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, SocketAddr)> {
-        let peer = self.peers.get(&id)?;
-        match peer.forwarding.path? {
-            Path::Direct(address) => Some((
-                peer.session.as_deref()?,
-                peer.forwarding.path_epoch,
-                address,
-            )),
-            Path::Relay(_) | Path::Tcp(_) => None,
-        }
+    pub(crate) fn direct(&self, id: PeerId) -> Option<(&Session, u32, &Toward)> {
+        self.peers.get(&id)?.direct()
     }
 
     /// How to reach `id`; `None` while there is no session or no path.
     pub(crate) fn route(&self, id: PeerId) -> Option<Route<'_>> {
         let peer = self.peers.get(&id)?;
-        let (relay, destination, overhead) = match peer.forwarding.path? {
-            Path::Direct(address) => (None, address, 0),
-            Path::Relay(neighbour) => {
-                let (session, epoch, address) = self.direct(neighbour)?;
-                (Some((session, epoch)), address, relay::OVERHEAD)
+        let (relay, destination, overhead) = match (&peer.toward, peer.forwarding.path?) {
+            (Some(toward), _) => (None, toward, 0),
+            (None, Path::Relay(neighbour)) => {
+                let (session, epoch, toward) = self.direct(neighbour)?;
+                (Some((session, epoch)), toward, relay::OVERHEAD)
             }
-            // Whoever publishes a snapshot puts the socket that stands for the connection here.
-            Path::Tcp(_) => return None,
+            (None, Path::Direct(_) | Path::Tcp(_)) => return None,
         };
         let datagram_len_max = usize::from(peer.forwarding.datagram_len_max);
         Some(Route {
@@ -344,6 +362,7 @@ pub(crate) mod tests {
             path_epoch: 0,
             datagram_len_max: 1252,
             is_len_found: true,
+            source_ports: SourcePorts::default(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! From a payload to sealed datagrams on their way: lanes, relay wrapping, fragments.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmesh_wire::datagram::{HEADER_LEN, TAG_LEN};
@@ -13,7 +12,7 @@ use super::buffer::{Buffer, concatenate};
 use super::outbox::Outbox;
 use super::session::{Session, lane_of};
 use super::stats::{Reason, WorkerStats};
-use super::tables::Route;
+use super::tables::{Route, Toward};
 use crate::port::ecn;
 
 /// Which worker of how many this is.
@@ -113,7 +112,7 @@ impl Transmitter {
     /// Passes a verified relay datagram on to the next hop, with the traffic class it came with.
     pub(crate) fn forward_relay(
         &mut self,
-        (session, epoch, destination): (&Session, u32, SocketAddr),
+        (session, epoch, destination): (&Session, u32, &Toward),
         (ttl, class): (u8, u8),
         datagram: &[u8],
     ) -> Result<(), Reason> {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use rmesh_gossip::SendFailure;
@@ -98,6 +98,34 @@ pub(crate) fn open_group(
         control: control.into(),
         strangers: strangers.into(),
     })
+}
+
+/// A socket to send from, on a port that the kernel chooses; it drops whatever comes there.
+///
+/// # Errors
+/// If it cannot be opened.
+pub(crate) fn open_to_send(ip: IpAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
+    let address = SocketAddr::new(ip, 0);
+    let socket = open_socket_at(address, interface)?;
+    drop_all(&socket)?;
+    resize_buffers(&socket, 0);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Lets the kernel drop what comes before it takes room.
+fn drop_all(socket: &Socket) -> io::Result<()> {
+    let mut nothing = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: &raw mut nothing,
+    };
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program))
 }
 
 /// A socket that sends and receives by one interface, if there is one, whatever addresses that has.
@@ -299,6 +327,24 @@ mod tests {
         }
         from.send_to(&[], to).unwrap();
         assert_eq!(sealed.recv(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_socket_to_send_from_hears_nothing_and_each_has_a_port_of_its_own() {
+        for host in ["127.0.0.1", "::1"] {
+            let ip = host.parse().unwrap();
+            let [one, other] = [0, 1].map(|_| open_to_send(ip, None).unwrap());
+            let [at, beside] = [&one, &other].map(|socket| socket.local_addr().unwrap());
+            assert_ne!(at.port(), beside.port());
+            let listener = open(SocketAddr::new(ip, 0)).unwrap();
+            let listens = listener.local_addr().unwrap();
+            let mut buffer = [0; 8];
+            one.send_to(&[1, 2], listens).unwrap();
+            assert_eq!(listener.recv_from(&mut buffer).unwrap(), (2, at));
+            listener.send_to(&[3], at).unwrap();
+            assert!(one.recv(&mut buffer).is_err());
+            assert!(can_segment(&one));
+        }
     }
 
     #[test]

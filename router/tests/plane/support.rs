@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys, SourcePorts};
 use rmesh_router::port::{FrameBatch, Port};
 use rmesh_router::{Control, Inbound, Plane, PlaneOptions, Without};
 use rmesh_wire::handshake::Cipher;
@@ -231,6 +231,7 @@ pub fn know(forwarding: &mut Forwarding, me: u8, other: u8, path: Path) {
         path_epoch: 0,
         datagram_len_max: SMALL_PATH,
         is_len_found: true,
+        source_ports: SourcePorts::default(),
     };
     forwarding.peers.insert(id(other), reached);
     forwarding.macs.insert(mac(other), id(other));

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use rmesh_gossip::api::FloodTree;
 use rmesh_gossip::crypto::Key;
-use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys};
+use rmesh_gossip::{Forwarding, Path, PeerForwarding, SessionKeys, SourcePorts};
 use rmesh_router::plane::counting::{ADDRESS, Stand};
 use rmesh_router::port::offload::Offload;
 use rmesh_router::port::{FrameBatch, Offloads, Port};
@@ -110,6 +110,7 @@ fn forwarding(me: u8, reach: Reach) -> Forwarding {
             path_epoch: 0,
             datagram_len_max: DATAGRAM_LEN_MAX,
             is_len_found: true,
+            source_ports: SourcePorts::default(),
         };
         (id(other), reached)
     };

@@ -8,6 +8,7 @@ use rmesh_wire::flood::FloodHeader;
 use rmesh_wire::fragment::FragmentHeader;
 use rmesh_wire::handshake::Hello;
 use rmesh_wire::payload::{Head, PayloadKind};
+use rmesh_wire::port_probe::PortProbe;
 use rmesh_wire::probe::Probe;
 use rmesh_wire::relay::{INNER_OFFSET, RelayEnds};
 use rmesh_wire::{Mac, PeerId};
@@ -68,6 +69,13 @@ fn payload(bytes: &[u8]) {
         }
         PayloadKind::Probe => {
             Probe::decode(head, body);
+        }
+        PayloadKind::PortProbe => {
+            if let Some(probe) = PortProbe::decode(head, body) {
+                let again = probe.encode();
+                let (head, body) = Head::split(&again).expect("an encoded probe has a head");
+                assert_eq!(PortProbe::decode(head, body), Some(probe));
+            }
         }
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
