@@ -4,8 +4,8 @@
 //!  0      1       2        4
 //! | kind | flags | aux    | body …
 //! ```
-//! Lane 0 belongs to the control side and carries only probes of both kinds and control messages; the other
-//! lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
+//! Lane 0 belongs to the control side and carries only probes of both kinds, control messages and what keeps
+//! mappings; the other lanes belong to the data plane and carry only frames, bundles of them, floods and fragments.
 
 /// Length of the payload head in bytes.
 pub const HEAD_LEN: usize = 4;
@@ -32,6 +32,8 @@ pub enum PayloadKind {
     Flood = 5,
     /// Whether another source port passes: see [`crate::port_probe`].
     PortProbe = 6,
+    /// Nothing: it keeps the mapping of a translator of addresses, and needs no answer.
+    Keep = 7,
 }
 
 /// A decoded payload head.
@@ -72,6 +74,7 @@ impl Head {
             4 => PayloadKind::Control,
             5 => PayloadKind::Flood,
             6 => PayloadKind::PortProbe,
+            7 => PayloadKind::Keep,
             _ => return None,
         };
         Some((

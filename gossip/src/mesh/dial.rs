@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use rmesh_wire::{Instant, PeerId};
 
+use super::peer::Peer;
 use super::session::Session;
 use super::tcp::{ADDRESSES_MAX, UDP_PATIENCE};
 use super::watched::Watched;
@@ -283,9 +284,7 @@ impl Mesh {
             let needed = peer.desired || peer.desires_us || now < peer.wanted_until;
             let session = peer.current.and_then(|index| self.sessions.get(&index));
             let renew = session.is_some_and(|session| self.is_rekey_due(session, now));
-            // There are probes every second or ten: silence means that the other end has
-            // forgotten the session, or that nothing gets through.
-            let patience = SILENCE_MIN + peer.pace(self.is_large(), now).alive * 2;
+            let patience = self.patience(peer, now);
             let silent = session.is_some_and(|session| now.since(session.heard) >= patience);
             let stuck = silent || (session.is_some() && peer.chosen.is_none());
             let missing = session.is_none() && needed && self.is_known(*id);
@@ -321,6 +320,12 @@ impl Mesh {
         });
     }
 
+    /// There are probes every second or ten: longer silence means that the other end has forgotten the session, or
+    /// that nothing gets through.
+    fn patience(&self, peer: &Peer, now: Instant) -> Duration {
+        SILENCE_MIN + peer.pace(self.is_large(), now).alive * 2
+    }
+
     fn is_rekey_due(&self, session: &Session, now: Instant) -> bool {
         rekey_at(session, self.me, self.rekey_after) <= now
             || session.records >= REKEY_AFTER_RECORDS
@@ -345,7 +350,7 @@ impl Mesh {
             Some((index, self.half_opens.message(index, now)?))
         });
         if let Some((_, message)) = &repeat {
-            for origin in self.dial_origins(goal) {
+            for origin in self.dial_origins(goal, now) {
                 self.send_first(origin, message.clone(), now);
             }
         }
@@ -376,8 +381,10 @@ impl Mesh {
     }
 
     /// Where a goal is called.
-    pub(crate) fn dial_origins(&self, goal: &Goal) -> Vec<Origin> {
-        let by_tcp = self.dialer.dials.get(goal).is_some_and(|dial| dial.by_tcp);
+    pub(crate) fn dial_origins(&self, goal: &Goal, now: Instant) -> Vec<Origin> {
+        let dial = self.dialer.dials.get(goal);
+        let by_tcp = dial.is_some_and(|dial| dial.by_tcp);
+        let is_first = dial.is_none_or(|dial| dial.wait == WAIT_FIRST);
         let direct = |addresses: &[SocketAddr]| {
             let tcp = addresses
                 .iter()
@@ -403,9 +410,17 @@ impl Mesh {
                 };
                 let known = peer.direct.keys().copied();
                 let mut origins: Vec<Origin> = known.map(Origin::Direct).collect();
-                // A renewal goes under the session it renews as well, where no flood is in its way.
+                // A renewal goes under the session it renews as well, where no flood is in its way; at first only
+                // so if all is well.
                 let renewed = peer.current.is_some().then_some(*id);
-                let hop = self.next_hop(*id).or(renewed);
+                let renewed_straight = renewed.filter(|_| peer.direct_address().is_some());
+                let hop = renewed_straight.or_else(|| self.next_hop(*id).or(renewed));
+                let is_heard =
+                    |session: &Session| now.since(session.heard) < self.patience(peer, now);
+                let session = peer.current.and_then(|index| self.sessions.get(&index));
+                if is_first && renewed_straight.is_some() && session.is_some_and(is_heard) {
+                    origins.clear();
+                }
                 if by_tcp && peer.chosen.is_none() {
                     let new = self.tcp_addresses(*id).into_iter();
                     let new = new.filter(|address| !peer.direct.contains_key(address));

@@ -242,7 +242,7 @@ impl Mesh {
         let Some(goal) = half.goal.clone() else {
             return;
         };
-        let called = self.dial_origins(&goal).into_iter();
+        let called = self.dial_origins(&goal, now).into_iter();
         let called: Vec<SocketAddr> = called.filter_map(Origin::address).collect();
         let from_called = called.contains(&source);
         for address in called {
@@ -438,6 +438,7 @@ impl Mesh {
         self.note_observed(hello.observed, now);
         if let Some((address, entry)) = origin.address().zip(self.peers.get_mut(&peer)) {
             entry.add_candidate(address, now);
+            self.note_sent(peer, address, now);
         }
         self.dirty.forwarding = true;
         // Each side lets the other verify a record, which is what makes the session usable.

@@ -2,17 +2,21 @@
 //!
 //! Who is behind one says on each path after how much silence it is to be asked ([`Keepalive::interval`]), and the
 //! other end asks then: only a question that comes in from outside shows that the mapping still lives, for one that
-//! goes out makes a new one. Such a question is the path's sign of life as well, so no mapping costs a datagram of its
-//! own, and a path that is asked more often anyway costs nothing. As long as they arrive the time grows step by
+//! goes out makes a new one. Such a question is the path's sign of life as well, so a path that is asked more often
+//! anyway costs nothing. Where mappings live shorter than links are to be asked ([`rhythm`]) this end sends something
+//! in between that nobody answers: a third of what questions and answers would cost. As long as they arrive the time grows step by
 //! step; where twice in a row they do not, and this end has to call first, it shrinks. The time is the network's,
 //! not the peer's: what one path finds out serves all, and it is known again where the host comes back to.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::Mesh;
-use super::peer::Peer;
+use rmesh_wire::payload::{Head, PayloadKind};
+use rmesh_wire::{Instant, PeerId};
+
+use super::peer::{Peer, Way};
+use super::{Mesh, Origin};
 
 /// At first: most translators keep mappings for longer, few for less (RFC 4787 REQ-5 asks for two minutes).
 const FIRST: Duration = Duration::from_secs(10);
@@ -20,6 +24,11 @@ const FIRST: Duration = Duration::from_secs(10);
 pub(crate) const LEAST: Duration = Duration::from_secs(2);
 /// … nor more: an idle path that has died should not be taken for one that works for longer.
 pub(crate) const MOST: Duration = Duration::from_secs(30);
+/// Mappings that live shorter are kept by this end itself between questions …
+const OFTEN: Duration = Duration::from_secs(6);
+/// … which are this far apart then: hardly more than the questions of any link.
+const ASKED_LEAST: Duration = Duration::from_secs(8);
+const ASKED_MOST: Duration = Duration::from_secs(9);
 /// Questions that arrive after such silence make it longer by a quarter.
 const GROWS_AFTER: u32 = 3;
 /// Mappings lost in a row that make it shorter by a quarter: one question may be lost for other reasons.
@@ -82,7 +91,8 @@ impl Keepalive {
     pub(crate) fn survived(&mut self, silence: Duration) {
         let known = &mut self.now;
         // Shorter ones say nothing.
-        if silence * 4 < known.interval * 3 {
+        let (asked, parts) = rhythm(known.interval);
+        if silence * 4 < asked / parts * 3 {
             return;
         }
         known.lost = 0;
@@ -101,6 +111,10 @@ impl Keepalive {
     /// time is shorter now.
     pub(crate) fn lost(&mut self, silence: Duration) -> bool {
         let known = &mut self.now;
+        // What follows from such silence has been drawn: other paths were asked before they could know.
+        if silence * 3 / 4 >= known.interval {
+            return false;
+        }
         known.survived = 0;
         known.lost += 1;
         if known.lost < SHRINKS_AFTER {
@@ -108,13 +122,48 @@ impl Keepalive {
         }
         known.lost = 0;
         known.lost_at = Some(known.lost_at.map_or(silence, |at| at.min(silence)));
-        let shorter = silence.min(known.interval) * 3 / 4;
-        let before = core::mem::replace(&mut known.interval, shorter.clamp(LEAST, MOST));
+        let shorter = (silence * 3 / 4).clamp(LEAST, MOST);
+        let before = known.interval;
+        known.interval = before.min(shorter);
         known.interval < before
     }
 }
 
+/// How far apart questions are to be where mappings are to be used after such silence at the latest, and into how many
+/// parts of silence that is cut.
+pub(crate) fn rhythm(interval: Duration) -> (Duration, u32) {
+    if interval >= OFTEN {
+        return (interval, 1);
+    }
+    let interval = interval.max(LEAST);
+    let parts = ASKED_LEAST.as_millis().div_ceil(interval.as_millis());
+    let parts = u32::try_from(parts).unwrap_or(1);
+    ((interval * parts).min(ASKED_MOST), parts)
+}
+
 impl Mesh {
+    /// Sends what keeps mappings of this host's translator and needs no answer.
+    pub(super) fn keep_open(&mut self, id: PeerId, addresses: &[SocketAddr], now: Instant) {
+        let index = self.peers.get(&id).and_then(|peer| peer.current);
+        for address in addresses {
+            let session = index.and_then(|index| self.sessions.get_mut(&index));
+            let Some(session) = session else { return };
+            let datagram = session.seal_record(&Head::new(PayloadKind::Keep).encode());
+            self.send_way(id, Way::Direct(*address), datagram, now);
+        }
+    }
+
+    /// Somebody has kept its mapping. If that had been forgotten it comes from elsewhere: it is called there at once.
+    pub(super) fn on_keep(&mut self, id: PeerId, origin: Origin, now: Instant) {
+        let peer = self.peers.get_mut(&id).zip(origin.address());
+        if let Some((peer, address)) = peer {
+            peer.add_candidate(address, now);
+            if let Some(path) = peer.direct.get_mut(&address) {
+                path.hurry(now);
+            }
+        }
+    }
+
     /// Mappings live shorter than was thought. Other ends hear of it when they are asked, which must not wait until it would
     /// have been time before: meanwhile the mappings are gone, and what those ask gets no answer.
     pub(super) fn keep_mappings_sooner(&mut self) {
@@ -167,6 +216,26 @@ mod tests {
             // It is tried again now and then whether they live longer.
             let (_, lost) = live(&mut keepalive, lifetime, 1_000);
             assert!(lost <= 25, "{lost} of 1000 at {lifetime:?}");
+        }
+    }
+
+    #[test]
+    fn what_other_paths_lose_after_the_same_silence_counts_once() {
+        let mut keepalive = Keepalive::default();
+        for _ in 0..20 {
+            keepalive.lost(Duration::from_secs(8));
+        }
+        assert_eq!(keepalive.interval(), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn questions_are_hardly_more_than_nine_seconds_apart_and_show_most_of_the_interval() {
+        for tenths in 20..300 {
+            let interval = Duration::from_millis(tenths * 100);
+            let (asked, parts) = rhythm(interval);
+            assert!(asked <= ASKED_MOST.max(interval));
+            assert!(asked >= ASKED_LEAST.min(interval));
+            assert!(asked / parts <= interval && asked / parts * 4 >= interval * 3);
         }
     }
 

@@ -65,6 +65,7 @@ impl Mesh {
         };
         let suspected = peer.watch_lull(now);
         let mut questions: Vec<(Way, Question)> = Vec::new();
+        let mut kept: Vec<SocketAddr> = Vec::new();
         let (mut changed, mut shrank, mut died) = (suspected, false, false);
         let addresses: Vec<SocketAddr> = peer.direct.keys().copied().collect();
         let relay = peer.is_relayed().then_some(Way::Relay);
@@ -78,6 +79,12 @@ impl Mesh {
                 continue;
             }
             let (change, question) = path.tick(now, pace, || random.public_u64());
+            if let Way::Direct(address) = way
+                && question.is_none()
+                && path.keeps(now)
+            {
+                kept.push(address);
+            }
             died |= change == Change::Dead;
             changed |= matches!(change, Change::Alive | Change::Dead | Change::Overdue);
             self.dirty.forwarding |= matches!(change, Change::Size | Change::SizeLost);
@@ -87,6 +94,7 @@ impl Mesh {
         for (way, question) in questions {
             self.ask(id, way, question, now);
         }
+        self.keep_open(id, &kept, now);
         self.watch_ports(id, now);
         if shrank {
             self.note_shrunk(id);

@@ -254,13 +254,6 @@ impl PathState {
         }
     }
 
-    /// No mapping on it lives longer than so much without use: where one was to be kept later, it is asked sooner.
-    pub(crate) fn keep_sooner(&mut self, interval: Duration) {
-        if let Some(by) = self.mapping.keep_by(interval) {
-            self.ask_by(by);
-        }
-    }
-
     /// The longest UDP payload to be sent on it, in bytes.
     pub(crate) fn datagram_len(&self) -> u16 {
         self.mtu.datagram_len()
@@ -317,7 +310,8 @@ impl PathState {
     /// Whether [`PathState::bring_forward`] changes anything.
     pub(crate) fn is_soon(&self, now: Instant) -> bool {
         let is_routine = match self.alive {
-            true => !self.suspected,
+            // Nor is the other end's question forestalled where it shows something.
+            true => !self.suspected && !self.mapping.waits(),
             false => self.interval >= RETRY_ROUTINE,
         };
         let early = self.early();
@@ -348,7 +342,8 @@ impl PathState {
         }
         if proven && self.deferred < DEFERRED_MAX {
             self.deferred += 1;
-            self.next_probe = self.next_probe.max(now + pace.alive);
+            // Not later either, as it may have been put off at a slower pace.
+            self.next_probe = now + pace.alive;
         } else if self.deferred > 0 {
             // It misses answers, or it is time for own figures.
             self.next_probe = now;
@@ -386,7 +381,7 @@ impl PathState {
         let unjudged = self.outstanding.iter().filter(|q| self.alive && !q.judged);
         let judge = unjudged.map(|q| q.sent + self.answer_timeout()).min();
         let size = self.alive.then(|| self.mtu.deadline(self.patience()));
-        let others = [judge, size].into_iter().flatten();
+        let others = [judge, size, self.keep_at()].into_iter().flatten();
         others.fold(self.next_probe, Instant::min)
     }
 

@@ -91,6 +91,7 @@ impl Mesh {
             Some((head, body)) if head.kind == PayloadKind::Fragment => {
                 self.on_fragment(index, (head.aux, body), now);
             }
+            Some((head, _)) if head.kind == PayloadKind::Keep => self.on_keep(peer, origin, now),
             Some(_) | None => self.counters.datagrams_ignored += 1,
         }
     }

@@ -32,8 +32,14 @@ impl Mesh {
                 neighbour,
                 source: Some(destination),
             } => {
-                // The routes may know better by now than the way it came.
-                let hop = self.relay_hop(destination, None).unwrap_or(neighbour);
+                // What came under the session with its own source goes back so. Else the routes may know better by now
+                // than the way it came.
+                let straight = self.peers.get(&neighbour);
+                let straight = straight.filter(|peer| peer.direct_address().is_some());
+                let straight = straight.filter(|_| neighbour.short_id() == destination);
+                let hop = straight.map(|_| neighbour);
+                let hop = hop.or_else(|| self.relay_hop(destination, None));
+                let hop = hop.unwrap_or(neighbour);
                 let ends = RelayEnds {
                     source: self.me.short_id(),
                     destination,
@@ -50,7 +56,10 @@ impl Mesh {
     /// Sends a datagram to a peer by one of its ways.
     pub(crate) fn send_way(&mut self, peer: PeerId, way: Way, datagram: Vec<u8>, now: Instant) {
         match way {
-            Way::Direct(address) => self.transmit(address, datagram),
+            Way::Direct(address) => {
+                self.note_sent(peer, address, now);
+                self.transmit(address, datagram);
+            }
             Way::Relay => {
                 let Some(neighbour) = self.next_hop(peer) else {
                     return;
@@ -80,14 +89,7 @@ impl Mesh {
         hop.filter(usable)
     }
 
-    fn forward(
-        &mut self,
-        neighbour: PeerId,
-        ends: RelayEnds,
-        ttl: u8,
-        inner: &[u8],
-        _now: Instant,
-    ) {
+    fn forward(&mut self, neighbour: PeerId, ends: RelayEnds, ttl: u8, inner: &[u8], now: Instant) {
         let Some(peer) = self.peers.get(&neighbour) else {
             return;
         };
@@ -98,7 +100,16 @@ impl Mesh {
             return;
         };
         let datagram = session.wrap(ends, ttl, inner);
+        self.note_sent(neighbour, address, now);
         self.transmit(address, datagram);
+    }
+
+    /// Whatever is sent keeps the mapping of a translator.
+    pub(crate) fn note_sent(&mut self, peer: PeerId, address: core::net::SocketAddr, now: Instant) {
+        let peer = self.peers.get_mut(&peer);
+        if let Some(path) = peer.and_then(|peer| peer.direct.get_mut(&address)) {
+            path.mapping.sends(now);
+        }
     }
 
     /// Carries nothing that is between others; their routes do not lead through this peer.

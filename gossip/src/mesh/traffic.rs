@@ -77,7 +77,7 @@ impl Mesh {
         } else {
             now
         };
-        let (mut suspected, mut flowing) = (Vec::new(), Vec::new());
+        let (mut suspected, mut flowing, mut senders) = (Vec::new(), Vec::new(), Vec::new());
         for sample in samples {
             let Some(peer) = self.peers.get_mut(&sample.peer) else {
                 continue;
@@ -98,6 +98,7 @@ impl Mesh {
             }
             if sample.sent > 0 {
                 peer.wanted_until = now + WANTED;
+                senders.push(sample.peer);
                 if peer.flow.flows(now)
                     && let Some(path) = peer.used_mut()
                 {
@@ -122,11 +123,26 @@ impl Mesh {
                 }
             }
         }
+        self.disturb_mappings(&senders);
         for id in flowing {
             self.note_port_flow(id, now);
         }
         for id in suspected {
             self.path_changed(id, "nothing comes back by the other", now);
+        }
+    }
+
+    /// What is sent to these keeps the mappings of the ways it takes, nobody knows up to when.
+    fn disturb_mappings(&mut self, senders: &[PeerId]) {
+        for id in senders {
+            let chosen = self.peers.get(id).and_then(|peer| peer.chosen);
+            let neighbour = match chosen {
+                Some(Path::Relay(hop)) => hop,
+                _ => *id,
+            };
+            if let Some(path) = self.peers.get_mut(&neighbour).and_then(Peer::used_mut) {
+                path.mapping.disturb();
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use rmesh_wire::PeerId;
 use rmesh_wire::datagram::{HEADER_LEN, Header, HeaderError, Kind, TAG_LEN};
 use rmesh_wire::flood::{self, FLOOD_HEADER_LEN, FloodHeader};
 use rmesh_wire::fragment::FragmentHeader;
@@ -330,8 +331,12 @@ impl Engine {
             .and_then(|next| tables.direct(next))
             .ok_or(Reason::RelayNoRoute)?;
         if let Some(limit) = &self.shared.carry_limit {
-            // Whose it is the neighbour says; of somebody unknown it is the neighbour's own.
-            let origin = tables.resolve(ends.source);
+            // Whose it is the neighbour says. It is believed of itself and of those that are reached through it; else it
+            // could spend others' allowance, and is charged itself.
+            let is_behind = |origin: &PeerId| {
+                *origin == session.peer || tables.next_hop(ends.source) == Some(session.peer)
+            };
+            let origin = tables.resolve(ends.source).filter(is_behind);
             let stats = origin.and_then(|origin| tables.stats_of(origin));
             let carried = &stats.unwrap_or(&session.stats).carried;
             if !carried.admits(limit, datagram.len(), now) {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use rmesh_gossip::Path;
 use rmesh_gossip::crypto::real::RealCrypto;
 use rmesh_gossip::crypto::{Crypto as _, Key};
-use rmesh_router::Inbound;
+use rmesh_router::{Inbound, PlaneOptions};
 use rmesh_wire::Mac;
 use rmesh_wire::datagram::{Header, Kind};
 use rmesh_wire::handshake::Cipher;
 
-use crate::support::{Peer, frame, id, mac, next_datagram, tree, wait_until, wire};
+use crate::support::{
+    Peer, frame, id, introduce, mac, next_datagram, options, tree, wait_until, wire,
+};
 
 /// Peer 1 sends to peer 2 through a wire in the test's hands.
 fn tapped() -> (Peer, Peer, UdpSocket) {
@@ -214,4 +216,47 @@ fn a_forged_relay_datagram_is_not_passed_on() {
     assert_eq!(c.delivered(), Some(frame(mac(3), mac(1), b"over two hops")));
     b.assert_drops("replayed", 1);
     assert_eq!(b.plane.counters().relayed, 1);
+}
+
+#[test]
+fn who_names_another_as_the_source_spends_its_own_allowance() {
+    let mut peers: Vec<Peer> = (1..=5).map(Peer::start).collect();
+    let limited = PlaneOptions {
+        relay_limit: Some(1_000),
+        ..options("pair")
+    };
+    peers[1] = Peer::start_with(2, limited);
+    // All but the relay are its neighbours only; the fifth hangs on the fourth.
+    introduce(&mut peers, |a, b| match a.max(b) {
+        5 => a.min(b) == 4,
+        _ => a == 2 || b == 2,
+    });
+    for at in [0, 3, 4] {
+        let by = if at == 4 { id(4) } else { id(2) };
+        peers[at].know(3, Path::Relay(by));
+    }
+    for other in [1, 4, 5] {
+        peers[2].know(other, Path::Relay(id(2)));
+    }
+    peers[1].know(5, Path::Relay(id(4)));
+    peers[0].forwarding.me = id(4);
+    crate::support::publish_all(&peers);
+    let relay = |peers: &[Peer]| peers[1].plane.counters().relayed;
+    // 32 KiB may be sent at once.
+    for _ in 0..40 {
+        peers[0].inject(&frame(mac(3), mac(1), &[1; 900]));
+    }
+    wait_until(|| relay(&peers) + peers[1].dropped("relay_limit") == 40);
+    let (carried, refused) = (relay(&peers), peers[1].dropped("relay_limit"));
+    println!("{carried} of 40 carried in another's name, {refused} refused");
+    assert!(refused > 0 && carried > 0);
+    // What it named has lost nothing, nor has who is behind that.
+    for from in [4, 5] {
+        for n in 0..20 {
+            peers[from - 1].inject(&frame(mac(3), mac(from as u8), &[n; 900]));
+        }
+    }
+    wait_until(|| relay(&peers) == carried + 40);
+    assert_eq!(relay(&peers), carried + 40);
+    assert_eq!(peers[1].dropped("relay_limit"), refused);
 }

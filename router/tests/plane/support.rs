@@ -96,6 +96,10 @@ fn read(mut control: Control, sender: &UnboundedSender<Inbound>) {
 
 impl Peer {
     pub fn start(number: u8) -> Peer {
+        Peer::start_with(number, options("pair"))
+    }
+
+    pub fn start_with(number: u8, options: PlaneOptions) -> Peer {
         let (port, bridge) = UnixDatagram::pair().unwrap();
         port.set_nonblocking(true).unwrap();
         bridge
@@ -103,7 +107,7 @@ impl Peer {
             .unwrap();
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let port = Box::new(PairPort(port));
-        let plane = Plane::start_on(vec![port], options("pair"), sender).unwrap();
+        let plane = Plane::start_on(vec![port], options, sender).unwrap();
         let control = plane.take_control().unwrap();
         let (sender, received) = mpsc::unbounded_channel();
         std::thread::spawn(move || read(control, &sender));
@@ -249,15 +253,20 @@ pub fn tree(parent: Option<u8>, children: &[u8]) -> FloodTree {
 /// Peers 1 to `count`; each knows those that `adjacent` says directly. Nothing is published yet.
 pub fn mesh(count: u8, adjacent: impl Fn(u8, u8) -> bool) -> Vec<Peer> {
     let mut peers: Vec<_> = (1..=count).map(Peer::start).collect();
+    introduce(&mut peers, adjacent);
+    peers
+}
+
+/// The same for peers that are there.
+pub fn introduce(peers: &mut [Peer], adjacent: impl Fn(u8, u8) -> bool) {
     let addresses: Vec<_> = peers.iter().map(Peer::address).collect();
-    for peer in &mut peers {
-        for (other, address) in (1..=count).zip(&addresses) {
+    for peer in peers {
+        for (other, address) in (1..).zip(&addresses) {
             if other != peer.number && adjacent(peer.number, other) {
                 peer.know(other, Path::Direct(*address));
             }
         }
     }
-    peers
 }
 
 pub fn publish_all(peers: &[Peer]) {

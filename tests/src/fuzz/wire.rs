@@ -79,8 +79,8 @@ fn payload(bytes: &[u8]) {
         }
         PayloadKind::Bundle => bundle(body),
         PayloadKind::Flood => flood(body),
-        // The codec's.
-        PayloadKind::Control => {}
+        // The codec's, and what has no body.
+        PayloadKind::Control | PayloadKind::Keep => {}
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rmesh_wire::PeerId;
+use rmesh_wire::payload::RING_CHANNEL;
+
 use super::fault::Fault;
 use super::layout::Layout;
 use super::network::Translator;
@@ -12,6 +15,9 @@ use super::world::World;
 
 /// The cost of quiet is measured for this long.
 const MEASURED: Duration = Duration::from_secs(600);
+/// The ring of addresses sends a message so often to some neighbour of each host, this long.
+const RING_EVERY: Duration = Duration::from_secs(5);
+const RING_MESSAGE: [u8; 72] = [0; 72];
 /// How often it is looked whether somebody is known to be gone.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -24,6 +30,8 @@ pub struct Setting {
     pub translated: usize,
     /// How long a translator keeps a mapping that is not used.
     pub lifetime: Duration,
+    /// Whether there is a ring of addresses, whose digests are on their way all the time.
+    pub has_ring: bool,
     /// Everything random follows from it.
     pub seed: u64,
 }
@@ -77,7 +85,10 @@ pub fn run(setting: Setting) -> Quiet {
     // Sessions that nobody wants any more end, and the keeping of mappings finds its time.
     world.run_for(SETTLE * 2);
     let (before, downs) = (traffic(&world, open), world.meter.peer_downs);
-    world.run_for(MEASURED);
+    match setting.has_ring {
+        true => run_with_ring(&mut world, &mut random),
+        false => world.run_for(MEASURED),
+    }
     let traffic = traffic(&world, open).into_iter().zip(before);
     let traffic = traffic.map(|(now, before)| Traffic {
         sent: now.sent - before.sent,
@@ -89,11 +100,30 @@ pub fn run(setting: Setting) -> Quiet {
         traffic: traffic.collect(),
         measured: MEASURED,
         links: (open..setting.peers)
-            .map(|at| links(&mut world, at))
+            .map(|at| neighbours(&mut world, at).len())
             .collect(),
         downs: world.meter.peer_downs - downs,
         noticed: end_of(&mut world, open),
         violations: world.violations,
+    }
+}
+
+/// One message of each host to one neighbour, now and then.
+fn run_with_ring(world: &mut World, random: &mut Random) {
+    let end = world.now + MEASURED;
+    let peers = world.nodes.len();
+    let pause = RING_EVERY / u32::try_from(peers).unwrap_or(1);
+    while world.now < end {
+        world.run_for(pause.min(end.since(world.now)));
+        let node = random.below(peers);
+        let neighbours = neighbours(world, node);
+        let now = world.now;
+        if let Some(to) = neighbours.get(random.below(neighbours.len().max(1)))
+            && let Some(mesh) = world.nodes[node].mesh.as_mut()
+        {
+            mesh.handle_channel_send(*to, RING_CHANNEL, &RING_MESSAGE, now);
+            world.settle(node);
+        }
     }
 }
 
@@ -102,13 +132,14 @@ fn traffic(world: &World, open: usize) -> Vec<Traffic> {
     translated.map(|at| world.meter.traffic(at)).collect()
 }
 
-fn links(world: &mut World, at: usize) -> usize {
+fn neighbours(world: &mut World, at: usize) -> Vec<PeerId> {
     let Some(mesh) = world.nodes[at].mesh.as_mut() else {
-        return 0;
+        return Vec::new();
     };
     mesh.tell_again();
     let members = mesh.poll_members().unwrap_or_default();
-    members.iter().filter(|member| member.neighbour).count()
+    let neighbours = members.iter().filter(|member| member.neighbour);
+    neighbours.map(|member| member.peer).collect()
 }
 
 /// One of them is gone from one moment to the next.

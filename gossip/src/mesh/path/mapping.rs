@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use rmesh_wire::Instant;
 
+use super::PathState;
 use super::pace::{Pace, YIELD};
-use crate::mesh::keepalive::{LEAST, MOST};
+use crate::mesh::keepalive::{LEAST, MOST, rhythm};
 
 /// What is known of the translators on one path.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +19,12 @@ pub(crate) struct Mapping {
     pub(crate) wanted: Option<Duration>,
     /// When this end last sent something that keeps a mapping.
     sent: Option<Instant>,
+    /// Traffic may have kept it since then: a question that comes in shows nothing.
+    is_disturbed: bool,
+    /// After so much silence this end sends something that keeps it, …
+    keep: Option<Duration>,
+    /// … unless there is to be a question by then.
+    expected: Option<Instant>,
     /// How long this end meant to wait for a question when it last told the other end so.
     told: Option<Duration>,
     /// Whether it is asked so rarely that a mapping may be lost meanwhile.
@@ -56,12 +63,13 @@ impl Mapping {
         }
         let own = self.is_translated.then_some(watcher.keep);
         if let Some(keep) = [own, self.wanted].into_iter().flatten().min() {
-            let keep = keep.clamp(LEAST, MOST);
+            let (asked, parts) = rhythm(keep.clamp(LEAST, MOST));
             // What nobody needs is only kept open.
-            pace.alive = match pace == Pace::IDLE {
-                true => keep,
-                false => pace.alive.min(keep),
+            pace.alive = match pace == Pace::IDLE || parts > 1 {
+                true => asked,
+                false => pace.alive.min(asked),
             };
+            pace.keep = own.map(|_| pace.alive / parts);
         }
         match self.lets_ask(watcher.is_smaller) {
             true => pace.yielding(),
@@ -84,15 +92,46 @@ impl Mapping {
     pub(super) fn asks(&mut self, token: u64, is_routine: bool, pace: Pace, now: Instant) {
         self.is_sparse = is_sparse(pace);
         let silence = self.sent.map(|sent| now.since(sent));
-        let is_late = |silence: &Duration| *silence + YIELD / 2 >= pace.alive;
+        let kept = pace.keep.unwrap_or(pace.alive);
+        let is_late = |silence: &Duration| *silence + YIELD / 2 >= kept;
+        let is_due = self.expected.is_some_and(|expected| expected <= now);
         // Where the time has just become shorter the other end does not know yet.
         let is_told = self.told.replace(pace.alive);
         let is_told = is_told.is_some_and(|told| told <= pace.alive);
-        let waited = is_routine && is_told && self.lets_ask(self.is_smaller);
-        let is_unasked = self.is_translated && waited && is_sparse(pace);
+        let waited = is_routine && is_due && is_told && self.lets_ask(self.is_smaller);
+        let is_unasked = self.is_translated && waited && is_sparse(pace) && !self.is_disturbed;
         let unasked = silence.filter(is_late).filter(|_| is_unasked);
         self.unasked = unasked.map(|silence| (token, silence));
-        self.sent = Some(now);
+        self.begin(pace, now);
+    }
+
+    /// A question has gone either way.
+    fn begin(&mut self, pace: Pace, now: Instant) -> (Option<Instant>, bool) {
+        self.keep = pace.keep;
+        self.expected = Some(now + pace.alive);
+        let disturbed = core::mem::replace(&mut self.is_disturbed, false);
+        (self.sent.replace(now), disturbed)
+    }
+
+    /// Something else is sent now by this path that keeps a mapping.
+    pub(crate) fn sends(&mut self, now: Instant) {
+        self.sent = self.sent.map(|_| now);
+    }
+
+    /// Traffic was sent by this path lately, nobody knows when.
+    pub(crate) fn disturb(&mut self) {
+        self.is_disturbed = true;
+    }
+
+    /// When this end sends something that needs no answer, so that the mapping lives until there is a question.
+    pub(super) fn keep_at(&self) -> Option<Instant> {
+        let at = self.sent? + self.keep?;
+        (at + YIELD < self.expected?).then_some(at)
+    }
+
+    /// Whether this end waits for the other's question, which shows that the mapping lives.
+    pub(super) fn waits(&self) -> bool {
+        self.is_translated && self.is_sparse && self.lets_ask(self.is_smaller)
     }
 
     /// A question came in; for how long nothing had been sent until then, if that shows anything.
@@ -100,8 +139,9 @@ impl Mapping {
         self.unasked = None;
         self.is_sparse = is_sparse(pace);
         self.told = Some(pace.alive);
-        let sent = self.sent.replace(now)?;
-        (self.is_translated && is_sparse(pace)).then(|| now.since(sent))
+        let (sent, is_disturbed) = self.begin(pace, now);
+        let is_shown = self.is_translated && is_sparse(pace) && !is_disturbed;
+        Some(now.since(sent?)).filter(|_| is_shown)
     }
 
     /// Whether the other end may be out of reach before it is time to ask it.
@@ -119,6 +159,29 @@ impl Mapping {
     pub(crate) fn answered(&mut self, token: u64) -> Option<Duration> {
         let (asked, silence) = self.unasked.take()?;
         (asked == token).then_some(silence)
+    }
+}
+
+impl PathState {
+    /// No mapping on it lives longer than so much without use: where one was to be kept later, it is asked sooner.
+    pub(crate) fn keep_sooner(&mut self, interval: Duration) {
+        if let Some(by) = self.mapping.keep_by(interval) {
+            self.ask_by(by);
+        }
+    }
+
+    /// Whether something is to be sent now that keeps a mapping; it is sent then.
+    pub(crate) fn keeps(&mut self, now: Instant) -> bool {
+        let is_due = self.keep_at().is_some_and(|at| at <= now);
+        if is_due {
+            self.mapping.sends(now);
+        }
+        is_due
+    }
+
+    /// When that is to be.
+    pub(super) fn keep_at(&self) -> Option<Instant> {
+        self.mapping.keep_at().filter(|_| self.alive)
     }
 }
 

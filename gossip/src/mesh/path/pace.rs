@@ -16,6 +16,8 @@ pub(crate) struct Pace {
     both: bool,
     /// Whether nothing but control messages goes by it.
     pub(crate) is_control_only: bool,
+    /// After so much silence this end sends something, so that a mapping of its own translator lives.
+    pub(crate) keep: Option<Duration>,
 }
 
 /// Without traffic the end with the larger id lets the other ask, and asks itself so much later.
@@ -29,6 +31,7 @@ impl Pace {
         spare: Duration::from_secs(3),
         both: true,
         is_control_only: false,
+        keep: None,
     };
     /// Peers that had traffic lately. Multiples of one time, so that a host that has nothing else to do wakes for
     /// all of them at once.
@@ -38,6 +41,7 @@ impl Pace {
         spare: Duration::from_millis(5_100),
         both: false,
         is_control_only: false,
+        keep: None,
     };
     /// Neighbours without traffic, and peers that had some minutes ago. Who sends notices a cut within a second all
     /// the same, and who allocates asks first (`handle_demand`).
@@ -47,6 +51,7 @@ impl Pace {
         spare: Duration::from_secs(12),
         both: false,
         is_control_only: false,
+        keep: None,
     };
     /// Control neighbours of a large mesh without traffic.
     pub(crate) const LINK: Pace = Pace {
@@ -55,6 +60,7 @@ impl Pace {
         spare: Duration::from_secs(8),
         both: false,
         is_control_only: true,
+        keep: None,
     };
     /// Everything else.
     pub(crate) const IDLE: Pace = Pace {
@@ -63,6 +69,7 @@ impl Pace {
         spare: Duration::from_secs(10),
         both: false,
         is_control_only: false,
+        keep: None,
     };
 
     /// The same for a path that works and is not used.

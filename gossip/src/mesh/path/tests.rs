@@ -300,6 +300,69 @@ fn who_is_behind_a_translator_is_hardly_asked_before_its_time() {
     }
 }
 
+/// A path of a host behind a translator that keeps mappings for 4 s: its watcher, pace and the path.
+fn kept_often() -> (PathState, Pace) {
+    let watcher = Watcher {
+        is_smaller: true,
+        keep: Duration::from_secs(4),
+    };
+    let mut path = path();
+    path.mapping.note_translated(true, watcher);
+    let pace = path.mapping.adapt(Pace::LINK, watcher);
+    run_under(&mut path, 0, 1_000, (pace, |_, _| ()), |_, _| true);
+    assert!(path.is_alive());
+    path.mapping.asked(pace, at(1_000));
+    path.asked(true, pace, at(1_000));
+    (path, pace)
+}
+
+#[test]
+fn mappings_that_live_shorter_than_questions_are_apart_are_kept_by_what_needs_no_answer() {
+    let (mut path, pace) = kept_often();
+    assert_eq!(pace.alive, Duration::from_secs(8) + pace::YIELD);
+    assert_eq!(path.keep_at(), Some(at(5_000)));
+    assert!(path.deadline() <= at(5_000));
+    assert!(!path.keeps(at(4_999)));
+    assert!(path.keeps(at(5_000)));
+    assert!(!path.keeps(at(5_001)));
+    // The next question comes before it has to be kept again.
+    assert_eq!(path.keep_at(), None);
+    let silence = path.mapping.asked(pace, at(9_000));
+    assert_eq!(silence, Some(Duration::from_secs(4)));
+}
+
+#[test]
+fn whatever_is_sent_keeps_a_mapping_and_shows_less_of_it() {
+    let (mut path, pace) = kept_often();
+    path.mapping.sends(at(3_000));
+    assert!(!path.keeps(at(6_999)), "it was kept by something else");
+    assert!(path.keeps(at(7_000)));
+    path.mapping.sends(at(8_000));
+    let silence = path.mapping.asked(pace, at(9_000));
+    assert_eq!(silence, Some(Duration::from_secs(1)));
+    // Of what workers have sent nobody knows when it was.
+    path.mapping.disturb();
+    assert_eq!(path.mapping.asked(pace, at(17_000)), None);
+    // A question of its own that was early, or due, and that nothing else stands for.
+    let ask = |path: &mut PathState, ms| {
+        path.mapping.asks(ms, true, pace, at(ms));
+        path.mapping.answered(ms)
+    };
+    assert_eq!(
+        ask(&mut path, 25_000),
+        None,
+        "too early to miss the other's"
+    );
+    let missed = ask(&mut path, 33_250);
+    assert_eq!(missed, Some(Duration::from_millis(8_250)));
+}
+
+#[test]
+fn who_waits_for_a_question_from_outside_does_not_forestall_it() {
+    let (path, _) = kept_often();
+    assert!((1_000..9_250).all(|ms| !path.is_soon(at(ms))));
+}
+
 #[test]
 fn where_mappings_turn_out_to_live_shorter_they_are_kept_in_time() {
     let mut path = translated(true);
