@@ -1,5 +1,6 @@
 //! Names of peers, of their boots, and of network interfaces.
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
@@ -8,15 +9,40 @@ use serde::{Deserialize, Serialize};
 /// Identity of a peer: the first 16 bytes of the SHA-256 hash of its Ed25519 public key.
 ///
 /// Shown as 32 hexadecimal digits by `Display`; [`PeerId::short`] is what people see.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 pub struct PeerId(pub [u8; 16]);
 
 /// The first 8 bytes of a [`PeerId`]: how relay and flood headers name peers.
 ///
 /// Two members whose identities share 64 bits would confuse relays; receivers resolve a short id
 /// only if exactly one known peer has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 pub struct ShortId(pub [u8; 8]);
+
+/// The order of the bytes, compared as numbers: most of what is looked up is looked up by peer.
+impl Ord for PeerId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for PeerId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShortId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u64::from_be_bytes(self.0).cmp(&u64::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for ShortId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl PeerId {
     /// The prefix used on the wire where space is scarce.

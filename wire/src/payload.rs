@@ -154,7 +154,7 @@ mod tests {
         let bytes = [2, 1, 2, 3, 9];
         assert_eq!(head.encode(), [2, 1, 2, 3]);
         assert_eq!(Head::split(&bytes), Some((head, &[9u8][..])));
-        assert_eq!(Head::split(&[7, 0, 0, 0]), None);
+        assert_eq!(Head::split(&[8, 0, 0, 0]), None);
         assert_eq!(Head::split(&[0, 0, 0]), None);
     }
 

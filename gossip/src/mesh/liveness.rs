@@ -370,7 +370,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.mark_hairpins(&self.observed.outside());
+        peer.mark_hairpins(&self.observed.outside(now));
         let path = peer.best_path(hop);
         if path == peer.chosen {
             return;

@@ -314,6 +314,7 @@ impl Mesh {
     pub fn handle_local_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         if self.local_addresses != addresses {
             self.keepalive.enter(&addresses);
+            self.observed.move_on(now);
             self.local_addresses = addresses;
             self.node_changed(now);
             // A new address may open ways that were closed.

@@ -17,6 +17,10 @@ const OBSERVED_MAX: usize = 4;
 /// otherwise be news, and every news a record that the whole mesh passes on.
 const OBSERVED_LIFETIME: Duration = Duration::from_secs(30);
 
+/// For so long an address that somebody has named tells which ways lead round by this host's own translator: longer than
+/// a host with few links goes without being told.
+const OUTSIDE_LIFETIME: Duration = Duration::from_secs(900);
+
 /// All peers are told at most this often that this one is seen elsewhere.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,6 +43,8 @@ pub(crate) struct Observed {
     /// When it was looked at last, and what it looked like.
     judged: Option<(Instant, bool)>,
     told: Option<Instant>,
+    /// When this host got the addresses that it has.
+    moved: Instant,
 }
 
 impl Observed {
@@ -60,9 +66,18 @@ impl Observed {
         true
     }
 
-    /// The same without ports.
-    pub(crate) fn outside(&self) -> Vec<IpAddr> {
-        self.named.iter().map(|known| known.address.ip()).collect()
+    /// The same without ports, of those that were named lately and since this host has its addresses: what leads there
+    /// goes round by its own translator.
+    pub(crate) fn outside(&self, now: Instant) -> Vec<IpAddr> {
+        let counts =
+            |known: &&Named| known.last >= self.moved && now.since(known.last) < OUTSIDE_LIFETIME;
+        let named = self.named.iter().filter(counts);
+        named.map(|known| known.address.ip()).collect()
+    }
+
+    /// This host has other addresses now, and perhaps another translator.
+    pub(crate) fn move_on(&mut self, now: Instant) {
+        self.moved = now;
     }
 
     /// Whether most see this host elsewhere than where it is: it is behind a translator.
@@ -120,5 +135,30 @@ impl Mesh {
                 path.ask_now(now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_named_tells_of_the_own_translator_for_a_while_and_until_this_host_moves() {
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        let address: SocketAddr = "198.51.100.1:6783".parse().expect("an address");
+        let mut observed = Observed::default();
+        assert!(observed.note(address, at(1)));
+        assert_eq!(observed.outside(at(400)), [address.ip()]);
+        assert!(observed.outside(at(901)).is_empty(), "nobody said so again");
+        observed.note(address, at(1_000));
+        observed.move_on(at(1_001));
+        assert!(observed.outside(at(1_001)).is_empty());
+        assert_eq!(
+            observed.addresses().next(),
+            Some(address),
+            "it is tried still"
+        );
+        observed.note(address, at(1_002));
+        assert_eq!(observed.outside(at(1_003)), [address.ip()]);
     }
 }

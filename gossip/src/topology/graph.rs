@@ -40,20 +40,30 @@ pub(super) struct Reach {
     pub(super) parent: usize,
 }
 
-/// Nodes to go on from, the nearest first.
+/// Nodes to go on from, the nearest first: cost, hops and number as one number, by which most of the time of the
+/// algorithm is spent.
 #[derive(Default)]
-pub(super) struct Frontier(BinaryHeap<Reverse<(u32, u8, usize)>>);
+pub(super) struct Frontier(BinaryHeap<Reverse<u64>>);
+
+/// Bits of a node's number: many more than there are peers.
+const NUMBER_BITS: u32 = 24;
+const _: () = assert!(2 * crate::limits::PEERS_MAX + ABSENT_MAX < 1 << NUMBER_BITS);
 
 impl Frontier {
     pub(super) fn push(&mut self, reach: Reach, at: usize) {
-        self.0.push(Reverse((reach.cost_us, reach.hops, at)));
+        let (cost, hops) = (u64::from(reach.cost_us), u64::from(reach.hops));
+        let rank = (cost << 8 | hops) << NUMBER_BITS | at as u64;
+        self.0.push(Reverse(rank));
     }
 
     /// The nearest node whose way there is still the one it was pushed with.
     pub(super) fn pop(&mut self, reach: &[Option<Reach>]) -> Option<usize> {
-        while let Some(Reverse((cost_us, hops, at))) = self.0.pop() {
+        while let Some(Reverse(rank)) = self.0.pop() {
+            let at = (rank & ((1 << NUMBER_BITS) - 1)) as usize;
+            let rank = rank >> NUMBER_BITS;
             let now = reach.get(at).copied().flatten();
-            if now.is_some_and(|now| (now.cost_us, now.hops) == (cost_us, hops)) {
+            let now = now.map(|now| u64::from(now.cost_us) << 8 | u64::from(now.hops));
+            if now == Some(rank) {
                 return Some(at);
             }
         }
@@ -142,16 +152,23 @@ impl Graph {
             return Vec::new();
         };
         let before = core::mem::replace(kept, claimed.clone());
-        let changed = before.iter().filter(|old| !claimed.contains(old));
-        let new = claimed.iter().filter(|new| !before.contains(new));
+        // Both are in order.
+        let is_in = |list: &[(ShortId, u32)], link| list.binary_search(link).is_ok();
+        let changed = before.iter().filter(|old| !is_in(&claimed, old));
+        let new = claimed.iter().filter(|new| !is_in(&before, new));
         let mut ends: Vec<ShortId> = changed.chain(new).map(|(to, _)| *to).collect();
         ends.sort_unstable();
         ends.dedup();
-        let others = ends.into_iter().filter_map(|to| self.place(to));
-        let others: Vec<usize> = others.filter(|other| *other != here).collect();
+        let others = ends
+            .into_iter()
+            .filter_map(|to| Some((to, self.place(to)?)));
+        let others: Vec<(ShortId, usize)> = others.filter(|(_, at)| *at != here).collect();
+        let own = peer.short_id();
+        let is_named = self.place(own) == Some(here);
         let mut changes = Vec::new();
-        for there in others {
-            let cost = self.joint_cost(here, there);
+        for (to, there) in others {
+            let cost = || Some(self.claim(here, to)?.max(self.claim(there, own)?));
+            let cost = cost().filter(|_| is_named);
             if self.put(here, there, cost) {
                 self.put(there, here, cost);
                 changes.push((here, there));
@@ -160,15 +177,11 @@ impl Graph {
         changes
     }
 
-    fn joint_cost(&self, a: usize, b: usize) -> Option<u32> {
-        let claim = |from: usize, to: usize| {
-            let named = self.ids.get(to)?.short_id();
-            let to = self.place(named).filter(|at| *at == to).map(|_| named)?;
-            let claims = self.claims.get(from)?;
-            let at = claims.binary_search_by_key(&to, |(to, _)| *to).ok()?;
-            claims.get(at).map(|(_, cost)| *cost)
-        };
-        Some(claim(a, b)?.max(claim(b, a)?))
+    /// The cost at which a node publishes a link.
+    fn claim(&self, from: usize, to: ShortId) -> Option<u32> {
+        let claims = self.claims.get(from)?;
+        let at = claims.binary_search_by_key(&to, |(to, _)| *to).ok()?;
+        claims.get(at).map(|(_, cost)| *cost)
     }
 
     /// Sets or removes one direction of a link; whether that is news.
@@ -234,8 +247,10 @@ impl Graph {
 
     /// Whether one way to a node is to be preferred to another.
     pub(super) fn is_better(&self, new: Reach, old: Option<Reach>) -> bool {
-        let rank = |reach: Reach| (reach.cost_us, reach.hops, self.ids.get(reach.parent));
-        old.is_none_or(|old| rank(new) < rank(old))
+        let Some(old) = old else { return true };
+        let by_cost = (new.cost_us, new.hops).cmp(&(old.cost_us, old.hops));
+        let id = |reach: Reach| self.ids.get(reach.parent);
+        by_cost.then_with(|| id(new).cmp(&id(old))).is_lt()
     }
 
     /// Goes on from the frontier until no way gets better; tells `note` what each was before.
