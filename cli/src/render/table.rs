@@ -283,7 +283,7 @@ pub(crate) mod tests {
             path_mtu_bytes: 1500,
             no_relay: false,
             path_mtu_found: true,
-            source_ports: 2,
+            source_ports: 1,
             mtu_bytes: 1328,
             reason: "no direct address answers".into(),
             bytes_sent: 2048,
@@ -361,6 +361,14 @@ pub(crate) mod tests {
             reason,
         ];
         assert_eq!(rows[2], relayed);
+        let mut straight = peer();
+        let address = "192.0.2.3:6783".parse().unwrap();
+        let way = PathView::Direct { address };
+        straight.sealed_path = Some(way.clone());
+        straight.path = Some(way.clone());
+        assert_eq!(sealed(&straight, &way), "yes");
+        straight.source_ports = 4;
+        assert_eq!(sealed(&straight, &way), "from 4 ports");
         assert_eq!(mtu(Some(1_280), false), "1280 so far");
     }
 
